@@ -1,0 +1,133 @@
+//! The two dialects, told apart by the PostgreSQL they grew from; every difference stands here.
+
+use serde::{Deserialize, Serialize};
+
+/// A family of versions that speak alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Dialect {
+    /// Greenplum 6 (PostgreSQL 9.4): recovery.conf, pg_xlog, `gp_session_role`.
+    Six,
+    /// Greenplum 7 and Cloudberry (PostgreSQL 12 and later): standby.signal, pg_wal, `gp_role`.
+    Seven,
+}
+
+/// A PostgreSQL that no supported Greenplum is made of.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("PostgreSQL {0} is the base of no Greenplum that gpheal knows (9.4 is Greenplum 6; 12 and later are Greenplum 7 and Cloudberry)")]
+pub struct UnknownVersion(pub String);
+
+impl Dialect {
+    /// From the text of the file `PG_VERSION`: `9.4`, `12`.
+    ///
+    /// # Errors
+    /// [`UnknownVersion`]
+    pub fn from_pg_version(text: &str) -> Result<Self, UnknownVersion> {
+        match text.trim() {
+            "9.4" => Ok(Self::Six),
+            major if major.parse::<u32>().is_ok_and(|major| major >= 12) => Ok(Self::Seven),
+            other => Err(UnknownVersion(other.to_owned())),
+        }
+    }
+
+    /// From `server_version_num`: 90426, 120012.
+    ///
+    /// # Errors
+    /// [`UnknownVersion`]
+    pub fn from_server_version_num(number: u32) -> Result<Self, UnknownVersion> {
+        match number {
+            90_400..=90_499 => Ok(Self::Six),
+            120_000.. => Ok(Self::Seven),
+            other => Err(UnknownVersion(other.to_string())),
+        }
+    }
+
+    /// Startup option that makes a session see one instance only (reference §1.4).
+    pub fn utility_option(self) -> &'static str {
+        match self {
+            Self::Six => "-c gp_session_role=utility",
+            Self::Seven => "-c gp_role=utility",
+        }
+    }
+
+    /// Arguments of `postgres` for a segment, primary or mirror (reference §3.8, O §2).
+    pub fn segment_arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Six => &["-c", "gp_role=utility"],
+            Self::Seven => &["-c", "gp_role=execute"],
+        }
+    }
+
+    /// Arguments of `postgres` for a coordinator that only answers utility sessions (O §8).
+    pub fn coordinator_utility_arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Six => &["-c", "gp_role=utility", "-m"],
+            Self::Seven => &["-c", "gp_role=utility"],
+        }
+    }
+
+    /// Arguments of `postgres` for a coordinator in dispatch mode.
+    pub fn coordinator_dispatch_arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Six => &["-E"],
+            Self::Seven => &["-c", "gp_role=dispatch"],
+        }
+    }
+
+    /// Folder of the write-ahead log in a data directory.
+    pub fn wal_folder(self) -> &'static str {
+        match self {
+            Self::Six => "pg_xlog",
+            Self::Seven => "pg_wal",
+        }
+    }
+
+    /// Folder of the server log in a data directory.
+    pub fn log_folder(self) -> &'static str {
+        match self {
+            Self::Six => "pg_log",
+            Self::Seven => "log",
+        }
+    }
+
+    /// The file whose presence makes a data directory start as a mirror.
+    pub fn mirror_marker(self) -> &'static str {
+        match self {
+            Self::Six => "recovery.conf",
+            Self::Seven => "standby.signal",
+        }
+    }
+
+    /// The file that holds a mirror's `primary_conninfo` and `primary_slot_name`.
+    pub fn mirror_settings(self) -> &'static str {
+        match self {
+            Self::Six => "recovery.conf",
+            Self::Seven => "postgresql.auto.conf",
+        }
+    }
+
+    /// pg_basebackup's word for `--wal-method`.
+    pub fn wal_method_option(self) -> &'static str {
+        match self {
+            Self::Six => "--xlog-method",
+            Self::Seven => "--wal-method",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_told_apart_and_the_rest_is_refused() {
+        assert_eq!(Dialect::from_pg_version("9.4\n"), Ok(Dialect::Six));
+        assert_eq!(Dialect::from_pg_version("12\n"), Ok(Dialect::Seven));
+        assert_eq!(Dialect::from_pg_version("14"), Ok(Dialect::Seven));
+        for other in ["8.2", "8.3", "9.6", "11", "x", ""] {
+            assert!(Dialect::from_pg_version(other).is_err(), "{other}");
+        }
+        assert_eq!(Dialect::from_server_version_num(90_426), Ok(Dialect::Six));
+        assert_eq!(Dialect::from_server_version_num(140_004), Ok(Dialect::Seven));
+        assert!(Dialect::from_server_version_num(110_000).is_err());
+    }
+}

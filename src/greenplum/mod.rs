@@ -1,0 +1,14 @@
+//! What is true of Greenplum and Cloudberry with streaming replication, and of nothing else.
+//!
+//! Another family of mirroring (filerep) would be a sibling of this folder; `model` already
+//! carries its modes.
+
+pub mod dialect;
+pub mod fts;
+pub mod replication;
+pub mod resolve;
+pub mod session;
+pub mod topology;
+
+pub use dialect::Dialect;
+pub use session::{Login, Server, Session, SessionError};

@@ -1,0 +1,57 @@
+//! `gp_segment_configuration` and `gp_configuration_history`, read by column name (reference §1.2).
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{Session, SessionError};
+use crate::model::{Catalog, Content, Dbid, Mode, Role, Row, Status};
+
+const ROWS: &str = "SELECT dbid, content, role, preferred_role, mode, status, port, hostname, address, datadir
+  FROM pg_catalog.gp_segment_configuration ORDER BY content, dbid";
+
+const HISTORY: &str = "SELECT dbid, max(time) AS newest FROM pg_catalog.gp_configuration_history GROUP BY dbid";
+
+/// The whole topology. Meant for a utility-mode session on the coordinator: dispatch may hang.
+///
+/// # Errors
+/// [`SessionError`]; a letter or number that no Greenplum writes is [`SessionError::Statement`].
+pub async fn catalog(session: &Session) -> Result<Catalog, SessionError> {
+    let rows = session.rows(ROWS).await?;
+    let rows = rows.iter().map(row).collect::<Result<_, _>>();
+    rows.map(|rows| Catalog { rows }).map_err(|message| SessionError::Statement { server: session.server.clone(), message, code: None })
+}
+
+fn row(row: &tokio_postgres::Row) -> Result<Row, String> {
+    let text = |column: &str| row.try_get::<_, String>(column).map_err(|e| format!("column {column} of gp_segment_configuration: {e}"));
+    let small = |column: &str| row.try_get::<_, i16>(column).map_err(|e| format!("column {column} of gp_segment_configuration: {e}"));
+    let port: i32 = row.try_get("port").map_err(|e| e.to_string())?;
+    Ok(Row {
+        dbid: Dbid(small("dbid")?),
+        content: Content(small("content")?),
+        role: letter::<Role>(row, "role")?,
+        preferred_role: letter::<Role>(row, "preferred_role")?,
+        mode: letter::<Mode>(row, "mode")?,
+        status: letter::<Status>(row, "status")?,
+        port: u16::try_from(port).map_err(|_| format!("port {port} in gp_segment_configuration"))?,
+        hostname: text("hostname")?,
+        address: text("address")?,
+        datadir: text("datadir")?,
+    })
+}
+
+/// A `"char"` column, which the client reads as a signed byte.
+fn letter<T: TryFrom<char, Error: std::fmt::Display>>(row: &tokio_postgres::Row, column: &str) -> Result<T, String> {
+    let byte: i8 = row.try_get(column).map_err(|e| format!("column {column} of gp_segment_configuration: {e}"))?;
+    T::try_from(char::from(byte.unsigned_abs())).map_err(|e| e.to_string())
+}
+
+/// When FTS or a tool last wrote about each instance.
+///
+/// # Errors
+/// [`SessionError`]
+pub async fn newest_history(session: &Session) -> Result<BTreeMap<Dbid, Timestamp>, SessionError> {
+    let rows = session.rows(HISTORY).await?;
+    let one = |row: &tokio_postgres::Row| Some((Dbid(row.try_get("dbid").ok()?), row.try_get("newest").ok()?));
+    Ok(rows.iter().filter_map(one).collect())
+}

@@ -1,0 +1,149 @@
+//! One attempt at one instance: what the operator asks of a Job, and what the Job says back.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Content, Dbid, Failure};
+
+/// How an instance is repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, PartialOrd, Ord)]
+pub enum Repair {
+    /// `pg_rewind` (skipped when the target never diverged), then start as mirror.
+    Incremental,
+    /// `pg_basebackup` beside the old directory, then swap.
+    Full,
+}
+
+impl Repair {
+    /// Stable word for labels, names and status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Incremental => "Incremental",
+            Self::Full => "Full",
+        }
+    }
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where an instance lives, as its catalog row says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    pub dbid: Dbid,
+    pub hostname: String,
+    pub address: String,
+    pub port: u16,
+    pub data_directory: String,
+}
+
+impl From<&super::Row> for Place {
+    fn from(row: &super::Row) -> Self {
+        Self {
+            dbid: row.dbid,
+            hostname: row.hostname.clone(),
+            address: row.address.clone(),
+            port: row.port,
+            data_directory: row.datadir.clone(),
+        }
+    }
+}
+
+/// Everything that a Job is told; it proves each point again. Nothing is left to choose there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// Name of the Job; the id under which marks are left on the volume.
+    pub id: String,
+    pub cluster: String,
+    pub recovery: String,
+    /// From 1.
+    pub number: u32,
+    pub repair: Repair,
+    pub content: Content,
+    pub target: Place,
+    pub source: Place,
+    /// Upper bound of a full copy, in bytes per second.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_rate: Option<u64>,
+}
+
+/// The steps of a Job, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Step {
+    /// Everything is proven while the instance is left alone.
+    Proving,
+    /// Its postgres is asked to stop and the volume's lock is taken.
+    Holding,
+    /// The same is proven again, under the lock.
+    ProvingAgain,
+    /// Crash recovery and dry run of an incremental repair; nothing of the copy is written yet.
+    Analysing,
+    Copying,
+    Configuring,
+    /// Marks are removed and the lock is given back.
+    Releasing,
+}
+
+impl Step {
+    pub const ALL: [Self; 7] =
+        [Self::Proving, Self::Holding, Self::ProvingAgain, Self::Analysing, Self::Copying, Self::Configuring, Self::Releasing];
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// One line that a Job prints per second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    pub step: Step,
+    /// Bytes copied so far.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Bytes to copy in all, when the tool has said so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub total: Option<u64>,
+    /// Bytes per second over the last seconds.
+    #[serde(default)]
+    pub rate: u64,
+    /// Seconds left at that rate.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seconds_left: Option<u64>,
+}
+
+impl Progress {
+    /// 0 to 100, when a total is known. pg_basebackup's total is an estimate, so 100 is a cap.
+    pub fn percent(&self) -> Option<i32> {
+        let total = self.total.filter(|total| *total > 0)?;
+        i32::try_from((self.bytes.saturating_mul(100) / total).min(100)).ok()
+    }
+}
+
+/// How an attempt ended: in the termination message (at most 3 KiB) and in `result.json` beside the marks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    pub attempt: String,
+    pub repair: Repair,
+    /// `None`: it succeeded.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failure: Option<Failure>,
+    /// Bytes copied in all.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Seconds from the first proof to the release.
+    #[serde(default)]
+    pub seconds: u64,
+    /// What a person wants to know about how it went (no rewind needed, old directory kept, …).
+    #[serde(default)]
+    pub note: String,
+}

@@ -1,0 +1,193 @@
+//! `gp_segment_configuration` as values (reference §1.1, §1.2).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Content, Dbid};
+
+/// What an instance is now; changed by FTS alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// `p`
+    Primary,
+    /// `m`
+    Mirror,
+}
+
+/// Replication state of the pair as last recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Mode {
+    /// `s`
+    InSync,
+    /// `n`
+    NotInSync,
+    /// `r`, filerep only: resynchronising
+    Resync,
+    /// `c`, filerep only: change tracking
+    ChangeTracking,
+}
+
+/// Whether FTS counts on the instance; not a fact about its life (reference §2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Status {
+    /// `u`
+    Up,
+    /// `d`
+    Down,
+}
+
+/// One row of the catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    pub dbid: Dbid,
+    pub content: Content,
+    pub role: Role,
+    pub preferred_role: Role,
+    pub mode: Mode,
+    pub status: Status,
+    /// TCP port of its postmaster.
+    pub port: u16,
+    /// Used by tools and as replication source host.
+    pub hostname: String,
+    /// Used by the coordinator's sessions and by FTS.
+    pub address: String,
+    /// Absolute path of the data directory inside its container.
+    pub datadir: String,
+}
+
+impl Row {
+    /// Up, and its pair in sync, as the catalog says.
+    pub fn well(&self) -> bool {
+        self.status == Status::Up && self.mode == Mode::InSync
+    }
+}
+
+impl fmt::Display for Row {
+    /// The notation of the field: `5:0mmnd` (dbid, content, role, preferred role, mode, status).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (dbid, content) = (self.dbid, self.content);
+        let letters = [char::from(self.role), char::from(self.preferred_role), char::from(self.mode), char::from(self.status)];
+        write!(f, "{dbid}:{content}{}", letters.iter().collect::<String>())
+    }
+}
+
+macro_rules! catalog_letters {
+    ($name:ident { $($letter:literal => $variant:ident),* }) => {
+        impl From<$name> for char {
+            fn from(value: $name) -> char {
+                match value { $($name::$variant => $letter),* }
+            }
+        }
+        impl TryFrom<char> for $name {
+            type Error = UnknownLetter;
+            fn try_from(letter: char) -> Result<Self, UnknownLetter> {
+                match letter {
+                    $($letter => Ok(Self::$variant),)*
+                    _ => Err(UnknownLetter { column: stringify!($name), letter }),
+                }
+            }
+        }
+    };
+}
+catalog_letters!(Role { 'p' => Primary, 'm' => Mirror });
+catalog_letters!(Mode { 's' => InSync, 'n' => NotInSync, 'r' => Resync, 'c' => ChangeTracking });
+catalog_letters!(Status { 'u' => Up, 'd' => Down });
+
+/// A letter that no Greenplum writes into that column.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("'{letter}' is no {column} that gp_segment_configuration can hold")]
+pub struct UnknownLetter {
+    pub column: &'static str,
+    pub letter: char,
+}
+
+/// The whole topology, read in one statement.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Catalog {
+    /// Ordered by content, then dbid.
+    pub rows: Vec<Row>,
+}
+
+/// The two rows of one content, told apart by what they are now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair<'a> {
+    pub primary: &'a Row,
+    pub mirror: &'a Row,
+}
+
+impl Catalog {
+    /// The row of an instance.
+    pub fn row(&self, dbid: Dbid) -> Option<&Row> {
+        self.rows.iter().find(|row| row.dbid == dbid)
+    }
+
+    /// All contents of segments (not the coordinator's), ascending, each once.
+    pub fn contents(&self) -> Vec<Content> {
+        let mut contents: Vec<_> = self.rows.iter().map(|row| row.content).filter(|c| c.0 >= 0).collect();
+        contents.sort_unstable();
+        contents.dedup();
+        contents
+    }
+
+    /// The pair of a content, or why its rows can not be true (legal states: reference §1.2).
+    ///
+    /// # Errors
+    /// A sentence that names the rows.
+    pub fn pair(&self, content: Content) -> Result<Pair<'_>, String> {
+        let rows: Vec<_> = self.rows.iter().filter(|row| row.content == content).collect();
+        let shown = rows.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let [a, b] = rows[..] else {
+            return Err(format!("content {content} has {} rows instead of two: {shown}", rows.len()));
+        };
+        let (primary, mirror) = match (a.role, b.role) {
+            (Role::Primary, Role::Mirror) => (a, b),
+            (Role::Mirror, Role::Primary) => (b, a),
+            _ => return Err(format!("content {content} has two rows of one role: {shown}")),
+        };
+        let legal = primary.preferred_role != mirror.preferred_role
+            && primary.dbid != mirror.dbid
+            && primary.status == Status::Up
+            && primary.mode == mirror.mode
+            && !(mirror.status == Status::Down && mirror.mode == Mode::InSync);
+        if legal { Ok(Pair { primary, mirror }) } else { Err(format!("content {content} is in a state that FTS never writes: {shown}")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::world::fixtures::row;
+
+    fn catalog(rows: &[&str]) -> Catalog {
+        Catalog { rows: rows.iter().map(|text| row(text)).collect() }
+    }
+
+    #[test]
+    fn the_three_legal_states_of_a_pair_are_read() {
+        for rows in [["2:0ppsu", "5:0mmsu"], ["2:0ppnu", "5:0mmnu"], ["2:0ppnu", "5:0mmnd"], ["2:0mpnd", "5:0pmnu"]] {
+            let catalog = catalog(&rows);
+            let pair = catalog.pair(Content(0)).unwrap();
+            assert_eq!((pair.primary.role, pair.mirror.role), (Role::Primary, Role::Mirror));
+        }
+    }
+
+    #[test]
+    fn rows_that_can_not_be_true_are_named() {
+        for rows in [
+            vec!["2:0ppsu", "5:0pmsu"], // two primaries
+            vec!["2:0mpsu", "5:0mmsu"], // no primary
+            vec!["2:0ppnd", "5:0mmnu"], // a primary marked down
+            vec!["2:0ppsu", "5:0mmnu"], // modes differ
+            vec!["2:0ppsu", "5:0mmsd"], // down and in sync
+            vec!["2:0ppsu", "5:0mpsu"], // one preferred role twice
+            vec!["2:0ppsu"],
+            vec!["2:0ppsu", "5:0mmsu", "6:0mmsu"],
+        ] {
+            let catalog = catalog(&rows);
+            let why = catalog.pair(Content(0)).unwrap_err();
+            assert!(why.contains("2:0") && why.starts_with("content 0"), "{why}");
+        }
+    }
+}

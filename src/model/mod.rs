@@ -1,0 +1,24 @@
+//! Plain types that every part speaks. Nothing of Kubernetes, of a database client or of a clock is
+//! known here; `tests/layers.rs` holds that down.
+
+pub mod attempt;
+pub mod catalog;
+pub mod failure;
+pub mod ids;
+pub mod look;
+pub mod page;
+pub mod plan;
+pub mod policy;
+pub mod refusal;
+pub mod world;
+
+pub use attempt::{Attempt, Outcome, Place, Progress, Repair, Step};
+pub use catalog::{Catalog, Mode, Pair, Role, Row, Status};
+pub use failure::{Answer, Failure, FailureClass};
+pub use ids::{Content, Dbid, Lsn, SystemIdentifier, Timeline};
+pub use look::Look;
+pub use page::{InstanceState, Page};
+pub use plan::{InstanceNext, Missing, NewRecovery, Plan, Reason, RecoveryNext, Standing, Unwell};
+pub use policy::{HealingMode, Policy};
+pub use refusal::Refusal;
+pub use world::{Instance, JobState, JobView, Phase, Recovery, RecoveryInstance, Source, Targets, World};

@@ -1,0 +1,153 @@
+//! The page that a supervisor serves at `/status`: written by one side, read by the other.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Content, Dbid, Outcome, Role, SystemIdentifier};
+
+/// Version of the page's shape; a page of another version is not believed.
+pub const PAGE_VERSION: u32 = 1;
+
+/// What the supervisor of an instance does now (design §3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum InstanceState {
+    /// Just begun; nothing is decided.
+    Deciding,
+    /// postgres was started and does not serve its role yet.
+    Starting,
+    /// postgres serves its role.
+    Serving,
+    /// Stopped for an attempt; the lock is given up.
+    Held,
+    /// A copy of this directory was cut off.
+    CopyUnfinished,
+    /// A mirror that is shaped as a primary: a stale primary, to be rewound.
+    NeedsRecovery,
+    /// A mirror whose directory is empty or unusable.
+    NeedsFull,
+    /// The acting primary's directory is empty or unusable. Only a person can answer this.
+    PrimaryDataMissing,
+    /// No token of this instance on the volume, so perhaps not its volume.
+    VolumeUnrecognised,
+    /// The catalog has no row for this place.
+    NotInCatalog,
+    /// Its place was moved away.
+    Retired,
+    /// A person works here; postgres runs without being asked about.
+    Maintenance,
+    /// The coordinator can not be asked and the volume alone does not allow a start.
+    WaitingForCoordinator,
+    /// A primary that may have been replaced: the peer has to say that it was not promoted.
+    WaitingForPeer,
+    /// A coordinator that waits for its segments or for the other coordinator.
+    WaitingForSegments,
+    /// Somebody else holds the volume's lock.
+    LockBusy,
+    /// It crashed again and again; its mirror is in sync, so FTS may fail over.
+    StayingDown,
+    /// It crashed again and again; the next start is delayed.
+    BackingOff,
+}
+
+impl InstanceState {
+    /// The supervisor itself says that only a repair brings it back.
+    pub fn asks_for_repair(self) -> bool {
+        matches!(self, Self::NeedsRecovery | Self::NeedsFull | Self::CopyUnfinished)
+    }
+}
+
+/// The shape of a data directory: what postgres would come up as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Shape {
+    /// No data directory, or nothing in it.
+    Empty,
+    /// Something is there that no postgres can start from.
+    Unusable,
+    /// It would come up read-write.
+    Primary,
+    /// It has recovery.conf or standby.signal: it would follow a primary.
+    Mirror,
+}
+
+/// Why postgres ended, from its exit and its log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastExit {
+    pub at: Timestamp,
+    /// `exit 1`, `signal 9`.
+    pub how: String,
+    pub class: ExitClass,
+    /// The log lines that led to the class.
+    #[serde(default)]
+    pub evidence: String,
+}
+
+/// Classes of a postgres that ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ExitClass {
+    /// It was asked to.
+    Stopped,
+    /// Killed by a signal from outside.
+    Killed,
+    /// A setting that this server does not take (7.3 #51).
+    Configuration,
+    /// The directory can not be used any more: damaged or incomplete.
+    DataUnusable,
+    /// The mirror's history is not the primary's (O §6.1).
+    TimelineDiverged,
+    /// Disk full, port taken, no memory: the environment.
+    Environment,
+    /// Nothing in the log that we know.
+    Unclassified,
+}
+
+/// A repair's request to keep postgres down, as found on the volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HoldSeen {
+    pub attempt: String,
+    pub heartbeat: Timestamp,
+}
+
+/// `/status` of one supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Page {
+    pub version: u32,
+    pub cluster: String,
+    /// From the directory or, when that is empty, the token.
+    #[serde(default)]
+    pub dbid: Option<Dbid>,
+    #[serde(default)]
+    pub content: Option<Content>,
+    pub address: String,
+    pub port: u16,
+    pub data_directory: String,
+    pub state: InstanceState,
+    /// Since when in this state.
+    pub since: Timestamp,
+    /// One sentence for people.
+    pub detail: String,
+    pub shape: Shape,
+    /// What the running postgres serves as, when it answers.
+    #[serde(default)]
+    pub serves: Option<Role>,
+    /// Its own WAL receiver streams.
+    #[serde(default)]
+    pub receiving: bool,
+    #[serde(default)]
+    pub system_identifier: Option<SystemIdentifier>,
+    #[serde(default)]
+    pub hold: Option<HoldSeen>,
+    /// A copy mark stands.
+    #[serde(default)]
+    pub copy: bool,
+    /// Crashes of postgres since it last served for a while.
+    #[serde(default)]
+    pub crashes: u32,
+    #[serde(default)]
+    pub last_exit: Option<LastExit>,
+    /// The newest attempt's outcome, from `result.json`.
+    #[serde(default)]
+    pub result: Option<Outcome>,
+}

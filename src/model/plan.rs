@@ -1,0 +1,106 @@
+//! What the planner decided, and for everything that it leaves alone, why.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{Attempt, Content, Dbid, Phase, RecoveryInstance, Refusal, Repair};
+
+/// The decision about one look. It leaves nothing to choose to whoever carries it out.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[must_use = "a plan that nobody reads heals nothing and explains nothing"]
+pub struct Plan {
+    /// Recoveries to create, at most one per content.
+    pub new_recoveries: Vec<NewRecovery>,
+    /// The next state of every recovery that is not over, by name.
+    pub recoveries: BTreeMap<String, RecoveryNext>,
+    /// Every instance that is not well, each with its reason or its recovery.
+    pub unwell: Vec<Unwell>,
+    /// FTS should look now instead of at its next interval; the text says why.
+    pub probe: Option<String>,
+}
+
+/// A recovery that automatic healing makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRecovery {
+    /// Deterministic, so that a restarted operator finds its own.
+    pub name: String,
+    pub dbid: Dbid,
+    pub content: Content,
+    /// What the first attempt will be, for people.
+    pub repair: Repair,
+    pub why: String,
+}
+
+/// The next state of one recovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryNext {
+    pub phase: Phase,
+    pub instances: BTreeMap<Dbid, InstanceNext>,
+    pub message: String,
+}
+
+/// The next state of one instance in a recovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceNext {
+    pub state: RecoveryInstance,
+    pub standing: Standing,
+    /// The Job to create, if this is its moment.
+    pub create_job: Option<Attempt>,
+}
+
+/// Where an instance of a recovery stands, for people and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing is done for a reason that can pass.
+    Waiting(Refusal),
+    /// Nothing will be done.
+    Refused(Refusal),
+    /// The next attempt begins then.
+    BackingOff { until: Timestamp },
+    /// A Job is at work.
+    Attempting,
+    /// The Job is done; these points are not proven yet.
+    Proving(Vec<Missing>),
+    /// The pair is proven to be in sync.
+    Healed,
+    /// It ended without success; the failure stands in the state.
+    Failed,
+    /// Ended before this look.
+    Over,
+}
+
+/// What is missing to call an instance healed (design §2 point 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Missing {
+    /// FTS has not marked the mirror up and both rows in sync.
+    CatalogInSync,
+    /// No walsender of the acting primary streams to the target pod's address.
+    Walsender,
+    /// The target's supervisor does not see its postgres receive.
+    Receiving,
+    /// A dispatched statement got no answer from this content.
+    Dispatch,
+}
+
+/// An instance that is not well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwell {
+    pub dbid: Dbid,
+    pub content: Content,
+    /// The catalog row in the notation of the field.
+    pub row: String,
+    pub since: Timestamp,
+    pub reason: Reason,
+}
+
+/// What is done about an instance that is not well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// This recovery works on it.
+    Recovering { recovery: String },
+    /// This recovery is about to be made.
+    Planned { recovery: String, repair: Repair },
+    /// Nothing, because.
+    Refused(Refusal),
+}

@@ -1,0 +1,45 @@
+//! The healing policy of a cluster, as the planner reads it.
+
+use jiff::SignedDuration;
+
+/// Whether gpheal acts by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealingMode {
+    /// Repairs are made without asking.
+    Automatic,
+    /// Repairs are planned and shown, never made by gpheal itself; asked-for ones are.
+    Observe,
+}
+
+/// What the user allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub mode: HealingMode,
+    /// Automatic healing stands still; recoveries that people ask for still run.
+    pub paused: bool,
+    /// How long a mirror may be down before it is repaired, when its supervisor does not ask for it.
+    pub grace: SignedDuration,
+    /// Whether a full copy may replace a directory.
+    pub full_allowed: bool,
+    /// Bound of a full copy, bytes per second.
+    pub max_rate: Option<u64>,
+    /// Jobs of one cluster at once.
+    pub max_jobs: usize,
+    /// Attempts per instance and recovery.
+    pub max_attempts: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            mode: HealingMode::Automatic,
+            paused: false,
+            grace: SignedDuration::from_secs(30),
+            full_allowed: true,
+            max_rate: None,
+            // Two copies saturate what one coordinator's worth of nodes usually shares: a network link.
+            max_jobs: 2,
+            max_attempts: 6,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Why nothing is done. Each reason is a type with a stable code, a sentence, and what lifts it.
+
+use std::fmt;
+
+use super::{Content, Dbid, Repair, page::InstanceState};
+
+/// A reason to leave an instance alone. Invariants in brackets are those of reference §8.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The catalog could not be read.
+    CoordinatorUnreachable { why: String },
+    /// The rows of the content can not be true [7.1 #7, #8].
+    CatalogInvalid { why: String },
+    /// The coordinator and its standby are repaired in another way [15].
+    CoordinatorRow,
+    /// No such dbid or content in the catalog.
+    NotInCatalog { what: String },
+    /// The instance is up: a repair would take away redundancy that is there.
+    TargetUp { dbid: Dbid },
+    /// The instance is the acting primary: the only copy known to hold every commit [1].
+    TargetIsActingPrimary { dbid: Dbid },
+    /// The acting primary does not answer, and nothing else is known [2].
+    ActingPrimaryNotAnswering { primary: Dbid, why: String },
+    /// Both sides are gone [2, 5].
+    DoubleFault { primary: Dbid, mirror: Dbid, why: String },
+    /// Both died in sync: the catalog names a primary that was never promoted [2; reference §7 #6].
+    FlippedDouble { primary: Dbid, mirror: Dbid, why: String },
+    /// What answers at the acting primary's place is not, or not surely, that instance [7].
+    PeerSuspect { primary: Dbid, why: String },
+    /// The pod does not fulfil the contract of a segment pod (design §3.1).
+    ContractNotFulfilled { points: Vec<ContractPoint> },
+    /// The volume carries no token of this instance: perhaps not mounted, perhaps another's.
+    VolumeUnrecognised { dbid: Dbid },
+    /// The claim's access mode does not allow a lock to be trusted.
+    AccessMode { claim: String, mode: String },
+    /// The acting primary's own data is gone.
+    PrimaryDataMissing { dbid: Dbid },
+    /// Only a full copy would help and policy does not allow it [6].
+    FullNotAllowed { why: String },
+    /// A mirror that is down for less than the grace period.
+    WithinGrace { seconds_left: i64 },
+    /// Automatic healing is paused.
+    Paused { would: Repair },
+    /// The policy only observes.
+    ObserveOnly { would: Repair },
+    /// An earlier recovery of this fault failed for a cause that only a person can judge [20].
+    RecoveryFailed { recovery: String },
+    /// Another recovery of the same content is running [13].
+    AlreadyRecovering { content: Content, recovery: String },
+    /// As many Jobs run as policy allows.
+    JobBudget { max: usize },
+    /// The pod's supervisor gives no page, or not the page of this instance.
+    SupervisorSilent { why: String },
+    /// The mirror is up and follows; it is not in sync yet [7.3 #54].
+    CatchingUp,
+    /// The supervisor is in a state that no repair answers, or not yet.
+    SupervisorSays { state: InstanceState, detail: String },
+}
+
+/// One point of the contract of a segment pod (design §3.1).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ContractPoint {
+    /// No selected pod has this catalog address.
+    NoPod { address: String },
+    /// Two selected pods have this catalog address.
+    TwoPods { pods: String },
+    /// The pod has no container of the name that the cluster gives.
+    NoSuchContainer { container: String },
+    /// The container's command is not the supervisor.
+    NoSupervisor,
+    /// The data directory is the mount root, so marks can not live beside it.
+    DataDirIsMountRoot,
+    /// The data directory lies on no persistent volume claim.
+    NoClaim,
+    /// Processes of other containers could see, and be, its processes.
+    SharedProcessNamespace,
+    /// Processes of the host could be taken for its own.
+    HostPid,
+}
+
+impl ContractPoint {
+    /// Stable word for status and metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoPod { .. } => "NoPod",
+            Self::TwoPods { .. } => "TwoPods",
+            Self::NoSuchContainer { .. } => "NoSuchContainer",
+            Self::NoSupervisor => "NoSupervisor",
+            Self::DataDirIsMountRoot => "DataDirIsMountRoot",
+            Self::NoClaim => "NoClaim",
+            Self::SharedProcessNamespace => "SharedProcessNamespace",
+            Self::HostPid => "HostPid",
+        }
+    }
+}
+
+impl fmt::Display for ContractPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPod { address } => write!(
+                f,
+                "no selected pod has the catalog address {address}; check spec.segments.selector and the pod's hostname and subdomain"
+            ),
+            Self::TwoPods { pods } => write!(f, "several selected pods have one catalog address ({pods}); narrow spec.segments.selector"),
+            Self::NoSuchContainer { container } => write!(f, "the pod has no container '{container}'; set spec.segments.container"),
+            Self::NoSupervisor => write!(f, "the container does not run 'gpheal supervise -- postgres' as its command"),
+            Self::DataDirIsMountRoot => write!(f, "the data directory is the root of its mount; move it into a folder below"),
+            Self::NoClaim => write!(f, "the data directory lies on no persistent volume claim"),
+            Self::SharedProcessNamespace => write!(f, "shareProcessNamespace must be off"),
+            Self::HostPid => write!(f, "hostPID must be off"),
+        }
+    }
+}
+
+impl Refusal {
+    /// Stable word for status, metrics and logs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::CoordinatorUnreachable { .. } => "CoordinatorUnreachable",
+            Self::CatalogInvalid { .. } => "CatalogInvalid",
+            Self::CoordinatorRow => "CoordinatorRow",
+            Self::NotInCatalog { .. } => "NotInCatalog",
+            Self::TargetUp { .. } => "TargetUp",
+            Self::TargetIsActingPrimary { .. } => "TargetIsActingPrimary",
+            Self::ActingPrimaryNotAnswering { .. } => "ActingPrimaryNotAnswering",
+            Self::DoubleFault { .. } => "DoubleFault",
+            Self::FlippedDouble { .. } => "FlippedDouble",
+            Self::PeerSuspect { .. } => "PeerSuspect",
+            Self::ContractNotFulfilled { points } => points.first().map_or("ContractNotFulfilled", ContractPoint::code),
+            Self::VolumeUnrecognised { .. } => "VolumeUnrecognised",
+            Self::AccessMode { .. } => "AccessMode",
+            Self::PrimaryDataMissing { .. } => "PrimaryDataMissing",
+            Self::FullNotAllowed { .. } => "FullNotAllowed",
+            Self::WithinGrace { .. } => "WithinGrace",
+            Self::Paused { .. } => "Paused",
+            Self::ObserveOnly { .. } => "ObserveOnly",
+            Self::RecoveryFailed { .. } => "RecoveryFailed",
+            Self::AlreadyRecovering { .. } => "AlreadyRecovering",
+            Self::JobBudget { .. } => "JobBudget",
+            Self::SupervisorSilent { .. } => "SupervisorSilent",
+            Self::CatchingUp => "CatchingUp",
+            Self::SupervisorSays { .. } => "SupervisorSays",
+        }
+    }
+
+    /// What has to happen before something is done.
+    pub fn lifted_by(&self) -> String {
+        match self {
+            Self::CoordinatorUnreachable { .. } => {
+                "lifted when the coordinator answers in utility mode; check its pod, the credentials secret and pg_hba.conf".into()
+            }
+            Self::CatalogInvalid { .. } => "lifted when a person has repaired gp_segment_configuration (gpcheckcat)".into(),
+            Self::CoordinatorRow => "never; see gpinitstandby and gpactivatestandby".into(),
+            Self::NotInCatalog { .. } => "never; name dbids and contents of gp_segment_configuration".into(),
+            Self::TargetUp { .. } => "lifted when FTS marks the instance down".into(),
+            Self::TargetIsActingPrimary { .. } => {
+                "lifted when FTS has promoted its mirror; a healthy acting primary is never repaired".into()
+            }
+            Self::ActingPrimaryNotAnswering { primary, .. } => {
+                format!("lifted when dbid {primary} answers again or FTS promotes its mirror")
+            }
+            Self::DoubleFault { primary, .. } => {
+                format!("lifted when dbid {primary} serves again on its own volume; it alone holds every commit")
+            }
+            Self::FlippedDouble { primary, .. } => {
+                format!("lifted when dbid {primary} runs again on its own volume, so that FTS can promote it; its peer is rewound then")
+            }
+            Self::PeerSuspect { primary, .. } => format!("lifted when dbid {primary} answers as what its catalog row says"),
+            Self::ContractNotFulfilled { .. } => "lifted when the pod fulfils the contract of a segment pod".into(),
+            Self::VolumeUnrecognised { .. } => {
+                "lifted when the right volume is mounted; a person who knows that it is lost may restore the token".into()
+            }
+            Self::AccessMode { .. } => "lifted when the claim is ReadWriteOnce on a node-local or block volume".into(),
+            Self::PrimaryDataMissing { dbid } => {
+                format!("lifted when the volume of dbid {dbid} is restored; nothing else holds this content's commits")
+            }
+            Self::FullNotAllowed { .. } => "lifted by spec.healing.full: Allow, or by a SegmentRecovery of type Full".into(),
+            Self::WithinGrace { seconds_left } => format!("lifted in {seconds_left} s, or when its supervisor asks for a repair"),
+            Self::Paused { .. } => "lifted by spec.healing.paused: false; a SegmentRecovery made by hand runs all the same".into(),
+            Self::ObserveOnly { .. } => "lifted by spec.healing.mode: Automatic; a SegmentRecovery made by hand runs all the same".into(),
+            Self::RecoveryFailed { recovery } => format!("lifted by deleting SegmentRecovery {recovery} when its cause is mended"),
+            Self::AlreadyRecovering { recovery, .. } => format!("lifted when SegmentRecovery {recovery} has ended"),
+            Self::JobBudget { .. } => "lifted when a running Job ends".into(),
+            Self::SupervisorSilent { .. } => "lifted when its pod runs and the supervisor's page can be read".into(),
+            Self::CatchingUp => "lifted by itself when the mirror has received what it missed".into(),
+            Self::SupervisorSays { state, .. } => match state {
+                InstanceState::Maintenance => "lifted by removing the maintenance mark".into(),
+                InstanceState::NotInCatalog | InstanceState::Retired => "never, while the catalog does not name this place".into(),
+                _ => "lifted by itself when the supervisor goes on; its page says what it waits for".into(),
+            },
+        }
+    }
+
+    /// No waiting changes it: a recovery that was asked for is refused for good.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::CoordinatorRow
+                | Self::NotInCatalog { .. }
+                | Self::TargetUp { .. }
+                | Self::TargetIsActingPrimary { .. }
+                | Self::VolumeUnrecognised { .. }
+                | Self::AccessMode { .. }
+                | Self::ContractNotFulfilled { .. }
+                | Self::FullNotAllowed { .. }
+                | Self::CatalogInvalid { .. }
+        )
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CoordinatorUnreachable { why } => write!(f, "the catalog can not be read: {why}"),
+            Self::CatalogInvalid { why } => write!(f, "{why}"),
+            Self::CoordinatorRow => write!(f, "content -1 is the coordinator"),
+            Self::NotInCatalog { what } => write!(f, "{what} is not in the catalog"),
+            Self::TargetUp { dbid } => write!(f, "dbid {dbid} is up"),
+            Self::TargetIsActingPrimary { dbid } => {
+                write!(f, "dbid {dbid} is the acting primary, the only copy known to hold every commit")
+            }
+            Self::ActingPrimaryNotAnswering { primary, why } => write!(f, "the acting primary, dbid {primary}, does not answer: {why}"),
+            Self::DoubleFault { primary, mirror, why } => {
+                write!(
+                    f,
+                    "double fault: the acting primary, dbid {primary}, does not answer ({why}) and its mirror, dbid {mirror}, was not in sync"
+                )
+            }
+            Self::FlippedDouble { primary, mirror, why } => {
+                write!(
+                    f,
+                    "both sides died in sync: the catalog flipped to dbid {primary}, which was not promoted ({why}); dbid {mirror} must not be restarted as primary"
+                )
+            }
+            Self::PeerSuspect { primary, why } => write!(f, "the acting primary, dbid {primary}, is suspect: {why}"),
+            Self::ContractNotFulfilled { points } => {
+                write!(f, "{}", points.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+            }
+            Self::VolumeUnrecognised { dbid } => {
+                write!(f, "the volume carries no token of dbid {dbid}: perhaps it is not mounted, perhaps it is another's")
+            }
+            Self::AccessMode { claim, mode } => write!(f, "claim {claim} is {mode}, on which the volume's lock can not be trusted"),
+            Self::PrimaryDataMissing { dbid } => write!(f, "the data directory of the acting primary, dbid {dbid}, is empty or unusable"),
+            Self::FullNotAllowed { why } => write!(f, "only a full copy would help ({why}), which policy does not allow"),
+            Self::WithinGrace { seconds_left } => write!(f, "down for less than the grace period ({seconds_left} s left)"),
+            Self::Paused { would } => write!(f, "healing is paused; would repair: {would}"),
+            Self::ObserveOnly { would } => write!(f, "mode is Observe; would repair: {would}"),
+            Self::RecoveryFailed { recovery } => write!(f, "SegmentRecovery {recovery} failed for this fault"),
+            Self::AlreadyRecovering { content, recovery } => write!(f, "content {content} is being repaired by SegmentRecovery {recovery}"),
+            Self::JobBudget { max } => write!(f, "{max} Jobs are running already"),
+            Self::SupervisorSilent { why } => write!(f, "its supervisor can not be asked: {why}"),
+            Self::CatchingUp => write!(f, "the mirror is up and not in sync yet"),
+            Self::SupervisorSays { state, detail } => write!(f, "its supervisor says {state:?}: {detail}"),
+        }
+    }
+}

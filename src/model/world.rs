@@ -1,0 +1,355 @@
+//! Everything that was seen in one look, as one value. The planner reads nothing else.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{Catalog, Content, Dbid, Failure, Look, Outcome, Page, Progress, Repair, Step, SystemIdentifier, refusal::ContractPoint};
+
+/// One look at one cluster.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub catalog: Look<Catalog>,
+    /// Pods and supervisors' pages, by the dbid of the row whose place they are.
+    pub instances: BTreeMap<Dbid, Instance>,
+    /// What the acting primary of a content answered in utility mode.
+    pub sources: BTreeMap<Content, Look<Source>>,
+    /// Contents to which a dispatched statement got an answer; asked only while a repair is being proven.
+    pub dispatch: Look<Vec<Content>>,
+    /// All recoveries of this cluster, oldest first.
+    pub recoveries: Vec<Recovery>,
+    /// Stable text that tells this cluster object from another of its name.
+    pub cluster_uid: String,
+    pub cluster_name: String,
+}
+
+/// One instance beside its catalog row.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// The pod of its address, or why there is none to be had.
+    pub pod: Look<PodSeen>,
+    /// Points of the contract that its pod does not fulfil.
+    pub contract: Vec<ContractPoint>,
+    /// Its claim's access mode, when that does not allow a lock to be trusted: (claim, mode).
+    pub access_mode: Option<(String, String)>,
+    pub page: Look<Page>,
+    /// Since when its row has not been well, as far as anybody remembers.
+    pub unwell_since: Option<Timestamp>,
+    /// It has been seen answering read-write since its row last changed.
+    pub seen_promoted: bool,
+    /// Time of the newest row that `gp_configuration_history` has for it: tells one fault from the next.
+    pub last_history: Option<Timestamp>,
+}
+
+/// What the planner needs of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodSeen {
+    pub name: String,
+    pub ips: Vec<String>,
+    pub node: Option<String>,
+}
+
+/// An acting primary that answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub dbid: Dbid,
+    pub content: Content,
+    /// In recovery: it is a mirror that was not promoted, or not yet.
+    pub in_recovery: bool,
+    pub system_identifier: Option<SystemIdentifier>,
+    pub walsenders: Vec<Walsender>,
+}
+
+/// One row of `pg_stat_replication`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walsender {
+    pub application_name: String,
+    /// `streaming`, `catchup`, `startup`, `backup`.
+    pub state: String,
+    pub client: Option<String>,
+}
+
+/// Phase of a recovery; only moves forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Phase {
+    #[default]
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+    Refused,
+    Cancelled,
+}
+
+impl Phase {
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Refused | Self::Cancelled)
+    }
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Refused => "Refused",
+            Self::Cancelled => "Cancelled",
+        }
+    }
+}
+
+/// Which instances a recovery is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Targets {
+    Dbids(Vec<Dbid>),
+    /// The instance of each content that is down.
+    Contents(Vec<Content>),
+    AllDown,
+}
+
+/// One `SegmentRecovery`.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    pub name: String,
+    /// Made by automatic healing; else by a person or GitOps.
+    pub automatic: bool,
+    pub targets: Targets,
+    /// `None`: the ladder decides.
+    pub wanted: Option<Repair>,
+    pub phase: Phase,
+    /// Being deleted: cancel.
+    pub deleting: bool,
+    pub instances: BTreeMap<Dbid, RecoveryInstance>,
+}
+
+/// One instance within a recovery, as its status has it, with its newest Job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryInstance {
+    pub content: Content,
+    pub phase: Phase,
+    /// Attempts begun so far; 0 before the first.
+    pub attempt: u32,
+    pub repair: Option<Repair>,
+    /// When the newest attempt was begun.
+    pub attempt_started: Option<Timestamp>,
+    /// When the newest attempt was found ended without success: the back-off counts from here.
+    pub attempt_ended: Option<Timestamp>,
+    /// Copy done; since then waiting until FTS and replication prove it.
+    pub proving_since: Option<Timestamp>,
+    pub failure: Option<Failure>,
+    /// The Job of the newest attempt.
+    pub job: Option<JobView>,
+}
+
+/// A Job, as seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobView {
+    pub name: String,
+    pub state: JobState,
+    pub step: Option<Step>,
+    pub progress: Option<Progress>,
+}
+
+/// How a Job stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobState {
+    Active,
+    /// It ended and said how.
+    Ended(Outcome),
+    /// It ended or vanished and nobody knows how.
+    Lost(String),
+}
+
+impl World {
+    /// Whether anything is going on or amiss, so that it is looked at every 2 s instead of every 30 s.
+    pub fn restless(&self) -> bool {
+        let rows_well = self.catalog.seen().is_some_and(|catalog| catalog.rows.iter().filter(|r| r.content.0 >= 0).all(super::Row::well));
+        let pages_well = self.instances.values().all(|i| i.page.seen().is_none_or(|page| page.state == super::InstanceState::Serving));
+        !rows_well || !pages_well || self.recoveries.iter().any(|r| !r.phase.is_over())
+    }
+}
+
+#[cfg(test)]
+pub mod fixtures {
+    //! A small world of one healthy pair, bent by chained modifiers.
+    use super::*;
+    use crate::model::{
+        InstanceState, Mode, Role, Row, Status,
+        page::{PAGE_VERSION, Shape},
+    };
+
+    /// Reads the notation of the field, `5:0mmnd`.
+    pub fn row(text: &str) -> Row {
+        let (dbid, rest) = text.split_once(':').unwrap();
+        let split = rest.len() - 4;
+        let letters: Vec<char> = rest[split..].chars().collect();
+        let dbid: i16 = dbid.parse().unwrap();
+        Row {
+            dbid: Dbid(dbid),
+            content: Content(rest[..split].parse().unwrap()),
+            role: Role::try_from(letters[0]).unwrap(),
+            preferred_role: Role::try_from(letters[1]).unwrap(),
+            mode: Mode::try_from(letters[2]).unwrap(),
+            status: Status::try_from(letters[3]).unwrap(),
+            port: 6000,
+            hostname: format!("seg-{dbid}.gp"),
+            address: format!("seg-{dbid}.gp"),
+            datadir: "/data/gpseg".into(),
+        }
+    }
+
+    pub const NOW: i64 = 1_800_000_000;
+
+    pub fn now() -> Timestamp {
+        Timestamp::from_second(NOW).unwrap()
+    }
+
+    pub fn ago(seconds: i64) -> Timestamp {
+        Timestamp::from_second(NOW - seconds).unwrap()
+    }
+
+    pub fn page(row: &Row) -> Page {
+        Page {
+            version: PAGE_VERSION,
+            cluster: "demo".into(),
+            dbid: Some(row.dbid),
+            content: Some(row.content),
+            address: row.address.clone(),
+            port: row.port,
+            data_directory: row.datadir.clone(),
+            state: InstanceState::Serving,
+            since: ago(3600),
+            detail: String::new(),
+            shape: if row.role == Role::Primary { Shape::Primary } else { Shape::Mirror },
+            serves: Some(row.role),
+            receiving: row.role == Role::Mirror,
+            system_identifier: Some(SystemIdentifier(7)),
+            hold: None,
+            copy: false,
+            crashes: 0,
+            last_exit: None,
+            result: None,
+        }
+    }
+
+    fn instance(row: &Row) -> Instance {
+        Instance {
+            pod: Look::Seen(PodSeen {
+                name: format!("seg-{}", row.dbid),
+                ips: vec![format!("10.0.0.{}", row.dbid)],
+                node: Some("n1".into()),
+            }),
+            contract: vec![],
+            access_mode: None,
+            page: Look::Seen(page(row)),
+            unwell_since: None,
+            seen_promoted: row.role == Role::Primary,
+            last_history: Some(ago(7200)),
+        }
+    }
+
+    fn source(row: &Row, mirror: &Row) -> Source {
+        Source {
+            dbid: row.dbid,
+            content: row.content,
+            in_recovery: false,
+            system_identifier: Some(SystemIdentifier(7)),
+            walsenders: vec![Walsender {
+                application_name: "gp_walreceiver".into(),
+                state: "streaming".into(),
+                client: Some(format!("10.0.0.{}", mirror.dbid)),
+            }],
+        }
+    }
+
+    impl World {
+        /// A world whose catalog has these rows, where everything answers.
+        pub fn of(rows: &[&str]) -> Self {
+            let catalog = Catalog { rows: rows.iter().map(|text| row(text)).collect() };
+            let mut sources = BTreeMap::new();
+            for content in catalog.contents() {
+                if let Ok(pair) = catalog.pair(content) {
+                    let mut source = source(pair.primary, pair.mirror);
+                    if pair.mirror.status == Status::Down {
+                        source.walsenders.clear();
+                    }
+                    sources.insert(content, Look::Seen(source));
+                }
+            }
+            Self {
+                instances: catalog.rows.iter().map(|row| (row.dbid, instance(row))).collect(),
+                dispatch: Look::Seen(catalog.contents()),
+                catalog: Look::Seen(catalog),
+                sources,
+                recoveries: vec![],
+                cluster_uid: "uid".into(),
+                cluster_name: "demo".into(),
+            }
+        }
+
+        pub fn page(mut self, dbid: i16, change: impl FnOnce(&mut Page)) -> Self {
+            if let Look::Seen(page) = &mut self.instances.get_mut(&Dbid(dbid)).unwrap().page {
+                change(page);
+            }
+            self
+        }
+
+        pub fn instance(mut self, dbid: i16, change: impl FnOnce(&mut Instance)) -> Self {
+            change(self.instances.get_mut(&Dbid(dbid)).unwrap());
+            self
+        }
+
+        pub fn down_for(self, dbid: i16, seconds: i64) -> Self {
+            self.instance(dbid, |i| i.unwell_since = Some(ago(seconds)))
+        }
+
+        pub fn source(mut self, content: i16, look: Look<Source>) -> Self {
+            self.sources.insert(Content(content), look);
+            self
+        }
+
+        pub fn source_with(mut self, content: i16, change: impl FnOnce(&mut Source)) -> Self {
+            if let Look::Seen(source) = self.sources.get_mut(&Content(content)).unwrap() {
+                change(source);
+            }
+            self
+        }
+
+        pub fn recovery(mut self, recovery: Recovery) -> Self {
+            self.recoveries.push(recovery);
+            self
+        }
+    }
+
+    /// A recovery asked for by hand, not begun.
+    pub fn asked(name: &str, dbids: &[i16], wanted: Option<Repair>) -> Recovery {
+        Recovery {
+            name: name.into(),
+            automatic: false,
+            targets: Targets::Dbids(dbids.iter().map(|d| Dbid(*d)).collect()),
+            wanted,
+            phase: Phase::Pending,
+            deleting: false,
+            instances: BTreeMap::new(),
+        }
+    }
+
+    /// One whose first attempt at one instance is running.
+    pub fn running(name: &str, dbid: i16, content: i16, repair: Repair, state: JobState) -> Recovery {
+        let mut recovery = asked(name, &[dbid], None);
+        recovery.phase = Phase::Running;
+        let job = JobView { name: format!("{name}-a1"), state, step: None, progress: None };
+        let instance = RecoveryInstance {
+            content: Content(content),
+            phase: Phase::Running,
+            attempt: 1,
+            repair: Some(repair),
+            attempt_started: Some(ago(20)),
+            attempt_ended: None,
+            proving_since: None,
+            failure: None,
+            job: Some(job),
+        };
+        recovery.instances.insert(Dbid(dbid), instance);
+        recovery
+    }
+}

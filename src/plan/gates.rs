@@ -1,0 +1,202 @@
+//! Whether an instance may be touched at all. The order is that of the evidence: catalog, row,
+//! pair, source, place, supervisor. Numbers in brackets are the invariants of reference §8.
+
+use crate::model::{
+    Catalog, Content, Dbid, Instance, InstanceState, Page, Pair, Refusal, Role, Row, Source, Status, World, page::PAGE_VERSION,
+};
+
+/// An instance that may be repaired, with all that was proven about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Admitted<'a> {
+    pub pair: Pair<'a>,
+    pub page: &'a Page,
+}
+
+impl<'a> Admitted<'a> {
+    /// The instance to repair; by the gates it is always the mirror of its pair.
+    pub fn target(&self) -> &'a Row {
+        self.pair.mirror
+    }
+}
+
+/// May `dbid` be repaired now?
+///
+/// # Errors
+/// The first reason against it.
+pub fn admit(world: &World, dbid: Dbid) -> Result<Admitted<'_>, Refusal> {
+    let catalog = catalog(world)?;
+    let row = catalog.row(dbid).ok_or(Refusal::NotInCatalog { what: format!("dbid {dbid}") })?;
+    let pair = pair_of(catalog, row)?;
+    let instance = world.instances.get(&dbid).ok_or(Refusal::SupervisorSilent { why: "its pod was not looked for yet".into() })?;
+    target_is_a_down_mirror(row)?;
+    source_holds_every_commit(world, &pair)?;
+    place_is_fit(instance)?;
+    let page = page_of(world, row, instance)?;
+    same_database(world, row.content, page)?;
+    supervisor_allows(dbid, page)?;
+    Ok(Admitted { pair, page })
+}
+
+/// The catalog, if it could be read.
+///
+/// # Errors
+/// [`Refusal::CoordinatorUnreachable`]
+pub fn catalog(world: &World) -> Result<&Catalog, Refusal> {
+    match &world.catalog {
+        crate::model::Look::Seen(catalog) => Ok(catalog),
+        crate::model::Look::Unknown(why) => Err(Refusal::CoordinatorUnreachable { why: why.clone() }),
+    }
+}
+
+fn pair_of<'a>(catalog: &'a Catalog, row: &Row) -> Result<Pair<'a>, Refusal> {
+    if row.content == Content::COORDINATOR {
+        return Err(Refusal::CoordinatorRow); // [15]
+    }
+    catalog.pair(row.content).map_err(|why| Refusal::CatalogInvalid { why })
+}
+
+fn target_is_a_down_mirror(row: &Row) -> Result<(), Refusal> {
+    match (row.role, row.status) {
+        (Role::Primary, _) => Err(Refusal::TargetIsActingPrimary { dbid: row.dbid }), // [1]
+        (Role::Mirror, Status::Up) => Err(Refusal::TargetUp { dbid: row.dbid }),
+        (Role::Mirror, Status::Down) => Ok(()),
+    }
+}
+
+/// The acting primary answers, read-write, as itself [2, 7].
+fn source_holds_every_commit(world: &World, pair: &Pair) -> Result<(), Refusal> {
+    let primary = pair.primary.dbid;
+    match world.sources.get(&pair.primary.content) {
+        Some(crate::model::Look::Seen(source)) => source_is_itself(pair.primary, source),
+        Some(crate::model::Look::Unknown(why)) => Err(primary_gone(world, pair, why)),
+        None => Err(Refusal::ActingPrimaryNotAnswering { primary, why: "it was not asked yet".into() }),
+    }
+}
+
+/// Why a content whose acting primary does not answer is left alone [2, 5; reference §7 #3, #5, #6].
+pub fn primary_gone(world: &World, pair: &Pair, why: &str) -> Refusal {
+    let (primary, mirror, why) = (pair.primary.dbid, pair.mirror.dbid, why.to_owned());
+    if pair.mirror.status == Status::Up && pair.mirror.well() {
+        return Refusal::ActingPrimaryNotAnswering { primary, why }; // FTS will promote the mirror
+    }
+    let promoted = world.instances.get(&primary).is_some_and(|instance| instance.seen_promoted);
+    let flipped = pair.primary.role != pair.primary.preferred_role && !promoted && pair.mirror.status == Status::Down;
+    if flipped { Refusal::FlippedDouble { primary, mirror, why } } else { Refusal::DoubleFault { primary, mirror, why } }
+}
+
+fn source_is_itself(row: &Row, source: &Source) -> Result<(), Refusal> {
+    let suspect = |why: String| Err(Refusal::PeerSuspect { primary: row.dbid, why });
+    if (source.dbid, source.content) != (row.dbid, row.content) {
+        return suspect(format!("it says that it is dbid {} of content {}", source.dbid, source.content));
+    }
+    if source.in_recovery {
+        return suspect("it is in recovery, so it was not promoted (yet)".into());
+    }
+    Ok(())
+}
+
+fn place_is_fit(instance: &Instance) -> Result<(), Refusal> {
+    if !instance.contract.is_empty() {
+        return Err(Refusal::ContractNotFulfilled { points: instance.contract.clone() });
+    }
+    match &instance.access_mode {
+        Some((claim, mode)) => Err(Refusal::AccessMode { claim: claim.clone(), mode: mode.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// The page, if it is this instance's: a page of another cluster or place is nobody's word.
+fn page_of<'a>(world: &World, row: &Row, instance: &'a Instance) -> Result<&'a Page, Refusal> {
+    let silent = |why: String| Err(Refusal::SupervisorSilent { why });
+    let page = match &instance.page {
+        crate::model::Look::Seen(page) => page,
+        crate::model::Look::Unknown(why) => return silent(why.clone()),
+    };
+    if page.version != PAGE_VERSION {
+        return silent(format!("its page has version {}, this operator reads {PAGE_VERSION}", page.version));
+    }
+    if page.cluster != world.cluster_name {
+        return silent(format!("its page belongs to cluster '{}'", page.cluster));
+    }
+    let place = (page.address.as_str(), page.port, page.data_directory.as_str());
+    if place != (row.address.as_str(), row.port, row.datadir.as_str()) {
+        return silent(format!("its page is of {}:{} {}", page.address, page.port, page.data_directory));
+    }
+    Ok(page)
+}
+
+fn same_database(world: &World, content: Content, page: &Page) -> Result<(), Refusal> {
+    let source = world.sources.get(&content).and_then(|look| look.seen());
+    match (source, source.and_then(|s| s.system_identifier), page.system_identifier) {
+        (Some(source), Some(theirs), Some(ours)) if theirs != ours => {
+            Err(Refusal::PeerSuspect { primary: source.dbid, why: format!("its system identifier is {theirs}, the target's is {ours}") })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn supervisor_allows(dbid: Dbid, page: &Page) -> Result<(), Refusal> {
+    match page.state {
+        InstanceState::VolumeUnrecognised => Err(Refusal::VolumeUnrecognised { dbid }),
+        // Its view of the roles is not the catalog's any more: one of the two reads is old.
+        InstanceState::Maintenance | InstanceState::NotInCatalog | InstanceState::Retired | InstanceState::PrimaryDataMissing => {
+            Err(Refusal::SupervisorSays { state: page.state, detail: page.detail.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Look, SystemIdentifier, refusal::ContractPoint};
+
+    fn down() -> World {
+        World::of(&["1:-1ppsu", "2:0ppnu", "5:0mmnd"])
+    }
+
+    fn code(world: &World, dbid: i16) -> &'static str {
+        admit(world, Dbid(dbid)).map_or_else(|refusal| refusal.code(), |_| "admitted")
+    }
+
+    #[test]
+    fn a_down_mirror_with_a_sound_source_is_admitted() {
+        assert_eq!(code(&down(), 5), "admitted");
+    }
+
+    #[test]
+    fn every_reason_against_is_found() {
+        let mut blind = down();
+        blind.catalog = Look::Unknown("timed out".into());
+        let cases: Vec<(&str, World, i16)> = vec![
+            ("CoordinatorUnreachable", blind, 5),
+            ("NotInCatalog", down(), 77),
+            ("CoordinatorRow", down(), 1),
+            ("CatalogInvalid", World::of(&["2:0ppsu", "5:0mmnd"]), 5),
+            ("TargetIsActingPrimary", down(), 2),
+            ("TargetUp", World::of(&["2:0ppsu", "5:0mmsu"]), 5),
+            ("DoubleFault", down().source(0, Look::Unknown("refused".into())), 5),
+            ("PeerSuspect", down().source_with(0, |s| s.in_recovery = true), 5),
+            ("PeerSuspect", down().source_with(0, |s| s.dbid = Dbid(9)), 5),
+            ("PeerSuspect", down().source_with(0, |s| s.system_identifier = Some(SystemIdentifier(8))), 5),
+            ("DataDirIsMountRoot", down().instance(5, |i| i.contract = vec![ContractPoint::DataDirIsMountRoot]), 5),
+            ("AccessMode", down().instance(5, |i| i.access_mode = Some(("data".into(), "ReadWriteMany".into()))), 5),
+            ("SupervisorSilent", down().instance(5, |i| i.page = Look::Unknown("no route".into())), 5),
+            ("SupervisorSilent", down().page(5, |p| p.cluster = "other".into()), 5),
+            ("SupervisorSilent", down().page(5, |p| p.port = 1), 5),
+            ("SupervisorSilent", down().page(5, |p| p.version = 99), 5),
+            ("VolumeUnrecognised", down().page(5, |p| p.state = InstanceState::VolumeUnrecognised), 5),
+            ("SupervisorSays", down().page(5, |p| p.state = InstanceState::Maintenance), 5),
+        ];
+        for (expected, world, dbid) in cases {
+            assert_eq!(code(&world, dbid), expected);
+        }
+    }
+
+    #[test]
+    fn a_catalog_that_flipped_to_a_dead_mirror_is_told_from_a_double_fault() {
+        let flipped = World::of(&["2:0mpnd", "5:0pmnu"]).source(0, Look::Unknown("refused".into()));
+        assert_eq!(code(&flipped.clone().instance(5, |i| i.seen_promoted = false), 2), "FlippedDouble");
+        assert_eq!(code(&flipped, 2), "DoubleFault");
+    }
+}

@@ -1,0 +1,199 @@
+//! Properties that hold for every world that can be thought up, each by its number in reference §8.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{
+    Dbid, HealingMode, InstanceState, JobState, Look, Reason, Repair, Role, Status, SystemIdentifier,
+    page::Shape,
+    world::fixtures::{ago, asked, now, running},
+};
+
+const STATES: [InstanceState; 18] = [
+    InstanceState::Deciding,
+    InstanceState::Starting,
+    InstanceState::Serving,
+    InstanceState::Held,
+    InstanceState::CopyUnfinished,
+    InstanceState::NeedsRecovery,
+    InstanceState::NeedsFull,
+    InstanceState::PrimaryDataMissing,
+    InstanceState::VolumeUnrecognised,
+    InstanceState::NotInCatalog,
+    InstanceState::Retired,
+    InstanceState::Maintenance,
+    InstanceState::WaitingForCoordinator,
+    InstanceState::WaitingForPeer,
+    InstanceState::WaitingForSegments,
+    InstanceState::LockBusy,
+    InstanceState::StayingDown,
+    InstanceState::BackingOff,
+];
+
+/// All 32 combinations of letters for both rows of a content, legal or not.
+fn rows(content: i16, a: i16, b: i16) -> impl Strategy<Value = [String; 2]> {
+    let letters = prop::sample::select(vec![
+        "ppsu mmsu",
+        "ppnu mmnu",
+        "ppnu mmnd",
+        "mpnd pmnu",
+        "mpsu pmsu",
+        "mpnu pmnu",
+        "ppsu pmsu",
+        "ppnd mmnu",
+        "mpnd mmnd",
+        "ppsu mmsd",
+    ]);
+    letters.prop_map(move |letters| {
+        let (x, y) = letters.split_once(' ').unwrap();
+        [format!("{a}:{content}{x}"), format!("{b}:{content}{y}")]
+    })
+}
+
+#[derive(Clone, Debug)]
+struct Twist {
+    page: Option<InstanceState>,
+    copy: bool,
+    receiving: bool,
+    since: i64,
+    source: u8,
+    recovery: u8,
+}
+
+fn twist() -> impl Strategy<Value = Twist> {
+    (prop::option::of(prop::sample::select(STATES.to_vec())), any::<bool>(), any::<bool>(), 0..4000_i64, 0..5_u8, 0..6_u8)
+        .prop_map(|(page, copy, receiving, since, source, recovery)| Twist { page, copy, receiving, since, source, recovery })
+}
+
+fn bend(world: World, content: i16, target: i16, twist: &Twist) -> World {
+    let world = world.instance(target, |i| {
+        i.unwell_since = Some(ago(twist.since));
+        if twist.page.is_none() {
+            i.page = Look::Unknown("no answer".into());
+        }
+    });
+    let world = world.page(target, |p| {
+        p.state = twist.page.unwrap_or(p.state);
+        (p.copy, p.receiving) = (twist.copy, twist.receiving);
+        p.shape = if twist.copy { Shape::Unusable } else { p.shape };
+    });
+    let world = match twist.source {
+        0 => world.source(content, Look::Unknown("refused".into())),
+        1 if world.sources.get(&Content(content)).is_some() => world.source_with(content, |s| s.in_recovery = true),
+        2 if world.sources.get(&Content(content)).is_some() => {
+            world.source_with(content, |s| s.system_identifier = Some(SystemIdentifier(8)))
+        }
+        _ => world,
+    };
+    let name = format!("r{target}");
+    match twist.recovery {
+        0 => world.recovery(asked(&name, &[target], Some(Repair::Full))),
+        1 => world.recovery(running(&name, target, content, Repair::Incremental, JobState::Active)),
+        2 => world.recovery(running(&name, target, content, Repair::Full, JobState::Lost("gone".into()))),
+        _ => world,
+    }
+}
+
+fn worlds() -> impl Strategy<Value = World> {
+    (rows(0, 2, 5), rows(1, 3, 6), rows(2, 4, 7), prop::array::uniform3(twist())).prop_map(|(a, b, c, twists)| {
+        let all: Vec<&str> = a.iter().chain(&b).chain(&c).map(String::as_str).chain(["1:-1ppsu"]).collect();
+        let mirror = |rows: &[String; 2]| {
+            let down = rows.iter().find(|r| r.ends_with('d')).unwrap_or(&rows[1]);
+            down.split(':').next().unwrap().parse::<i16>().unwrap()
+        };
+        let world = World::of(&all);
+        [(0, mirror(&a)), (1, mirror(&b)), (2, mirror(&c))].iter().zip(&twists).fold(world, |w, ((c, t), twist)| bend(w, *c, *t, twist))
+    })
+}
+
+fn policies() -> impl Strategy<Value = Policy> {
+    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(paused, observe, full)| Policy {
+        paused,
+        mode: if observe { HealingMode::Observe } else { HealingMode::Automatic },
+        full_allowed: full,
+        ..Policy::default()
+    })
+}
+
+fn jobs(plan: &Plan) -> Vec<crate::model::Attempt> {
+    plan.recoveries.values().flat_map(|r| r.instances.values()).filter_map(|i| i.create_job.clone()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// [1, 2, 7, 15] A Job's target is a mirror marked down of a legal pair whose acting primary answers read-write as itself.
+    #[test]
+    fn a_job_only_ever_writes_over_a_down_mirror_with_a_live_source(world in worlds(), policy in policies()) {
+        for job in jobs(&plan(&policy, &world, now())) {
+            let catalog = world.catalog.seen().unwrap();
+            let pair = catalog.pair(job.content).expect("a legal pair");
+            prop_assert!(job.content.0 >= 0);
+            prop_assert_eq!((pair.mirror.dbid, pair.mirror.role, pair.mirror.status), (job.target.dbid, Role::Mirror, Status::Down));
+            prop_assert_eq!(pair.primary.dbid, job.source.dbid);
+            let source = world.sources[&job.content].seen().expect("a source that answers");
+            prop_assert!(!source.in_recovery);
+            let page = world.instances[&job.target.dbid].page.seen().expect("a supervisor that answers");
+            prop_assert_eq!(page.system_identifier, source.system_identifier);
+            prop_assert!(page.state != InstanceState::VolumeUnrecognised);
+        }
+    }
+
+    /// [13] One recovery per content, and no more Jobs than allowed.
+    #[test]
+    fn one_recovery_per_content_and_a_bounded_number_of_jobs(world in worlds(), policy in policies()) {
+        let plan = plan(&policy, &world, now());
+        let running = world.recoveries.iter().flat_map(|r| r.instances.values()).filter(|i| i.job.as_ref().is_some_and(|j| j.state == JobState::Active)).count();
+        prop_assert!(jobs(&plan).is_empty() || jobs(&plan).len() + running <= policy.max_jobs);
+        for content in world.catalog.seen().unwrap().contents() {
+            let begun = jobs(&plan).iter().filter(|job| job.content == content).count();
+            let made = plan.new_recoveries.iter().filter(|new| new.content == content).count();
+            prop_assert!(begun <= 1 && made <= 1);
+        }
+    }
+
+    /// [6, 10b] Full only by policy or a person; never incremental over a copy that was cut off.
+    #[test]
+    fn full_only_when_allowed_and_never_incremental_over_a_broken_copy(world in worlds(), policy in policies()) {
+        for job in jobs(&plan(&policy, &world, now())) {
+            let recovery = world.recoveries.iter().find(|r| r.name == job.recovery).unwrap();
+            let earlier_full = recovery.instances.get(&job.target.dbid).is_some_and(|i| i.repair == Some(Repair::Full));
+            prop_assert!(job.repair != Repair::Full || policy.full_allowed || recovery.wanted == Some(Repair::Full) || earlier_full);
+            prop_assert!(job.repair == Repair::Full || !world.instances[&job.target.dbid].page.seen().unwrap().copy);
+        }
+    }
+
+    /// A healer that stands still says why: every row that is not well is named, with a reason that can be read.
+    #[test]
+    fn every_row_that_is_not_well_is_accounted_for(world in worlds(), policy in policies()) {
+        let plan = plan(&policy, &world, now());
+        for row in world.catalog.seen().unwrap().rows.iter().filter(|row| row.content.0 >= 0 && row.role == Role::Mirror && !row.well()) {
+            let named: Vec<_> = plan.unwell.iter().filter(|u| u.dbid == row.dbid).collect();
+            prop_assert_eq!(named.len(), 1, "{}", row);
+            if let Reason::Refused(refusal) = &named[0].reason {
+                prop_assert!(!refusal.to_string().is_empty() && !refusal.lifted_by().is_empty());
+            }
+        }
+    }
+
+    /// Paused and Observe make nothing by themselves.
+    #[test]
+    fn nothing_is_made_while_paused_or_observing(world in worlds(), policy in policies()) {
+        let plan = plan(&policy, &world, now());
+        prop_assert!(plan.new_recoveries.is_empty() || (!policy.paused && policy.mode == HealingMode::Automatic));
+    }
+
+    /// The same world gives the same plan.
+    #[test]
+    fn planning_twice_gives_the_same(world in worlds(), policy in policies()) {
+        prop_assert_eq!(plan(&policy, &world, now()), plan(&policy, &world, now()));
+    }
+}
+
+#[test]
+fn a_dbid_is_never_both_repaired_and_left_alone() {
+    let world = World::of(&["2:0ppnu", "5:0mmnd"]).page(5, |p| p.state = InstanceState::NeedsFull);
+    let plan = plan(&Policy::default(), &world, now());
+    assert_eq!(plan.new_recoveries.len(), 1);
+    assert_eq!(plan.unwell.iter().filter(|u| u.dbid == Dbid(5)).count(), 1);
+}

@@ -1,0 +1,245 @@
+//! Moves one recovery on: from its status and what is seen now to its next status, and the Job to create.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Desk, gates,
+    gates::Admitted,
+    ladder::{self, Next},
+    names,
+    proof::{self, Proof},
+};
+use crate::model::{
+    Attempt, Content, Dbid, Failure, FailureClass, InstanceNext, JobState, Outcome, Phase, Place, Recovery, RecoveryInstance, RecoveryNext,
+    Refusal, Repair, Role, Standing, Status, Step, Targets,
+};
+
+/// The next state of `recovery`.
+pub fn advance(desk: &mut Desk, recovery: &Recovery) -> RecoveryNext {
+    let targets = match targets(desk, recovery) {
+        Ok(targets) => targets,
+        Err(refusal) => return unresolved(recovery, &refusal),
+    };
+    let mut instances = BTreeMap::new();
+    for (dbid, content) in targets {
+        let state = recovery.instances.get(&dbid).cloned().unwrap_or_else(|| untouched(content));
+        instances.insert(dbid, instance(desk, recovery, dbid, state));
+    }
+    let phase = phase_of(&instances);
+    RecoveryNext { phase, message: message(phase, &instances), instances }
+}
+
+fn untouched(content: Content) -> RecoveryInstance {
+    RecoveryInstance {
+        content,
+        phase: Phase::Pending,
+        attempt: 0,
+        repair: None,
+        attempt_started: None,
+        attempt_ended: None,
+        proving_since: None,
+        failure: None,
+        job: None,
+    }
+}
+
+/// The instances of a recovery: fixed at the first look that could name them.
+fn targets(desk: &Desk, recovery: &Recovery) -> Result<Vec<(Dbid, Content)>, Refusal> {
+    if !recovery.instances.is_empty() {
+        return Ok(recovery.instances.iter().map(|(dbid, state)| (*dbid, state.content)).collect());
+    }
+    let catalog = gates::catalog(desk.world)?;
+    let named = |dbid: &Dbid| match catalog.row(*dbid) {
+        Some(row) => Ok((*dbid, row.content)),
+        None => Err(Refusal::NotInCatalog { what: format!("dbid {dbid}") }),
+    };
+    let mirror_of = |content: &Content| match catalog.rows.iter().find(|row| row.content == *content && row.role == Role::Mirror) {
+        Some(row) => Ok((row.dbid, row.content)),
+        None => Err(Refusal::NotInCatalog { what: format!("content {content}, with a mirror,") }),
+    };
+    match &recovery.targets {
+        Targets::Dbids(dbids) => dbids.iter().map(named).collect(),
+        Targets::Contents(contents) => contents.iter().map(mirror_of).collect(),
+        Targets::AllDown => {
+            let down = catalog.rows.iter().filter(|row| row.content.0 >= 0 && row.status == Status::Down);
+            Ok(down.map(|row| (row.dbid, row.content)).collect())
+        }
+    }
+}
+
+fn unresolved(recovery: &Recovery, refusal: &Refusal) -> RecoveryNext {
+    let phase = if refusal.is_final() { Phase::Refused } else { recovery.phase };
+    RecoveryNext { phase, instances: BTreeMap::new(), message: format!("{}: {refusal}; {}", refusal.code(), refusal.lifted_by()) }
+}
+
+fn instance(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, state: RecoveryInstance) -> InstanceNext {
+    if state.phase.is_over() {
+        return standing(state, Standing::Over);
+    }
+    if let Some(since) = state.proving_since {
+        return prove(desk, recovery, dbid, state, since);
+    }
+    match state.job.as_ref().map(|job| job.state.clone()) {
+        None => begin(desk, recovery, dbid, state),
+        Some(JobState::Active) => standing(state, Standing::Attempting),
+        Some(JobState::Ended(outcome)) => ended(desk, recovery, dbid, state, &outcome),
+        Some(JobState::Lost(why)) => match told_by_the_volume(desk, dbid, &state) {
+            Some(outcome) => ended(desk, recovery, dbid, state, &outcome),
+            None => failed(desk, recovery, dbid, state, lost(why)),
+        },
+    }
+}
+
+fn standing(state: RecoveryInstance, standing: Standing) -> InstanceNext {
+    InstanceNext { state, standing, create_job: None }
+}
+
+/// The outcome in `result.json`, which the supervisor shows: an operator that was away learns it so.
+fn told_by_the_volume(desk: &Desk, dbid: Dbid, state: &RecoveryInstance) -> Option<Outcome> {
+    let job = &state.job.as_ref()?.name;
+    let page = desk.world.instances.get(&dbid)?.page.seen()?;
+    page.result.clone().filter(|outcome| outcome.attempt == *job)
+}
+
+fn lost(why: String) -> Failure {
+    Failure { class: FailureClass::JobLost, step: Step::Proving, message: why, evidence: String::new() }
+}
+
+fn ended(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance, outcome: &Outcome) -> InstanceNext {
+    match outcome.failure.clone() {
+        Some(failure) => failed(desk, recovery, dbid, state, failure),
+        None => {
+            state.proving_since = Some(desk.now);
+            state.failure = None;
+            prove(desk, recovery, dbid, state, desk.now)
+        }
+    }
+}
+
+fn prove(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance, since: jiff::Timestamp) -> InstanceNext {
+    match proof::prove(desk.world, dbid, since, desk.now) {
+        Proof::Healed => {
+            state.phase = Phase::Succeeded;
+            standing(state, Standing::Healed)
+        }
+        Proof::Missing(missing) => standing(state, Standing::Proving(missing)),
+        Proof::Broken(class, message) => {
+            state.proving_since = None;
+            failed(desk, recovery, dbid, state, Failure { class, step: Step::Releasing, message, evidence: String::new() })
+        }
+    }
+}
+
+/// An attempt ended without success: the next rung, or the end.
+fn failed(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance, failure: Failure) -> InstanceNext {
+    let repair = state.repair.unwrap_or(Repair::Incremental);
+    let next = ladder::after(desk.policy, recovery.wanted, repair, state.attempt, &failure);
+    state.failure = Some(failure);
+    state.job = None;
+    state.attempt_ended = Some(desk.now);
+    match next {
+        Next::Attempt(repair) => {
+            state.repair = Some(repair);
+            begin(desk, recovery, dbid, state)
+        }
+        Next::End => {
+            state.phase = Phase::Failed;
+            standing(state, Standing::Failed)
+        }
+    }
+}
+
+/// Begins the next attempt, or says why not yet, or never.
+fn begin(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance) -> InstanceNext {
+    if let Some(until) = state.attempt_ended.map(|ended| ladder::not_before(ended, state.attempt)).filter(|until| *until > desk.now) {
+        return standing(state, Standing::BackingOff { until });
+    }
+    match permit(desk, recovery, dbid, &state) {
+        Ok((admitted, repair)) => {
+            state.attempt += 1;
+            state.phase = Phase::Running;
+            state.repair = Some(repair);
+            state.attempt_started = Some(desk.now);
+            state.attempt_ended = None;
+            let attempt = attempt(desk, recovery, &admitted, repair, state.attempt);
+            desk.jobs += 1;
+            desk.taken.push((state.content, recovery.name.clone()));
+            InstanceNext { state, standing: Standing::Attempting, create_job: Some(attempt) }
+        }
+        // Once something was begun, a person's order is not refused any more, it waits.
+        Err(refusal) if refusal.is_final() && state.attempt == 0 => {
+            state.phase = Phase::Refused;
+            standing(state, Standing::Refused(refusal))
+        }
+        Err(refusal) => standing(state, Standing::Waiting(refusal)),
+    }
+}
+
+fn permit<'a>(desk: &Desk<'a>, recovery: &Recovery, dbid: Dbid, state: &RecoveryInstance) -> Result<(Admitted<'a>, Repair), Refusal> {
+    let admitted = gates::admit(desk.world, dbid)?;
+    if let Some(other) = desk.taken_by_other(state.content, &recovery.name) {
+        return Err(Refusal::AlreadyRecovering { content: state.content, recovery: other.to_owned() }); // [13]
+    }
+    let repair = ladder::choose(desk.policy, recovery.wanted, state.repair, admitted.page)?;
+    if desk.jobs >= desk.policy.max_jobs {
+        return Err(Refusal::JobBudget { max: desk.policy.max_jobs });
+    }
+    Ok((admitted, repair))
+}
+
+fn attempt(desk: &Desk, recovery: &Recovery, admitted: &Admitted, repair: Repair, number: u32) -> Attempt {
+    let target = admitted.target();
+    Attempt {
+        id: names::job(recovery, target.dbid, number),
+        cluster: desk.world.cluster_name.clone(),
+        recovery: recovery.name.clone(),
+        number,
+        repair,
+        content: target.content,
+        target: Place::from(target),
+        source: Place::from(admitted.pair.primary),
+        max_rate: desk.policy.max_rate,
+    }
+}
+
+fn phase_of(instances: &BTreeMap<Dbid, InstanceNext>) -> Phase {
+    let phases: Vec<_> = instances.values().map(|next| next.state.phase).collect();
+    let any = |phase| phases.contains(&phase);
+    if any(Phase::Running) || (any(Phase::Pending) && phases.iter().any(|p| p.is_over())) {
+        Phase::Running
+    } else if any(Phase::Pending) {
+        Phase::Pending
+    } else if any(Phase::Failed) {
+        Phase::Failed
+    } else if any(Phase::Refused) {
+        Phase::Refused
+    } else {
+        Phase::Succeeded
+    }
+}
+
+fn message(phase: Phase, instances: &BTreeMap<Dbid, InstanceNext>) -> String {
+    if instances.is_empty() {
+        return "nothing was down".into();
+    }
+    let said: Vec<_> = instances.iter().filter_map(|(dbid, next)| line(next).map(|line| format!("dbid {dbid}: {line}"))).collect();
+    if said.is_empty() { phase.as_str().to_owned() } else { said.join("; ") }
+}
+
+fn line(next: &InstanceNext) -> Option<String> {
+    let failure = || next.state.failure.as_ref().map_or(String::new(), |f| format!("{}: {}", f.class.as_str(), f.message));
+    match &next.standing {
+        Standing::Waiting(refusal) => Some(format!("waits ({}): {refusal}; {}", refusal.code(), refusal.lifted_by())),
+        Standing::Refused(refusal) => Some(format!("refused ({}): {refusal}; {}", refusal.code(), refusal.lifted_by())),
+        Standing::BackingOff { until } => Some(format!("next attempt at {until} after {}", failure())),
+        Standing::Attempting => Some(format!("attempt {} ({})", next.state.attempt, next.state.repair.map_or("", Repair::as_str))),
+        Standing::Proving(missing) => Some(format!("copied; not proven yet: {missing:?}")),
+        Standing::Healed => Some("in sync".into()),
+        Standing::Failed => Some(failure()),
+        Standing::Over => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+mod tests;
