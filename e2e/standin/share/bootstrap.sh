@@ -1,0 +1,97 @@
+# Makes a volume into a database, once. Sourced by bootstrap-coordinator,
+# bootstrap-primary and bootstrap-mirror; each is one Job, one run, one claim.
+#
+#   DATA_DIRECTORY   below the mount, so that marks can lie beside it
+#   PORT DBID CONTENT
+#   CREDENTIALS      folder with the files username and password
+#   SETTINGS         more lines for postgresql.conf (optional)
+set -euo pipefail
+: "${DATA_DIRECTORY:?}" "${PORT:?}" "${DBID:?}" "${CONTENT:?}" "${CREDENTIALS:=/etc/gpheal/credentials}"
+
+here=$(cd -- "${BASH_SOURCE[1]%/*}" && pwd)
+home=${here%/*}
+PATH=$here:$PATH
+new=$DATA_DIRECTORY.new
+user=$(<"$CREDENTIALS/username")
+
+say() { echo "bootstrap: $*"; }
+
+# Never a second time: what is there may be the last good copy.
+refuse_existing() {
+    if [ -e "$DATA_DIRECTORY/PG_VERSION" ]; then
+        say "$DATA_DIRECTORY is already a database; nothing to do"
+        exit 0
+    fi
+    if [ -d "$DATA_DIRECTORY" ] && [ -n "$(ls -A "$DATA_DIRECTORY")" ]; then
+        say "$DATA_DIRECTORY has files but is no database; look at it, then remove it by hand" >&2
+        exit 1
+    fi
+    rm -rf -- "$new" # of a run that was cut off
+}
+
+write_settings() {
+    cat >> "$new/postgresql.conf" <<CONF
+
+listen_addresses = '*'
+port = $PORT
+unix_socket_directories = '/tmp'
+max_connections = 40
+shared_buffers = 16MB
+max_worker_processes = 4
+max_wal_size = 128MB
+wal_keep_size = 80MB
+max_slot_wal_keep_size = -1
+wal_log_hints = on
+hot_standby = on
+jit = off
+password_encryption = scram-sha-256
+logging_collector = off
+log_destination = stderr
+log_line_prefix = '%m [%p] '
+gp_contentid = $CONTENT
+gp_fts_probe_interval = 10
+gp_fts_probe_timeout = 5
+gp_fts_mark_mirror_down_grace_period = 10
+${SETTINGS:-}
+include = 'internal.auto.conf'
+CONF
+    echo "gp_dbid=$DBID" > "$new/internal.auto.conf"
+    mkdir -p "$new/log"
+}
+
+# Pod addresses change, so the network as a whole is let in, by password.
+write_access_rules() {
+    cat > "$new/pg_hba.conf" <<HBA
+local all         all   trust
+local replication all   trust
+host  all         all   0.0.0.0/0 scram-sha-256
+host  all         all   ::/0      scram-sha-256
+host  replication $user 0.0.0.0/0 scram-sha-256
+host  replication $user ::/0      scram-sha-256
+HBA
+}
+
+single_user() {
+    postgres --single -O -j -D "$new" postgres > "$new/log/bootstrap.log" 2>&1 || { cat "$new/log/bootstrap.log"; return 1; }
+    if grep -q -E '(ERROR|FATAL|PANIC):' "$new/log/bootstrap.log"; then
+        cat "$new/log/bootstrap.log"
+        return 1
+    fi
+}
+
+make_instance() {
+    initdb -D "$new" --data-checksums --encoding=UTF8 --locale=C --username="$user" \
+        --pwfile="$CREDENTIALS/password" --auth-local=trust --auth-host=scram-sha-256 > /dev/null
+    write_settings
+    write_access_rules
+    cat "$home/share/catalog.sql" <(echo) "$home/share/segadmin.sql" <(echo) | single_user
+}
+
+# The rename is the moment in which the volume becomes a database.
+finish() {
+    sync -f "$new"
+    [ ! -d "$DATA_DIRECTORY" ] || rmdir "$DATA_DIRECTORY"
+    mv -T "$new" "$DATA_DIRECTORY"
+    sync -f "$DATA_DIRECTORY"
+    say "$DATA_DIRECTORY is dbid $DBID, content $CONTENT, port $PORT"
+}
