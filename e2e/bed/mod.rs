@@ -1,1 +1,126 @@
+//! A real Kubernetes of three nodes on one machine, to hurt and to heal.
+//!
+//! Each node is a network namespace with its own container runtime, kubelet
+//! and proxy; the control plane lives in one more. Everything a bed is made of
+//! lies in one folder (`GPHEAL_BED`), below one cgroup and in namespaces that
+//! carry its name, so that taking it down leaves nothing.
+//!
+//! A program that talks to pods or to the API server enters the control
+//! plane's namespace first, before it starts any thread:
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! let bed = e2e::bed::Bed::attach()?;
+//! bed.enter_netns()?;
+//! let runtime = tokio::runtime::Runtime::new()?;
+//! runtime.block_on(async { bed.client() })?;
+//! # Ok(())
+//! # }
+//! ```
 
+mod cache;
+mod cgroup;
+mod command;
+mod components;
+mod control;
+mod daemon;
+mod images;
+mod kernel;
+mod kubernetes;
+mod layout;
+mod leftovers;
+mod network;
+mod node;
+mod packages;
+mod pki;
+mod proc;
+mod up;
+mod volume;
+mod wait;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use kube::Client;
+
+pub use self::{
+    cache::{Inputs, entry},
+    command::say,
+    layout::{Layout, Node},
+    volume::{Claim, Snapshot, Volume},
+};
+
+/// A bed that is up.
+#[derive(Clone, Debug)]
+pub struct Bed {
+    layout: Layout,
+}
+
+impl Bed {
+    /// Brings the bed up, or mends what is missing of one that is up. Call it
+    /// outside of an asynchronous runtime: it waits with one of its own.
+    pub fn up() -> Result<Self> {
+        let layout = Layout::from_env()?;
+        up::up(&layout)?;
+        Ok(Self { layout })
+    }
+
+    /// The bed that is up already.
+    pub fn attach() -> Result<Self> {
+        let layout = Layout::from_env()?;
+        let there = layout.kubeconfig().exists() && network::exists(&layout);
+        ensure!(there, "there is no bed in {}: run `make bed-up`", layout.folder().display());
+        Ok(Self { layout })
+    }
+
+    /// Takes the bed down and leaves nothing of it but the cache.
+    pub fn down() -> Result<()> {
+        let layout = Layout::from_env()?;
+        let _lock = up::lock(&layout)?;
+        leftovers::clear(&layout)
+    }
+
+    /// Takes the calling thread into the control plane's network, where the API
+    /// server and all pods can be reached. Threads started later follow, so
+    /// call it before the runtime starts.
+    pub fn enter_netns(&self) -> Result<()> {
+        network::enter(&self.layout)
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.layout.kubeconfig()
+    }
+
+    /// A client with all rights. Works inside the network namespace only.
+    pub fn client(&self) -> Result<Client> {
+        kubernetes::client(&self.layout)
+    }
+
+    /// One JSON object for each line: everything the API server was asked.
+    pub fn audit_log(&self) -> PathBuf {
+        self.layout.audit_log()
+    }
+
+    /// Builds an image once for the same inputs and returns its archive.
+    pub fn build_image(&self, containerfile: &Path, context: &Path, name: &str) -> Result<PathBuf> {
+        images::build(&self.layout, containerfile, context, name)
+    }
+
+    /// Loads an archive on all nodes under the name it was built with.
+    pub fn load_image(&self, archive: &Path, name: &str) -> Result<()> {
+        images::load(&self.layout, archive, name)
+    }
+
+    /// The folder on the host of a node's volume; made when it is missing.
+    pub fn volume_dir(&self, node: Node, name: &str) -> Result<PathBuf> {
+        Ok(self.volume(node, name)?.folder().to_owned())
+    }
+
+    pub fn volume(&self, node: Node, name: &str) -> Result<Volume> {
+        Volume::ensure(&self.layout, node, name)
+    }
+}
