@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::{
     cache::{Inputs, entry},
-    command::{line, make_folder, run, say, write},
+    command::{line, run, say, write},
     components,
     layout::{Layout, Node},
     node::{PAUSE_IMAGE, ctr},
@@ -92,10 +92,4 @@ fn is_loaded(layout: &Layout, node: Node, name: &str, hash: &str) -> bool {
 
 fn record(layout: &Layout, node: Node, name: &str) -> PathBuf {
     layout.node(node).join("images").join(name.replace(['/', ':'], "_"))
-}
-
-/// A place in the cache for things that are made step by step.
-pub fn scratch(layout: &Layout) -> Result<TempDir> {
-    make_folder(layout.cache())?;
-    TempDir::new_in(layout.cache()).context("cannot make a folder in the cache")
 }

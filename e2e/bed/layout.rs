@@ -71,6 +71,11 @@ impl Layout {
         Ok(Self { name: name_of(&folder), folder, cache })
     }
 
+    /// A bed of its own in another folder, with the same cache.
+    pub fn elsewhere(folder: &Path) -> Result<Self> {
+        Ok(Self { name: name_of(folder), folder: folder.to_owned(), ..Self::from_env()? })
+    }
+
     pub fn folder(&self) -> &Path {
         &self.folder
     }

@@ -1,5 +1,7 @@
 //! `bed`: brings the test bed up and down, and lets a person into it.
 
+mod cli;
+
 use std::{
     env,
     ffi::OsString,
@@ -39,6 +41,11 @@ enum Verb {
         /// The name that the archive was made with.
         name: String,
     },
+    /// Hurt something.
+    #[command(subcommand)]
+    Fault(cli::Fault),
+    /// Write objects and logs that explain a failure into a folder.
+    Collect { folder: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -64,6 +71,13 @@ fn act(verb: Verb) -> Result<()> {
             become_program(&bed, &bed.layout().program("kubectl"), &arguments)
         }
         Verb::Load { archive, name } => Bed::attach()?.load_image(&archive, &name),
+        Verb::Fault(fault) => {
+            let bed = Bed::attach()?;
+            bed.enter_netns()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(fault.act(&bed))
+        }
+        Verb::Collect { folder } => Bed::attach()?.collect(&folder),
     }
 }
 

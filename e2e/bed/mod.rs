@@ -9,8 +9,9 @@
 //! plane's namespace first, before it starts any thread:
 //!
 //! ```no_run
+//! # use e2e::bed::Bed;
 //! # fn main() -> anyhow::Result<()> {
-//! let bed = e2e::bed::Bed::attach()?;
+//! let bed = Bed::attach()?;
 //! bed.enter_netns()?;
 //! let runtime = tokio::runtime::Runtime::new()?;
 //! runtime.block_on(async { bed.client() })?;
@@ -20,10 +21,12 @@
 
 mod cache;
 mod cgroup;
+mod collect;
 mod command;
 mod components;
 mod control;
 mod daemon;
+pub mod fault;
 mod images;
 mod kernel;
 mod kubernetes;
@@ -60,24 +63,33 @@ impl Bed {
     /// Brings the bed up, or mends what is missing of one that is up. Call it
     /// outside of an asynchronous runtime: it waits with one of its own.
     pub fn up() -> Result<Self> {
-        let layout = Layout::from_env()?;
-        up::up(&layout)?;
-        Ok(Self { layout })
+        Self::up_at(Layout::from_env()?)
     }
 
     /// The bed that is up already.
     pub fn attach() -> Result<Self> {
-        let layout = Layout::from_env()?;
+        Self::attach_to(Layout::from_env()?)
+    }
+
+    /// Takes the bed down and leaves nothing of it but the cache.
+    pub fn down() -> Result<()> {
+        Self::down_at(&Layout::from_env()?)
+    }
+
+    pub fn up_at(layout: Layout) -> Result<Self> {
+        up::up(&layout)?;
+        Ok(Self { layout })
+    }
+
+    pub fn attach_to(layout: Layout) -> Result<Self> {
         let there = layout.kubeconfig().exists() && network::exists(&layout);
         ensure!(there, "there is no bed in {}: run `make bed-up`", layout.folder().display());
         Ok(Self { layout })
     }
 
-    /// Takes the bed down and leaves nothing of it but the cache.
-    pub fn down() -> Result<()> {
-        let layout = Layout::from_env()?;
-        let _lock = up::lock(&layout)?;
-        leftovers::clear(&layout)
+    pub fn down_at(layout: &Layout) -> Result<()> {
+        let _lock = up::lock(layout)?;
+        leftovers::clear(layout)
     }
 
     /// Takes the calling thread into the control plane's network, where the API
@@ -122,5 +134,22 @@ impl Bed {
 
     pub fn volume(&self, node: Node, name: &str) -> Result<Volume> {
         Volume::ensure(&self.layout, node, name)
+    }
+
+    /// A volume that was made earlier.
+    pub fn existing_volume(&self, node: Node, name: &str) -> Result<Volume> {
+        let folder = self.layout.volume(node, name);
+        ensure!(folder.exists(), "there is no volume {name:?} on {node}: {} does not exist", folder.display());
+        self.volume(node, name)
+    }
+
+    /// Runs kubectl with all rights and returns what it printed.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        command::run(collect::kubectl(&self.layout).args(arguments))
+    }
+
+    /// Writes everything that explains a failure below `folder`.
+    pub fn collect(&self, folder: &Path) -> Result<()> {
+        collect::collect(&self.layout, folder)
     }
 }

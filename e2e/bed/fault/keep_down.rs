@@ -1,0 +1,89 @@
+//! A container that ends and does not come back until it is released.
+
+use std::{
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::{Container, kill_until_none};
+use crate::bed::{
+    Layout, Node,
+    command::{entries, lock, say, write},
+    daemon::{Condition, Daemon},
+    node::Programs,
+};
+
+/// Holds a container down. Its node's kubelet is stopped and goes on when the
+/// last container that is kept down on the node is released. After
+/// 20 seconds without a kubelet the node counts as not ready; the pods on it
+/// that run go on running.
+#[derive(Debug)]
+pub struct KeptDown {
+    layout: Layout,
+    node: Node,
+    claim: PathBuf,
+}
+
+/// Stops the kubelet of the container's node, then kills the container.
+pub fn keep_down(container: &Container) -> Result<KeptDown> {
+    let (layout, node) = (container.layout().clone(), container.node());
+    let claim = layout.kept_down(node).join(container.key());
+    {
+        let _lock = lock_node(&layout, node)?;
+        write(&claim, &container.shown())?;
+        // From here on a failure releases.
+        suspend(&layout, node).inspect_err(|_| drop(fs::remove_file(&claim)))?;
+    }
+    let kept = KeptDown { layout, node, claim };
+    kill_until_none(&container.shown(), || container.processes().unwrap_or_default())?;
+    ensure!(container.processes()?.is_empty(), "{} is started again although no kubelet runs", container.shown());
+    Ok(kept)
+}
+
+impl KeptDown {
+    pub fn release(self) -> Result<()> {
+        self.give_back()
+    }
+
+    fn give_back(&self) -> Result<()> {
+        let _lock = lock_node(&self.layout, self.node)?;
+        if !self.claim.exists() {
+            return Ok(());
+        }
+        fs::remove_file(&self.claim).with_context(|| format!("cannot remove {}", self.claim.display()))?;
+        let last = entries(&self.layout.kept_down(self.node)).is_empty();
+        if last { kubelet(&self.layout, self.node)?.signal(&self.layout, Signal::SIGCONT) } else { Ok(()) }
+    }
+}
+
+impl Drop for KeptDown {
+    fn drop(&mut self) {
+        if let Err(error) = self.give_back() {
+            say(format!("{} stays suspended ({error:#}); `make bed-up` mends it", self.node));
+        }
+    }
+}
+
+fn suspend(layout: &Layout, node: Node) -> Result<()> {
+    let kubelet = kubelet(layout, node)?;
+    kubelet.signal(layout, Signal::SIGSTOP)?;
+    let limit = Instant::now() + Duration::from_secs(5);
+    while kubelet.condition(layout)? == Condition::Running {
+        ensure!(Instant::now() < limit, "{} does not stop on SIGSTOP", kubelet.name);
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+fn kubelet(layout: &Layout, node: Node) -> Result<Daemon> {
+    Ok(Programs::of(layout, node)?.kubelet)
+}
+
+fn lock_node(layout: &Layout, node: Node) -> Result<nix::fcntl::Flock<fs::File>> {
+    lock(&layout.kept_down(node).with_extension("lock"), &format!("what is kept down on {node}"))
+}
