@@ -3,6 +3,22 @@
 //! The file tree is the pipeline: `observe` -> `plan` -> `apply` -> `report` in the operator, and on
 //! the segment's side `supervisor` (pid 1) and `recover` (the Job), which meet at the `volume`.
 
+pub mod api;
 pub mod greenplum;
 pub mod model;
 pub mod plan;
+pub mod supervisor;
+pub mod volume;
+
+use std::{io, os::unix::fs::PermissionsExt, path::Path};
+
+/// Copies the running program into `folder` as `gpheal`, by rename, so that nobody executes half of it.
+///
+/// # Errors
+/// As of the file system.
+pub fn install(folder: &Path) -> io::Result<()> {
+    let fresh = folder.join(".gpheal.tmp");
+    std::fs::copy(std::env::current_exe()?, &fresh)?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::rename(fresh, folder.join("gpheal"))
+}

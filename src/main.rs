@@ -1,1 +1,42 @@
-fn main() {}
+//! The commands of gpheal; each is a module of the library.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Heals failed Greenplum and Apache Cloudberry segments on Kubernetes.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs postgres as pid 1 of a segment's or coordinator's container.
+    Supervise(gpheal::supervisor::Config),
+    /// Copies this program into a folder (the init container of segments and Jobs).
+    Install { folder: PathBuf },
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Supervise(config) => {
+            log_to_stderr();
+            current_thread()?.block_on(gpheal::supervisor::run(config))
+        }
+        Command::Install { folder } => Ok(gpheal::install(&folder)?),
+    }
+}
+
+/// One thread is enough for a supervisor or a Job, and it leaves the memory to postgres.
+fn current_thread() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GPHEAL_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}

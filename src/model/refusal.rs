@@ -193,6 +193,10 @@ impl Refusal {
 
     /// No waiting changes it: a recovery that was asked for is refused for good.
     pub fn is_final(&self) -> bool {
+        if let Self::ContractNotFulfilled { points } = self {
+            // A pod that is being made again is away for a moment; its shape does not change by waiting.
+            return points.iter().any(|point| !matches!(point, ContractPoint::NoPod { .. }));
+        }
         matches!(
             self,
             Self::CoordinatorRow
@@ -201,7 +205,6 @@ impl Refusal {
                 | Self::TargetIsActingPrimary { .. }
                 | Self::VolumeUnrecognised { .. }
                 | Self::AccessMode { .. }
-                | Self::ContractNotFulfilled { .. }
                 | Self::FullNotAllowed { .. }
                 | Self::CatalogInvalid { .. }
         )

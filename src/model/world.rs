@@ -106,6 +106,9 @@ pub enum Targets {
     AllDown,
 }
 
+/// Most instances of one recovery: its status lists each, and objects are bounded.
+pub const MOST_TARGETS: usize = 128;
+
 /// One `SegmentRecovery`.
 #[derive(Clone, Debug)]
 pub struct Recovery {
@@ -129,6 +132,10 @@ pub struct RecoveryInstance {
     /// Attempts begun so far; 0 before the first.
     pub attempt: u32,
     pub repair: Option<Repair>,
+    /// Why this repair, for people.
+    pub why: String,
+    /// The acting primary that the newest attempt copies from.
+    pub source: Option<Dbid>,
     /// When the newest attempt was begun.
     pub attempt_started: Option<Timestamp>,
     /// When the newest attempt was found ended without success: the back-off counts from here.
@@ -223,6 +230,7 @@ pub mod fixtures {
             serves: Some(row.role),
             receiving: row.role == Role::Mirror,
             system_identifier: Some(SystemIdentifier(7)),
+            timeline: None,
             hold: None,
             copy: false,
             crashes: 0,
@@ -343,6 +351,8 @@ pub mod fixtures {
             phase: Phase::Running,
             attempt: 1,
             repair: Some(repair),
+            why: String::new(),
+            source: None,
             attempt_started: Some(ago(20)),
             attempt_ended: None,
             proving_since: None,

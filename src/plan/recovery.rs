@@ -11,7 +11,7 @@ use super::{
 };
 use crate::model::{
     Attempt, Content, Dbid, Failure, FailureClass, InstanceNext, JobState, Outcome, Phase, Place, Recovery, RecoveryInstance, RecoveryNext,
-    Refusal, Repair, Role, Standing, Status, Step, Targets,
+    Refusal, Repair, Role, Standing, Status, Step, Targets, world::MOST_TARGETS,
 };
 
 /// The next state of `recovery`.
@@ -35,6 +35,8 @@ fn untouched(content: Content) -> RecoveryInstance {
         phase: Phase::Pending,
         attempt: 0,
         repair: None,
+        why: String::new(),
+        source: None,
         attempt_started: None,
         attempt_ended: None,
         proving_since: None,
@@ -62,7 +64,7 @@ fn targets(desk: &Desk, recovery: &Recovery) -> Result<Vec<(Dbid, Content)>, Ref
         Targets::Contents(contents) => contents.iter().map(mirror_of).collect(),
         Targets::AllDown => {
             let down = catalog.rows.iter().filter(|row| row.content.0 >= 0 && row.status == Status::Down);
-            Ok(down.map(|row| (row.dbid, row.content)).collect())
+            Ok(down.map(|row| (row.dbid, row.content)).take(MOST_TARGETS).collect())
         }
     }
 }
@@ -158,7 +160,9 @@ fn begin(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
         Ok((admitted, repair)) => {
             state.attempt += 1;
             state.phase = Phase::Running;
+            state.why = why(recovery, &state, &admitted);
             state.repair = Some(repair);
+            state.source = Some(admitted.pair.primary.dbid);
             state.attempt_started = Some(desk.now);
             state.attempt_ended = None;
             let attempt = attempt(desk, recovery, &admitted, repair, state.attempt);
@@ -172,6 +176,15 @@ fn begin(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
             standing(state, Standing::Refused(refusal))
         }
         Err(refusal) => standing(state, Standing::Waiting(refusal)),
+    }
+}
+
+/// Why this attempt is of its kind: what came before, what was asked for, or what the volume says.
+fn why(recovery: &Recovery, state: &RecoveryInstance, admitted: &Admitted) -> String {
+    match (&state.failure, recovery.wanted) {
+        (Some(failure), _) => format!("attempt {} ended with {}: {}", state.attempt - 1, failure.class.as_str(), failure.message),
+        (None, Some(wanted)) => format!("type: {wanted} was asked for"),
+        (None, None) => format!("its supervisor says {:?}: {}", admitted.page.state, admitted.page.detail),
     }
 }
 

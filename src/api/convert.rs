@@ -1,0 +1,213 @@
+//! Spec -> policy, status <-> model: the one place where the two shapes meet.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    cluster::{Full, GreenplumCluster, Healing, Mode},
+    condition::seconds,
+    labels,
+    recovery::{FailureStatus, InstanceStatus, Phase as ApiPhase, RecoveryType, SegmentRecovery},
+};
+use crate::model::{Content, Dbid, Failure, HealingMode, Phase, Policy, Recovery, RecoveryInstance, Repair, Targets};
+
+/// What the user allows.
+pub fn policy(healing: &Healing) -> Policy {
+    Policy {
+        mode: match healing.mode {
+            Mode::Automatic => HealingMode::Automatic,
+            Mode::Observe => HealingMode::Observe,
+        },
+        paused: healing.paused,
+        grace: SignedDuration::try_from(std::time::Duration::from(healing.grace_period)).unwrap_or(SignedDuration::MAX),
+        full_allowed: healing.full == Full::Allow,
+        max_rate: healing.max_rate.and_then(|rate| u64::try_from(rate).ok()),
+        ..Policy::default()
+    }
+}
+
+/// A recovery as the planner reads it; the Jobs are added by whoever looked at them.
+pub fn recovery(object: &SegmentRecovery) -> Recovery {
+    let status = object.status.as_ref();
+    let origin = object.metadata.labels.as_ref().and_then(|all| all.get(labels::ORIGIN));
+    Recovery {
+        name: object.metadata.name.clone().unwrap_or_default(),
+        automatic: origin.is_some_and(|origin| origin == labels::AUTOMATIC),
+        targets: targets(object),
+        wanted: match object.spec.type_ {
+            RecoveryType::Auto => None,
+            RecoveryType::Incremental => Some(Repair::Incremental),
+            RecoveryType::Full => Some(Repair::Full),
+        },
+        phase: status.map_or(Phase::Pending, |status| status.phase.into()),
+        deleting: object.metadata.deletion_timestamp.is_some(),
+        instances: status.map_or_else(BTreeMap::new, |status| status.instances.iter().map(instance).collect()),
+    }
+}
+
+fn targets(object: &SegmentRecovery) -> Targets {
+    // The schema bounds both ranges; a number beyond them can name nothing.
+    let small = |numbers: &[i32]| numbers.iter().filter_map(|n| i16::try_from(*n).ok()).collect::<Vec<_>>();
+    match (&object.spec.targets.dbids, &object.spec.targets.contents) {
+        (Some(dbids), _) => Targets::Dbids(small(dbids).into_iter().map(Dbid).collect()),
+        (None, Some(contents)) => Targets::Contents(small(contents).into_iter().map(Content).collect()),
+        (None, None) => Targets::AllDown,
+    }
+}
+
+/// One instance, read back from a status.
+pub fn instance(status: &InstanceStatus) -> (Dbid, RecoveryInstance) {
+    let at = |time: &Option<Time>| time.as_ref().map(|time| time.0);
+    let dbid = |number: i32| Dbid(i16::try_from(number).unwrap_or_default());
+    let state = RecoveryInstance {
+        content: Content(i16::try_from(status.content).unwrap_or_default()),
+        phase: status.phase.into(),
+        attempt: u32::try_from(status.attempt).unwrap_or_default(),
+        repair: status.type_,
+        why: status.why.clone(),
+        source: status.source_dbid.map(dbid),
+        attempt_started: at(&status.attempt_started_at),
+        attempt_ended: at(&status.attempt_ended_at),
+        proving_since: at(&status.verifying_since),
+        failure: status.failure.as_ref().map(failure),
+        job: None,
+    };
+    (dbid(status.dbid), state)
+}
+
+/// One instance, as a status has it; progress and step are added by the report.
+pub fn instance_status(dbid: Dbid, state: &RecoveryInstance) -> InstanceStatus {
+    let time = |at: Option<Timestamp>| at.map(|at| Time(seconds(at)));
+    InstanceStatus {
+        dbid: dbid.0.into(),
+        content: state.content.0.into(),
+        phase: state.phase.into(),
+        step: None,
+        attempt: i32::try_from(state.attempt).unwrap_or(i32::MAX),
+        type_: state.repair,
+        why: state.why.clone(),
+        source_dbid: state.source.map(|source| source.0.into()),
+        job: state.job.as_ref().map(|job| job.name.clone()),
+        bytes: None,
+        total: None,
+        percent: None,
+        rate: None,
+        seconds_left: None,
+        attempt_started_at: time(state.attempt_started),
+        attempt_ended_at: time(state.attempt_ended),
+        verifying_since: time(state.proving_since),
+        failure: state.failure.as_ref().map(failure_status),
+    }
+}
+
+fn failure(status: &FailureStatus) -> Failure {
+    Failure { class: status.class, step: status.step, message: status.message.clone(), evidence: status.evidence.clone() }
+}
+
+fn failure_status(failure: &Failure) -> FailureStatus {
+    FailureStatus { class: failure.class, step: failure.step, message: failure.message.clone(), evidence: failure.evidence.clone() }
+}
+
+/// Since when instances have not been well, as the cluster's status remembers.
+pub fn unwell_since(cluster: &GreenplumCluster) -> BTreeMap<Dbid, Timestamp> {
+    let listed = cluster.status.iter().flat_map(|status| &status.instances);
+    listed.filter_map(|one| Some((Dbid(i16::try_from(one.dbid).ok()?), one.since.0))).collect()
+}
+
+macro_rules! same_words {
+    ($($word:ident),*) => {
+        impl From<Phase> for ApiPhase {
+            fn from(phase: Phase) -> Self { match phase { $(Phase::$word => Self::$word),* } }
+        }
+        impl From<ApiPhase> for Phase {
+            fn from(phase: ApiPhase) -> Self { match phase { $(ApiPhase::$word => Self::$word),* } }
+        }
+    };
+}
+same_words!(Pending, Running, Succeeded, Failed, Refused, Cancelled);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{FailureClass, Step, world::fixtures};
+
+    fn full_state() -> RecoveryInstance {
+        RecoveryInstance {
+            content: Content(0),
+            phase: Phase::Running,
+            attempt: 3,
+            repair: Some(Repair::Full),
+            why: "attempt 2 ended with WalRemoved".into(),
+            source: Some(Dbid(2)),
+            attempt_started: Some(fixtures::ago(20)),
+            attempt_ended: Some(fixtures::ago(10)),
+            proving_since: Some(fixtures::ago(5)),
+            failure: Some(Failure {
+                class: FailureClass::WalRemoved,
+                step: Step::Copying,
+                message: "gone".into(),
+                evidence: "requested WAL segment has already been removed".into(),
+            }),
+            job: None,
+        }
+    }
+
+    #[test]
+    fn an_instance_comes_back_as_it_was_written() {
+        let status = instance_status(Dbid(5), &full_state());
+        let read: InstanceStatus = serde_json::from_value(serde_json::to_value(&status).unwrap()).unwrap();
+        assert_eq!(instance(&read), (Dbid(5), full_state()));
+    }
+
+    #[test]
+    fn an_untouched_instance_comes_back_too() {
+        let state = RecoveryInstance {
+            attempt: 0,
+            phase: Phase::Pending,
+            repair: None,
+            source: None,
+            attempt_started: None,
+            attempt_ended: None,
+            proving_since: None,
+            failure: None,
+            why: String::new(),
+            ..full_state()
+        };
+        assert_eq!(instance(&instance_status(Dbid(5), &state)), (Dbid(5), state));
+    }
+
+    #[test]
+    fn times_are_cut_to_what_the_api_server_keeps() {
+        let precise = Timestamp::from_millisecond(fixtures::NOW * 1000 + 789).unwrap();
+        let state = RecoveryInstance { attempt_started: Some(precise), ..full_state() };
+        let status = instance_status(Dbid(5), &state);
+        let read: InstanceStatus = serde_json::from_value(serde_json::to_value(&status).unwrap()).unwrap();
+        assert_eq!(read, status, "else a status would differ from itself once it was read back, and be written again and again");
+    }
+
+    #[test]
+    fn the_policy_is_what_the_spec_says() {
+        let standard = policy(&Healing::default());
+        assert_eq!(standard, Policy::default());
+        let healing: Healing = serde_json::from_value(
+            serde_json::json!({"mode": "Observe", "paused": true, "gracePeriod": "1m30s", "full": "Never", "maxRate": 65_536}),
+        )
+        .unwrap();
+        let policy = policy(&healing);
+        assert_eq!((policy.mode, policy.paused, policy.full_allowed), (HealingMode::Observe, true, false));
+        assert_eq!((policy.grace.as_secs(), policy.max_rate), (90, Some(65_536)));
+    }
+
+    #[test]
+    fn each_kind_of_target_is_read() {
+        let read = |targets: serde_json::Value| {
+            let spec = serde_json::from_value(serde_json::json!({"clusterRef": {"name": "demo"}, "targets": targets})).unwrap();
+            recovery(&SegmentRecovery::new("r", spec)).targets
+        };
+        assert_eq!(read(serde_json::json!({"dbids": [5, 6]})), Targets::Dbids(vec![Dbid(5), Dbid(6)]));
+        assert_eq!(read(serde_json::json!({"contents": [1]})), Targets::Contents(vec![Content(1)]));
+        assert_eq!(read(serde_json::json!({"allDown": true})), Targets::AllDown);
+    }
+}

@@ -1,0 +1,104 @@
+//! Every rule of the definitions, in both directions; and that what is committed is what is generated.
+
+use serde_json::{Value, json};
+
+use super::{GreenplumCluster, SegmentRecovery, fixtures, yaml};
+
+fn cluster(change: impl FnOnce(&mut Value)) -> GreenplumCluster {
+    let mut value = serde_json::to_value(fixtures::cluster()).unwrap();
+    change(&mut value);
+    serde_json::from_value(value).unwrap()
+}
+
+fn recovery(targets: &Value) -> SegmentRecovery {
+    let mut value = serde_json::to_value(fixtures::recovery("mend", &[5])).unwrap();
+    value["spec"]["targets"] = targets.clone();
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn a_cluster_names_its_coordinator_in_one_way() {
+    assert!(cluster(|_| ()).validate_cel().is_ok());
+    let by_service = cluster(|c| {
+        c["spec"]["coordinator"]["host"].take();
+        c["spec"]["coordinator"]["service"] = json!("gp-coordinator");
+    });
+    assert!(by_service.validate_cel().is_ok());
+    assert_eq!(by_service.coordinator_host(), "gp-coordinator.demo.svc");
+    assert!(cluster(|c| c["spec"]["coordinator"]["service"] = json!("gp")).validate_cel().is_err(), "both");
+    assert!(cluster(|c| _ = c["spec"]["coordinator"]["host"].take()).validate_cel().is_err(), "neither");
+}
+
+#[test]
+fn names_are_short_enough_for_what_is_made_of_them() {
+    let named = |length: usize| cluster(|c| c["metadata"]["name"] = json!("a".repeat(length)));
+    assert!(named(40).validate_cel().is_ok());
+    assert!(named(41).validate_cel().is_err());
+    let mut long = recovery(&json!({"dbids": [5]}));
+    long.metadata.name = Some("a".repeat(41));
+    assert!(long.validate_cel().is_err());
+}
+
+#[test]
+fn a_recovery_has_exactly_one_kind_of_target() {
+    for good in [json!({"dbids": [5]}), json!({"contents": [0, 1]}), json!({"allDown": true})] {
+        assert!(recovery(&good).validate_cel().is_ok(), "{good}");
+    }
+    for bad in [json!({}), json!({"dbids": [5], "contents": [0]}), json!({"contents": [0], "allDown": true}), json!({"allDown": false})] {
+        assert!(recovery(&bad).validate_cel().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_recovery_can_not_be_changed() {
+    let old = recovery(&json!({"dbids": [5]}));
+    assert!(old.validate_cel_update(&old).is_ok());
+    assert!(recovery(&json!({"dbids": [6]})).validate_cel_update(&old).is_err());
+    let mut typed = old.clone();
+    typed.spec.type_ = super::recovery::RecoveryType::Full;
+    assert!(typed.validate_cel_update(&old).is_err());
+}
+
+/// All schemas of a definition, with their paths.
+fn walk<'a>(path: &str, schema: &'a Value, found: &mut Vec<(String, &'a Value)>) {
+    found.push((path.to_owned(), schema));
+    for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+        walk(&format!("{path}.{name}"), child, found);
+    }
+    if schema["items"].is_object() {
+        walk(&format!("{path}[]"), &schema["items"], found);
+    }
+}
+
+#[test]
+fn every_field_is_described_and_every_list_of_ours_is_bounded() {
+    for (file, crd) in super::crds() {
+        let crd = serde_json::to_value(&crd).unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let mut found = vec![];
+        walk("", &schema["properties"]["spec"], &mut found);
+        walk(".status", &schema["properties"]["status"], &mut found);
+        for (path, schema) in found {
+            let of_kubernetes = path.contains(".selector.") || path.contains("[].");
+            assert!(path.is_empty() || path.ends_with("[]") || schema["description"].is_string(), "{file}: {path} says nothing");
+            assert!(of_kubernetes || schema["type"] != "array" || schema["maxItems"].is_number(), "{file}: {path} has no bound");
+            assert!(!schema["format"].as_str().is_some_and(|f| f.starts_with("uint")), "{file}: {path} warns on apply");
+        }
+    }
+}
+
+#[test]
+fn the_rules_are_in_the_definitions() {
+    let rules = |crd: &str| crd.matches("rule:").count();
+    let [(_, cluster), (_, recovery)] = super::crds();
+    assert_eq!((rules(&yaml(&cluster).unwrap()), rules(&yaml(&recovery).unwrap())), (2, 4));
+}
+
+#[test]
+fn what_is_committed_is_what_is_generated() {
+    for (file, crd) in super::crds() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("crds").join(file);
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(committed == yaml(&crd).unwrap(), "crds/{file} is old: run `gpheal crds crds`");
+    }
+}
