@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Session, SessionError};
-use crate::model::{Catalog, Content, Dbid, Mode, Role, Row, Status};
+use super::{Dialect, Session, SessionError};
+use crate::model::{Catalog, Content, Dbid, Mode, Role, Row, Status, Timeline};
 
 const ROWS: &str = "SELECT dbid, content, role, preferred_role, mode, status, port, hostname, address, datadir
   FROM pg_catalog.gp_segment_configuration ORDER BY content, dbid";
@@ -54,4 +54,21 @@ pub async fn newest_history(session: &Session) -> Result<BTreeMap<Dbid, Timestam
     let rows = session.rows(HISTORY).await?;
     let one = |row: &tokio_postgres::Row| Some((Dbid(row.try_get("dbid").ok()?), row.try_get("newest").ok()?));
     Ok(rows.iter().filter_map(one).collect())
+}
+
+/// The timeline of a coordinator that dispatches or could: the first eight digits of its WAL file's name.
+///
+/// # Errors
+/// [`SessionError`]; a standby has none to tell.
+pub async fn timeline(session: &Session) -> Result<Timeline, SessionError> {
+    let sql = match session.dialect {
+        Dialect::Six => "SELECT pg_catalog.pg_xlogfile_name(pg_catalog.pg_current_xlog_location())",
+        Dialect::Seven => "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())",
+    };
+    let rows = session.rows(sql).await?;
+    let name: String = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
+    let digits = name.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    digits
+        .map(Timeline)
+        .ok_or_else(|| SessionError::NotGreenplum { server: session.server.clone(), message: "it does not say its timeline".into() })
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Content, Dbid, Outcome, Role, SystemIdentifier};
+use super::{Content, Dbid, Outcome, Role, SystemIdentifier, Timeline};
 
 /// Version of the page's shape; a page of another version is not believed.
 pub const PAGE_VERSION: u32 = 1;
@@ -17,6 +17,8 @@ pub enum InstanceState {
     Starting,
     /// postgres serves its role.
     Serving,
+    /// postgres runs and does not answer.
+    NotAnswering,
     /// Stopped for an attempt; the lock is given up.
     Held,
     /// A copy of this directory was cut off.
@@ -137,6 +139,9 @@ pub struct Page {
     pub receiving: bool,
     #[serde(default)]
     pub system_identifier: Option<SystemIdentifier>,
+    /// The timeline of its directory.
+    #[serde(default)]
+    pub timeline: Option<Timeline>,
     #[serde(default)]
     pub hold: Option<HoldSeen>,
     /// A copy mark stands.

@@ -9,10 +9,11 @@ use crate::model::{
     world::fixtures::{ago, asked, now, running},
 };
 
-const STATES: [InstanceState; 18] = [
+const STATES: [InstanceState; 19] = [
     InstanceState::Deciding,
     InstanceState::Starting,
     InstanceState::Serving,
+    InstanceState::NotAnswering,
     InstanceState::Held,
     InstanceState::CopyUnfinished,
     InstanceState::NeedsRecovery,

@@ -1,0 +1,125 @@
+//! What the supervisor shows: one page, kept by the loop, served over HTTP, never waited for.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use jiff::Timestamp;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::config::Config;
+use crate::model::{
+    InstanceState, Page,
+    page::{PAGE_VERSION, Shape},
+};
+
+/// The page and the counters, shared between the loop and the server.
+#[derive(Clone)]
+pub struct Board {
+    page: Arc<Mutex<Page>>,
+    registry: Arc<Registry>,
+    pub counts: Counts,
+    states: Family<StateLabel, Gauge>,
+}
+
+/// Things that happened.
+#[derive(Clone, Default)]
+pub struct Counts {
+    pub starts: Counter,
+    pub crashes: Counter,
+    pub fences: Counter,
+    pub holds: Counter,
+    pub catalog_reads: Counter,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabel {
+    state: String,
+}
+
+impl Board {
+    pub fn new(config: &Config) -> Self {
+        let counts = Counts::default();
+        let states = Family::<StateLabel, Gauge>::default();
+        let mut registry = Registry::with_prefix("gpheal_supervisor");
+        registry.register("starts", "Starts of postgres", counts.starts.clone());
+        registry.register("crashes", "Ends of postgres that nobody asked for", counts.crashes.clone());
+        registry.register("fences", "Stale primaries killed while they ran", counts.fences.clone());
+        registry.register("holds", "Holds obeyed", counts.holds.clone());
+        registry.register("catalog_reads", "Reads of the catalog", counts.catalog_reads.clone());
+        registry.register("state", "1 for the state that the instance is in", states.clone());
+        Self { page: Arc::new(Mutex::new(first_page(config))), registry: Arc::new(registry), counts, states }
+    }
+
+    /// Changes the page; `since` moves only with the state, and each change of state is logged once.
+    pub fn show(&self, change: impl FnOnce(&mut Page)) {
+        let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = page.state;
+        change(&mut page);
+        if page.state != before {
+            page.since = Timestamp::now();
+            self.states.clear();
+            self.states.get_or_create(&StateLabel { state: format!("{:?}", page.state) }).set(1);
+            tracing::info!(from = ?before, to = ?page.state, detail = page.detail, "state");
+        }
+    }
+
+    /// The page as it is now.
+    pub fn page(&self) -> Page {
+        self.page.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn first_page(config: &Config) -> Page {
+    Page {
+        version: PAGE_VERSION,
+        cluster: config.cluster.clone(),
+        dbid: None,
+        content: None,
+        address: config.address.clone(),
+        port: config.port,
+        data_directory: config.data_directory.to_string_lossy().into_owned(),
+        state: InstanceState::Deciding,
+        since: Timestamp::now(),
+        detail: String::new(),
+        shape: Shape::Empty,
+        serves: None,
+        receiving: false,
+        system_identifier: None,
+        timeline: None,
+        hold: None,
+        copy: false,
+        crashes: 0,
+        last_exit: None,
+        result: None,
+    }
+}
+
+/// Serves the page until the process ends.
+///
+/// # Errors
+/// That the address can not be bound.
+pub async fn serve(board: Board, listen: std::net::SocketAddr) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/livez", get(|| async { "the supervisor lives\n" }))
+        .route("/readyz", get(ready))
+        .route("/status", get(|State(board): State<Board>| async move { Json(board.page()) }))
+        .route("/metrics", get(metrics))
+        .with_state(board);
+    axum::serve(tokio::net::TcpListener::bind(listen).await?, router).await
+}
+
+async fn ready(State(board): State<Board>) -> (StatusCode, String) {
+    let page = board.page();
+    let code = if page.state == InstanceState::Serving { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, format!("{:?}: {}\n", page.state, page.detail))
+}
+
+async fn metrics(State(board): State<Board>) -> Result<String, StatusCode> {
+    let mut text = String::new();
+    encode(&mut text, &board.registry).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok(text)
+}

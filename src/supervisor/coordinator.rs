@@ -1,0 +1,102 @@
+//! A coordinator's start in two steps, like gpstart: first in utility mode, so that segments can ask
+//! for their rows, then in dispatch mode. Dispatching at once makes FTS flip every content of a cold
+//! cluster within seconds (O §8).
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    Round, Supervisor, Woken, login,
+    process::{self, Postgres},
+};
+use crate::{
+    greenplum::{Dialect, Server, Session, SessionError, topology},
+    model::{Catalog, Content, InstanceState, Role},
+    volume::Held,
+};
+
+/// Between two looks at the segments.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How the first step ended.
+enum First {
+    Ready,
+    Told,
+    Ended(process::End),
+}
+
+impl Supervisor {
+    /// Runs the coordinator: utility mode until the segments live, then dispatch mode.
+    pub(super) async fn run_coordinator(&mut self, lock: Held) -> anyhow::Result<Round> {
+        let dialect = crate::volume::shape::look(self.volume.data()).dialect.unwrap_or(Dialect::Seven);
+        let postgres = self.spawn(dialect.coordinator_utility_arguments())?;
+        let first = self.wait_for_segments(&postgres).await;
+        match first {
+            First::Ended(end) => {
+                tracing::warn!(%end, "the coordinator ended in utility mode");
+                process::kill_all(&self.volume, None).await;
+                self.memory.crashes += 1;
+                self.memory.not_before = Some(Instant::now() + Duration::from_secs(2));
+                Ok(Round::Again)
+            }
+            First::Told => {
+                self.stop(&postgres, true).await;
+                Ok(Round::End)
+            }
+            First::Ready => {
+                self.stop(&postgres, true).await;
+                self.run_segment(lock, true).await
+            }
+        }
+    }
+
+    async fn wait_for_segments(&mut self, postgres: &Postgres) -> First {
+        let deadline = Instant::now() + Duration::from_secs(self.config.coordinator_wait);
+        loop {
+            let missing = self.missing_segments().await;
+            if missing.is_empty() || Instant::now() >= deadline {
+                return First::Ready;
+            }
+            let detail = missing.join("; ");
+            self.board.show(|page| (page.state, page.detail) = (InstanceState::WaitingForSegments, detail));
+            tokio::select! {
+                woken = self.signals.next() => if woken == Woken::ToEnd { return First::Told },
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            if let Some(end) = process::reap(Some(postgres.pid)) {
+                return First::Ended(end);
+            }
+        }
+    }
+
+    /// The contents whose acting primary does not live yet; not being able to read the catalog is one too.
+    async fn missing_segments(&self) -> Vec<String> {
+        let catalog = match self.own_catalog().await {
+            Ok(catalog) => catalog,
+            Err(why) => return vec![why],
+        };
+        let primaries = catalog.rows.iter().filter(|row| row.content != Content::COORDINATOR && row.role == Role::Primary);
+        let looks = primaries.map(|row| {
+            let server = Server { host: row.address.clone(), port: row.port, database: "postgres".into() };
+            let (this, dbid) = (&*self, row.dbid);
+            async move { this.lives(&server).await.err().map(|why| format!("dbid {dbid}: {why}")) }
+        });
+        futures::future::join_all(looks).await.into_iter().flatten().collect()
+    }
+
+    async fn own_catalog(&self) -> Result<Catalog, String> {
+        let login = login(&self.config.credentials).map_err(|e| e.to_string())?;
+        let session = Session::utility(&self.config.local(), &login, None).await.map_err(|e| e.to_string())?;
+        topology::catalog(&session).await.map_err(|e| e.to_string())
+    }
+
+    /// Lives: it answers, or it is a mirror in recovery that FTS has to promote once we dispatch.
+    async fn lives(&self, server: &Server) -> Result<(), String> {
+        let login = login(&self.config.credentials).map_err(|e| e.to_string())?;
+        match Session::utility(server, &login, None).await {
+            Ok(_) | Err(SessionError::InRecovery(_)) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}

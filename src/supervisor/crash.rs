@@ -1,0 +1,127 @@
+//! Why postgres ended, and when it may be started again. Pure.
+
+use std::time::Duration;
+
+use crate::model::page::ExitClass;
+
+/// Crashes in a row after which a primary with a mirror in sync stays down, so that FTS can fail over.
+const ENOUGH: u32 = 3;
+
+/// Texts of server logs and what they mean (reference §7.3, O §6). PostgreSQL's own words, in its
+/// untranslated form; the supervisor starts it with `LC_MESSAGES=C`.
+const WORDS: &[(ExitClass, &[&str])] = &[
+    (
+        ExitClass::DataUnusable,
+        &[
+            "incorrect checksum in control file",
+            "could not open file \"global/pg_control\"",
+            "could not read file \"global/pg_control\"",
+            "could not locate a valid checkpoint record",
+            "could not locate required checkpoint record",
+            "could not find redo location referenced by checkpoint record",
+            "database files are incompatible with server",
+            "is not a valid data directory",
+            "is not specified or is invalid",
+            "out of valid range",
+            "WAL ends before end of online backup",
+            "WAL ends before consistent recovery point",
+        ],
+    ),
+    (
+        ExitClass::TimelineDiverged,
+        &[
+            "is not a child of this server's history",
+            "does not contain minimum recovery point",
+            "forked off current database system timeline",
+        ],
+    ),
+    (
+        ExitClass::Environment,
+        &[
+            "No space left on device",
+            "could not bind",
+            "could not create any TCP/IP sockets",
+            "Cannot allocate memory",
+            "could not map anonymous shared memory",
+            "could not create shared memory",
+            "could not create lock file",
+        ],
+    ),
+    (
+        ExitClass::Configuration,
+        &[
+            "unrecognized configuration parameter",
+            "invalid value for parameter",
+            "contains errors",
+            "could not access file",
+            "could not load library",
+            "could not load pg_hba.conf",
+        ],
+    ),
+];
+
+/// The class of an end, and the log line that led to it.
+pub fn classify(signal: Option<i32>, asked: bool, log: &[String]) -> (ExitClass, String) {
+    if asked {
+        return (ExitClass::Stopped, String::new());
+    }
+    for (class, words) in WORDS {
+        if let Some(line) = log.iter().rev().find(|line| words.iter().any(|word| line.contains(word))) {
+            return (*class, line.clone());
+        }
+    }
+    let last = log.last().cloned().unwrap_or_default();
+    match signal {
+        Some(_) => (ExitClass::Killed, last),
+        None => (ExitClass::Unclassified, last),
+    }
+}
+
+/// What follows a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// At once: inside FTS's retries the failover is avoided altogether.
+    AtOnce,
+    /// Stay down, so that FTS fails over.
+    StayDown,
+    After(Duration),
+}
+
+/// When to start again after the `crashes`-th crash in a row.
+pub fn again(crashes: u32, primary: bool, mirror_in_sync: bool) -> Again {
+    match crashes {
+        0 | 1 => Again::AtOnce,
+        2 => Again::After(Duration::from_secs(1)),
+        n if n >= ENOUGH && primary && mirror_in_sync => Again::StayDown,
+        n => Again::After(Duration::from_secs(2_u64.saturating_pow(n.min(6)).min(60))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(signal: Option<i32>, lines: &[&str]) -> ExitClass {
+        classify(signal, false, &lines.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>()).0
+    }
+
+    #[test]
+    fn an_end_is_classified_by_its_log() {
+        assert_eq!(class(Some(9), &["LOG:  ready"]), ExitClass::Killed);
+        assert_eq!(class(None, &["PANIC:  could not locate a valid checkpoint record"]), ExitClass::DataUnusable);
+        assert_eq!(class(None, &["FATAL:  requested timeline 2 is not a child of this server's history"]), ExitClass::TimelineDiverged);
+        assert_eq!(class(None, &["FATAL:  could not write: No space left on device"]), ExitClass::Environment);
+        assert_eq!(class(None, &["FATAL:  configuration file \"/x\" contains errors"]), ExitClass::Configuration);
+        assert_eq!(class(None, &["something new"]), ExitClass::Unclassified);
+        assert_eq!(classify(None, true, &[]).0, ExitClass::Stopped);
+    }
+
+    #[test]
+    fn the_first_crash_is_answered_at_once_and_a_row_of_them_leaves_it_to_fts() {
+        assert_eq!(again(1, true, true), Again::AtOnce);
+        assert_eq!(again(3, true, true), Again::StayDown);
+        assert!(matches!(again(3, true, false), Again::After(_)), "no mirror in sync: nobody else can serve");
+        assert!(matches!(again(3, false, true), Again::After(_)), "a mirror is nobody's hope while it crashes");
+        assert_eq!(again(99, false, false), Again::After(Duration::from_secs(60)));
+    }
+}

@@ -1,0 +1,200 @@
+//! May postgres start on this volume, may it go on? The table of design §3.3 as one pure function:
+//! lock (held by whoever asks), then marks, then catalog, then start.
+
+use crate::{
+    model::{Content, InstanceState, Look, Role, page::Shape},
+    volume::{Marks, TokenState},
+};
+
+/// What the catalog says of this place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowHere {
+    /// The row of this dbid has this address, port and directory.
+    Mine { role: Role, in_sync: bool },
+    /// No row names this place with this dbid; the text says what there is instead.
+    NotMine(String),
+}
+
+/// What the other side of the pair says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerHere {
+    /// It runs as a mirror, so it was not promoted.
+    InRecovery,
+    /// It serves as a primary, or could.
+    Promoted,
+}
+
+/// All that a decision rests on.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub marks: Marks,
+    pub token: TokenState,
+    pub shape: Shape,
+    /// Why the directory is unusable, or its control file, for people.
+    pub shape_why: String,
+    pub content: Option<Content>,
+    pub row: Look<RowHere>,
+    /// Asked only when there is no coordinator to ask.
+    pub peer: Look<PeerHere>,
+    /// The pair was in sync when the catalog was last read.
+    pub was_in_sync: bool,
+    /// postgres died on this directory in a way that a start can not mend.
+    pub unusable: Option<String>,
+    /// It followed a history that is not its primary's.
+    pub diverged: Option<String>,
+}
+
+/// What to do with a postgres that does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Start,
+    /// The coordinator is started in two steps (O §8).
+    StartCoordinator,
+    Stay(InstanceState, String),
+}
+
+fn stay(state: InstanceState, why: impl Into<String>) -> Decision {
+    Decision::Stay(state, why.into())
+}
+
+/// The decision for a postgres that does not run. The caller holds the lock.
+pub fn decide(facts: &Facts) -> Decision {
+    if facts.marks.maintenance {
+        return Decision::Start; // a person works here and knows
+    }
+    if let Some(stop) = by_marks(&facts.marks) {
+        return stop;
+    }
+    if let TokenState::Foreign(why) = &facts.token {
+        return stay(InstanceState::VolumeUnrecognised, why.clone());
+    }
+    if facts.token == TokenState::Absent && facts.shape == Shape::Empty {
+        return stay(
+            InstanceState::VolumeUnrecognised,
+            "the volume has neither a token nor a database; is it the right one, is it mounted?",
+        );
+    }
+    if facts.content == Some(Content::COORDINATOR) {
+        return coordinator(facts);
+    }
+    match &facts.row {
+        Look::Seen(RowHere::Mine { role: Role::Mirror, .. }) => mirror(facts),
+        Look::Seen(RowHere::Mine { role: Role::Primary, in_sync }) => primary(facts, *in_sync),
+        Look::Seen(RowHere::NotMine(why)) => stay(InstanceState::NotInCatalog, why.clone()),
+        Look::Unknown(why) => blind(facts, why),
+    }
+}
+
+/// Marks that keep postgres down whatever the catalog says.
+pub fn by_marks(marks: &Marks) -> Option<Decision> {
+    if let Some(why) = &marks.unreadable {
+        return Some(stay(InstanceState::CopyUnfinished, format!("a mark can not be read, so it stands: {why}")));
+    }
+    if marks.retired {
+        return Some(stay(InstanceState::Retired, "this place was moved away"));
+    }
+    if let Some(hold) = &marks.hold {
+        return Some(stay(InstanceState::Held, format!("held for {}: {}", hold.attempt, hold.reason)));
+    }
+    let copy = marks.copy.as_ref()?;
+    Some(stay(InstanceState::CopyUnfinished, format!("{} began a copy at {} and did not finish it", copy.attempt, copy.since)))
+}
+
+fn mirror(facts: &Facts) -> Decision {
+    match (facts.shape, &facts.unusable, &facts.diverged) {
+        (Shape::Empty | Shape::Unusable, ..) => stay(InstanceState::NeedsFull, facts.shape_why.clone()),
+        (_, Some(why), _) => stay(InstanceState::NeedsFull, why.clone()),
+        (Shape::Primary, ..) => {
+            stay(InstanceState::NeedsRecovery, "the catalog says mirror and the directory would start as a primary: it is stale")
+        }
+        (Shape::Mirror, _, Some(why)) => stay(InstanceState::NeedsRecovery, why.clone()),
+        (Shape::Mirror, None, None) => Decision::Start,
+    }
+}
+
+fn primary(facts: &Facts, in_sync: bool) -> Decision {
+    let lost = |why: &str| {
+        if in_sync {
+            stay(InstanceState::StayingDown, format!("{why}; the mirror is in sync, so FTS can promote it"))
+        } else {
+            stay(InstanceState::PrimaryDataMissing, why)
+        }
+    };
+    match (facts.shape, &facts.unusable) {
+        (Shape::Empty | Shape::Unusable, _) => lost(&facts.shape_why),
+        (_, Some(why)) => lost(why),
+        // A mirror's shape under a primary's row: FTS is about to promote it.
+        (Shape::Primary | Shape::Mirror, None) => Decision::Start,
+    }
+}
+
+/// No coordinator to ask: unknown is not yes.
+fn blind(facts: &Facts, why: &str) -> Decision {
+    let no_coordinator = format!("the coordinator can not be asked ({why})");
+    match facts.shape {
+        Shape::Empty | Shape::Unusable => stay(InstanceState::WaitingForCoordinator, no_coordinator),
+        Shape::Mirror if facts.unusable.is_none() && facts.diverged.is_none() => Decision::Start,
+        Shape::Mirror => stay(InstanceState::WaitingForCoordinator, no_coordinator),
+        Shape::Primary => match &facts.peer {
+            Look::Seen(PeerHere::InRecovery) if facts.was_in_sync && facts.unusable.is_none() => Decision::Start,
+            Look::Seen(PeerHere::InRecovery) => stay(InstanceState::WaitingForCoordinator, no_coordinator),
+            Look::Seen(PeerHere::Promoted) => stay(InstanceState::WaitingForPeer, format!("{no_coordinator} and the peer was promoted")),
+            Look::Unknown(peer) => stay(InstanceState::WaitingForPeer, format!("{no_coordinator} and the peer is silent: {peer}")),
+        },
+    }
+}
+
+/// The coordinator asks nobody but its standby; what follows is in `coordinator.rs`.
+fn coordinator(facts: &Facts) -> Decision {
+    match (facts.shape, &facts.unusable, &facts.peer) {
+        (Shape::Empty | Shape::Unusable, ..) => stay(InstanceState::PrimaryDataMissing, facts.shape_why.clone()),
+        (_, Some(why), _) => stay(InstanceState::PrimaryDataMissing, why.clone()),
+        (Shape::Mirror, ..) => Decision::Start,
+        (Shape::Primary, _, Look::Seen(PeerHere::Promoted)) => {
+            stay(InstanceState::WaitingForPeer, "the other coordinator serves on a higher timeline; this one is stale")
+        }
+        (Shape::Primary, ..) => Decision::StartCoordinator,
+    }
+}
+
+/// What to do with a postgres that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Watch {
+    LetRun,
+    /// The catalog says mirror while it runs read-write: kill the whole group at once.
+    Fence(String),
+    /// Stop for the hold, acknowledge, give up the lock.
+    Obey,
+    /// A hold that is not obeyed, and why.
+    Disobey(String),
+    /// A mark forbids it to run: stop.
+    Stop(String),
+}
+
+/// The decision for a postgres that runs. `read_write`: it is known, or was started, as a primary.
+pub fn watch(facts: &Facts, read_write: bool) -> Watch {
+    if facts.marks.maintenance {
+        return Watch::LetRun;
+    }
+    let mirror_by_catalog = matches!(facts.row, Look::Seen(RowHere::Mine { role: Role::Mirror, .. }));
+    if mirror_by_catalog && read_write {
+        return Watch::Fence("the catalog says mirror and postgres runs read-write".into());
+    }
+    if facts.marks.hold.is_some() {
+        return match (&facts.row, read_write) {
+            (Look::Seen(RowHere::Mine { role: Role::Mirror, .. }), false) => Watch::Obey,
+            (Look::Seen(RowHere::Mine { role: Role::Primary, .. }), _) => Watch::Disobey("the catalog says primary".into()),
+            (Look::Seen(RowHere::NotMine(why)), _) => Watch::Disobey(why.clone()),
+            (Look::Unknown(why), _) => Watch::Disobey(format!("the coordinator can not be asked ({why})")),
+            (Look::Seen(RowHere::Mine { role: Role::Mirror, .. }), true) => Watch::Fence("unreachable: fenced above".into()),
+        };
+    }
+    match by_marks(&facts.marks) {
+        Some(Decision::Stay(_, why)) => Watch::Stop(why),
+        _ => Watch::LetRun,
+    }
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

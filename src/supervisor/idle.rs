@@ -1,0 +1,223 @@
+//! The round while postgres does not run: lock, then marks, then catalog, then start, in this order.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    Round, Supervisor, Woken, ask,
+    decide::{Decision, Facts, RowHere, by_marks, decide},
+    is_dead,
+};
+use crate::{
+    model::{Content, Dbid, InstanceState, Look, Role, page::Shape},
+    volume::{
+        Held, LockError, Marks, Token, TokenState, places,
+        shape::{self, Shaped},
+    },
+};
+
+/// How often the marks are looked at.
+pub(super) const MARKS: Duration = Duration::from_millis(250);
+
+/// The directory and who it says that it is.
+pub(super) struct Here {
+    pub shaped: Shaped,
+    pub dbid: Option<Dbid>,
+    pub content: Option<Content>,
+    pub token: TokenState,
+}
+
+impl Supervisor {
+    /// One decision and what follows from it.
+    pub(super) async fn round(&mut self) -> anyhow::Result<Round> {
+        let lock = match self.volume.try_lock(&self.config.holder()) {
+            Ok(lock) => lock,
+            Err(LockError::Busy(who)) => return self.stay(InstanceState::LockBusy, format!("held by: {who}")).await,
+            Err(error) => return self.stay(InstanceState::LockBusy, error.to_string()).await,
+        };
+        self.end_dead_hold(&lock)?;
+        let marks = self.volume.marks();
+        let here = self.look_here(&marks);
+        if let (Some(Decision::Stay(state, why)), false) = (by_marks(&marks), marks.maintenance) {
+            drop(lock);
+            return self.stay(state, why).await;
+        }
+        let facts = self.facts(marks, &here).await;
+        match decide(&facts) {
+            Decision::Stay(state, why) => {
+                drop(lock);
+                self.stay(state, why).await
+            }
+            _ if self.too_soon() => {
+                drop(lock);
+                self.stay(InstanceState::BackingOff, self.crash_story()).await
+            }
+            decision => self.start(lock, &here, &facts, &decision).await,
+        }
+    }
+
+    /// The directory, the token, and the page's share of both.
+    pub(super) fn look_here(&mut self, marks: &Marks) -> Here {
+        let shaped = shape::look(self.volume.data());
+        let token = self.volume.token(&self.config.cluster, &self.config.address, self.config.port);
+        let (mut dbid, mut content) = places::identity(self.volume.data());
+        if let TokenState::Mine(token) = &token {
+            (dbid, content) = (dbid.or(Some(token.dbid)), content.or(Some(token.content)));
+        }
+        self.show_volume(marks);
+        self.board.show(|page| {
+            (page.dbid, page.content, page.shape) = (dbid, content, shaped.shape);
+            page.system_identifier = shaped.control.as_ref().map(|c| c.system_identifier);
+            page.timeline = shaped.control.as_ref().map(crate::greenplum::control::ControlData::newest_timeline);
+        });
+        Here { shaped, dbid, content, token }
+    }
+
+    async fn facts(&mut self, marks: Marks, here: &Here) -> Facts {
+        let coordinator = here.content == Some(Content::COORDINATOR);
+        let row = if coordinator { Look::Unknown("it is the coordinator".into()) } else { self.row(here.dbid).await };
+        let remembered = match &here.token {
+            TokenState::Mine(token) => token.peer.clone(),
+            _ => None,
+        };
+        let peer = if coordinator {
+            ask::other_coordinator(&self.config, self.board.page().timeline).await
+        } else if row.seen().is_none() && here.shaped.shape == Shape::Primary {
+            ask::peer(&self.config, remembered.as_ref()).await
+        } else {
+            Look::Unknown("not asked".into())
+        };
+        Facts {
+            marks,
+            token: here.token.clone(),
+            shape: here.shaped.shape,
+            shape_why: here.shaped.why.clone(),
+            content: here.content,
+            row,
+            peer,
+            was_in_sync: remembered.is_some_and(|peer| peer.in_sync),
+            unusable: self.memory.unusable.clone(),
+            diverged: self.memory.diverged.clone(),
+        }
+    }
+
+    async fn row(&mut self, dbid: Option<Dbid>) -> Look<RowHere> {
+        match self.read_catalog().await {
+            Look::Seen(answer) => Look::Seen(ask::row_here(&self.config, &answer.catalog, dbid)),
+            Look::Unknown(why) => Look::Unknown(why),
+        }
+    }
+
+    async fn start(&mut self, lock: Held, here: &Here, facts: &Facts, decision: &Decision) -> anyhow::Result<Round> {
+        self.memory.stays = 0;
+        self.adopt(here)?;
+        // Only under the lock: a pid of another namespace proves nothing, and a live postmaster whose file is gone ends itself.
+        let _ = std::fs::remove_file(self.volume.data().join("postmaster.pid"));
+        super::write_passfile(&self.config.passfile, &super::login(&self.config.credentials)?)?;
+        let primary = matches!(facts.row, Look::Seen(RowHere::Mine { role: Role::Primary, .. }));
+        match decision {
+            Decision::StartCoordinator => self.run_coordinator(lock).await,
+            _ => self.run_segment(lock, primary).await,
+        }
+    }
+
+    /// Writes the token at the first start, and what was learned from the catalog since.
+    pub(super) fn adopt(&self, here: &Here) -> anyhow::Result<()> {
+        let (Some(dbid), Some(content), Some(control)) = (here.dbid, here.content, &here.shaped.control) else { return Ok(()) };
+        let old = match &here.token {
+            TokenState::Mine(token) => Some((**token).clone()),
+            _ => None,
+        };
+        let mut token = old.clone().unwrap_or_else(|| Token {
+            cluster: self.config.cluster.clone(),
+            system_identifier: control.system_identifier,
+            dbid,
+            content,
+            address: self.config.address.clone(),
+            port: self.config.port,
+            data_directory: self.config.data_directory.to_string_lossy().into_owned(),
+            coordinator_timeline: crate::model::Timeline(0),
+            peer: None,
+            adopted: Timestamp::now(),
+        });
+        if let Some(answer) = &self.memory.answer {
+            token.coordinator_timeline = token.coordinator_timeline.max(answer.timeline);
+            token.peer = ask::peer_of(&answer.catalog, content, dbid).or(token.peer);
+        }
+        if old.as_ref() != Some(&token) {
+            self.volume.write_token(&token)?;
+        }
+        Ok(())
+    }
+
+    /// A hold whose attempt is dead: its heartbeat is old and nobody holds the lock but us.
+    fn end_dead_hold(&self, _lock: &Held) -> anyhow::Result<()> {
+        if let Some(hold) = self.volume.marks().hold.filter(|hold| is_dead(hold.heartbeat)) {
+            tracing::warn!(attempt = hold.attempt, "its attempt is gone; the hold is ended");
+            self.volume.remove("hold")?;
+        }
+        Ok(())
+    }
+
+    fn too_soon(&self) -> bool {
+        self.memory.not_before.is_some_and(|at| at > Instant::now())
+    }
+
+    fn crash_story(&self) -> String {
+        let last =
+            self.memory.last_exit.as_ref().map_or(String::new(), |exit| format!("; last: {} {:?} {}", exit.how, exit.class, exit.evidence));
+        format!("{} crashes in a row{last}", self.memory.crashes)
+    }
+
+    /// Shows why postgres does not run, and waits until something may have changed. The lock is free meanwhile.
+    async fn stay(&mut self, state: InstanceState, why: String) -> anyhow::Result<Round> {
+        if self.board.page().state != state {
+            self.memory.stays = 0;
+        }
+        self.board.show(|page| (page.state, page.detail, page.serves, page.receiving) = (state, why, None, false));
+        let until = Instant::now() + patience(state, self.memory.stays);
+        self.memory.stays += 1;
+        let marks = self.volume.marks();
+        loop {
+            tokio::select! {
+                woken = self.signals.next() => match woken {
+                    Woken::ToEnd => return Ok(Round::End),
+                    Woken::ByChild => drop(super::process::reap(None)),
+                },
+                () = tokio::time::sleep(MARKS) => {}
+            }
+            let now = self.volume.marks();
+            let over = Instant::now() >= until;
+            self.show_volume(&now);
+            match state {
+                // A heartbeat is no change; a hold that lives is waited for without asking anybody.
+                InstanceState::Held if now.hold.as_ref().is_some_and(|hold| !is_dead(hold.heartbeat)) => {}
+                InstanceState::Held => return Ok(Round::Again),
+                _ if over || without_heartbeat(&now) != without_heartbeat(&marks) => return Ok(Round::Again),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn without_heartbeat(marks: &Marks) -> Marks {
+    let mut marks = marks.clone();
+    if let Some(hold) = &mut marks.hold {
+        hold.heartbeat = Timestamp::UNIX_EPOCH;
+    }
+    marks
+}
+
+/// How long to wait before the next look. A coordinator has a few hundred connections for everyone, so
+/// what does not pass soon is asked about less and less, up to once a minute.
+fn patience(state: InstanceState, stays: u32) -> Duration {
+    let most = match state {
+        InstanceState::LockBusy | InstanceState::BackingOff => 1,
+        InstanceState::StayingDown | InstanceState::WaitingForCoordinator | InstanceState::WaitingForPeer => 2,
+        InstanceState::NeedsRecovery | InstanceState::NeedsFull | InstanceState::PrimaryDataMissing => 15,
+        _ => 60,
+    };
+    Duration::from_secs(u64::from(stays + 1).min(most))
+}

@@ -1,0 +1,164 @@
+//! Pid 1 of an instance's container: decides whether postgres may start, and whether it may go on.
+//!
+//! `decide` is the table (pure), `idle` is the loop while postgres does not run, `watch` the one
+//! while it does, `coordinator` the coordinator's start in two steps. Without Kubernetes credentials;
+//! it knows the volume, the catalog and, when there is no catalog, the peer.
+
+mod ask;
+pub mod board;
+pub mod config;
+mod coordinator;
+pub mod crash;
+pub mod decide;
+mod idle;
+mod process;
+mod serving;
+mod watch;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub use ask::page;
+pub use config::{Config, login, write_passfile};
+
+use self::{ask::Answer, board::Board};
+use crate::{
+    model::{Look, Timeline, page::LastExit},
+    volume::Volume,
+};
+
+/// Everything that the two loops share.
+struct Supervisor {
+    config: Config,
+    volume: Volume,
+    board: Board,
+    signals: Signals,
+    memory: Memory,
+}
+
+/// What is remembered while the process lives; all that must outlive it stands on the volume.
+#[derive(Default)]
+struct Memory {
+    /// Ends of postgres that nobody asked for, since it last served for a while.
+    crashes: u32,
+    /// The directory can not be started from, as its last end showed.
+    unusable: Option<String>,
+    /// It follows a history that is not its primary's, as its last end showed.
+    diverged: Option<String>,
+    last_exit: Option<LastExit>,
+    /// Not to be started before.
+    not_before: Option<tokio::time::Instant>,
+    /// The newest answer of a coordinator.
+    answer: Option<Answer>,
+    /// How often in a row the same decision to stay down was made; the next look is later each time.
+    stays: u32,
+}
+
+struct Signals {
+    child: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            child: signal(SignalKind::child())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next signal that concerns us.
+    async fn next(&mut self) -> Woken {
+        tokio::select! {
+            _ = self.child.recv() => Woken::ByChild,
+            _ = self.terminate.recv() => Woken::ToEnd,
+            _ = self.interrupt.recv() => Woken::ToEnd,
+        }
+    }
+}
+
+/// Which signal came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Woken {
+    ByChild,
+    ToEnd,
+}
+
+/// What comes after a round of either loop.
+enum Round {
+    Again,
+    /// We were told to end, and nothing runs any more.
+    End,
+}
+
+/// Runs until told to end.
+///
+/// # Errors
+/// When the volume can not be guarded at all or the page can not be served: kubelet shows it and tries again.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let volume = Volume::open(&config.data_directory)?;
+    let board = Board::new(&config);
+    let server = tokio::spawn(board::serve(board.clone(), config.listen));
+    let mut supervisor = Supervisor { signals: Signals::new()?, config, volume, board, memory: Memory::default() };
+    tokio::select! {
+        served = server => Ok(served??),
+        ended = supervisor.rounds() => ended,
+    }
+}
+
+impl Supervisor {
+    async fn rounds(&mut self) -> anyhow::Result<()> {
+        loop {
+            match self.round().await? {
+                Round::Again => {}
+                Round::End => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads the catalog and remembers the answer.
+    async fn read_catalog(&mut self) -> Look<Answer> {
+        self.board.counts.catalog_reads.inc();
+        let look = ask::catalog(&self.config, self.seen_timeline()).await;
+        self.remember(&look);
+        look
+    }
+
+    fn remember(&mut self, look: &Look<Answer>) {
+        if let Look::Seen(answer) = look {
+            self.memory.answer = Some(answer.clone());
+        }
+    }
+
+    /// The highest timeline of a coordinator that was believed here.
+    fn seen_timeline(&self) -> Timeline {
+        match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
+            crate::volume::TokenState::Mine(token) => token.coordinator_timeline,
+            _ => Timeline(0),
+        }
+    }
+
+    /// Puts what stands on the volume onto the page.
+    fn show_volume(&self, marks: &crate::volume::Marks) {
+        let result = self.volume.result();
+        self.board.show(|page| {
+            page.hold = marks.hold.as_ref().map(|h| crate::model::page::HoldSeen { attempt: h.attempt.clone(), heartbeat: h.heartbeat });
+            page.copy = marks.copy.is_some();
+            page.result = result;
+            page.crashes = self.memory.crashes;
+            page.last_exit = self.memory.last_exit.clone();
+        });
+    }
+}
+
+/// How old a hold's heartbeat has to be before nobody stands behind it. A Job renews it every 5 s and
+/// holds the lock while it works, so an old heartbeat together with a free lock means that it is gone.
+const DEAD_HOLD: Duration = Duration::from_secs(60);
+
+fn is_dead(heartbeat: Timestamp) -> bool {
+    Timestamp::now().duration_since(heartbeat).as_secs() > DEAD_HOLD.as_secs().cast_signed()
+}

@@ -1,0 +1,167 @@
+//! postgres as a child of pid 1: spawned with the lock's descriptor, reaped with every orphan,
+//! stopped by signals, killed whole when it must be.
+
+use std::{
+    collections::VecDeque,
+    io::{self, BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+
+use crate::{greenplum::Dialect, volume::Volume};
+
+/// Lines of postgres' output that are kept for the classification of its end.
+const KEPT_LINES: usize = 60;
+
+/// A running postmaster.
+pub struct Postgres {
+    pub pid: Pid,
+    tail: Arc<Mutex<VecDeque<String>>>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Exit(i32),
+    Signal(i32),
+}
+
+impl End {
+    pub fn signal(self) -> Option<i32> {
+        match self {
+            Self::Exit(_) => None,
+            Self::Signal(number) => Some(number),
+        }
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exit(code) => write!(f, "exit {code}"),
+            Self::Signal(number) => write!(f, "signal {number}"),
+        }
+    }
+}
+
+/// Starts postgres. It inherits every descriptor that is not closed on exec: the lock's.
+///
+/// # Errors
+/// That it can not be executed.
+pub fn spawn(executable: &str, data: &Path, port: u16, role: &[&str], passfile: &Path) -> io::Result<Postgres> {
+    let mut command = Command::new(executable);
+    command.arg("-D").arg(data).arg("-p").arg(port.to_string()).args(role);
+    command.env("PGPASSFILE", passfile).env("LC_MESSAGES", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let tail = Arc::new(Mutex::new(VecDeque::new()));
+    forward(child.stdout.take(), Arc::clone(&tail));
+    forward(child.stderr.take(), Arc::clone(&tail));
+    Ok(Postgres { pid: Pid::from_raw(child.id().cast_signed()), tail })
+}
+
+/// Forwards output line by line to our own, and keeps the last lines. A thread: it must go on when the loop is busy.
+fn forward(stream: Option<impl io::Read + Send + 'static>, tail: Arc<Mutex<VecDeque<String>>>) {
+    let Some(stream) = stream else { return };
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let _ = writeln!(io::stderr(), "{line}");
+            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+            if tail.len() == KEPT_LINES {
+                tail.pop_front();
+            }
+            tail.push_back(line);
+        }
+    });
+}
+
+impl Postgres {
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill(self.pid, signal);
+    }
+
+    /// The last lines that it wrote: its own output, then the newest server log's.
+    pub fn last_lines(&self, data: &Path, dialect: Dialect) -> Vec<String> {
+        let mut lines: Vec<String> = self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        lines.extend(newest_log(&data.join(dialect.log_folder())).unwrap_or_default());
+        lines
+    }
+
+    /// One of its processes is a WAL receiver that streams. It refuses sessions, so its title is the only witness:
+    /// `walreceiver streaming 0/3000060` (7), `wal receiver process   streaming 0/C0000A0` (6).
+    pub fn receives(&self) -> bool {
+        let titles = children_of(self.pid).into_iter().filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok());
+        titles.map(|title| String::from_utf8_lossy(&title).replace('\0', " ")).any(|title| {
+            title.split_once("receiver").is_some_and(|(head, tail)| head.trim_end().ends_with("wal") && tail.contains("streaming"))
+        })
+    }
+
+    /// It was stopped by a signal (SIGSTOP): no query will ever be answered.
+    pub fn exists(&self) -> bool {
+        kill(self.pid, None) != Err(Errno::ESRCH)
+    }
+}
+
+fn children_of(parent: Pid) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// The end of the newest file in a log folder; Greenplum's logging collector writes there.
+fn newest_log(folder: &Path) -> io::Result<Vec<String>> {
+    use std::io::{Read, Seek, SeekFrom};
+    let files = std::fs::read_dir(folder)?.flatten();
+    let newest = files.filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path()))).max();
+    let Some((_, path)) = newest else { return Ok(vec![]) };
+    let mut file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(16 * 1024)))?;
+    let mut bytes = vec![];
+    file.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let lines: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
+    Ok(lines[lines.len().saturating_sub(KEPT_LINES)..].to_vec())
+}
+
+/// Reaps every child that has ended, orphans of the postmaster included; `Some` when `postmaster` was among them.
+pub fn reap(postmaster: Option<Pid>) -> Option<End> {
+    let mut ended = None;
+    loop {
+        let (pid, end) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => (pid, End::Exit(code)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, End::Signal(signal as i32)),
+            Ok(WaitStatus::StillAlive) | Err(_) => return ended,
+            Ok(_) => continue,
+        };
+        if Some(pid) == postmaster {
+            ended = Some(end);
+        }
+    }
+}
+
+/// Kills everything that holds the volume's lock besides us, and waits until it is gone. A stopped
+/// process ignores every other signal; backends have sessions of their own, so the lock says who they are.
+pub async fn kill_all(volume: &Volume, postmaster: Option<Pid>) {
+    loop {
+        let holders = volume.lock_holders();
+        for pid in &holders {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        let gone = postmaster.is_none_or(|pid| reap(Some(pid)).is_some() || kill(pid, None) == Err(Errno::ESRCH));
+        if holders.is_empty() && gone {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,36 @@
+//! Whether the postgres beside us serves its role.
+
+use super::{Config, login};
+use crate::{
+    greenplum::{Session, SessionError},
+    model::Role,
+};
+
+/// What our own postgres answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answered {
+    Serves(Role),
+    /// It starts up or shuts down.
+    NotYet,
+    /// It did not answer at all, or not so that we understand it.
+    No(String),
+}
+
+/// Asks our own postgres, by a short utility-mode session.
+pub async fn ask(config: &Config) -> Answered {
+    let login = match login(&config.credentials) {
+        Ok(login) => login,
+        Err(error) => return Answered::No(error.to_string()),
+    };
+    match Session::utility(&config.local(), &login, None).await {
+        Ok(session) => match session.rows("SELECT pg_catalog.pg_is_in_recovery()").await {
+            Ok(rows) if rows.first().and_then(|row| row.try_get(0).ok()) == Some(false) => Answered::Serves(Role::Primary),
+            Ok(_) => Answered::Serves(Role::Mirror),
+            Err(error) => Answered::No(error.to_string()),
+        },
+        // The answer of every healthy mirror (O §2).
+        Err(SessionError::InRecovery(_)) => Answered::Serves(Role::Mirror),
+        Err(SessionError::NotYet(_)) => Answered::NotYet,
+        Err(error) => Answered::No(error.to_string()),
+    }
+}

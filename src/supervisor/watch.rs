@@ -1,0 +1,349 @@
+//! The round while postgres runs: watches its life, its answers, the marks and its catalog row.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nix::sys::signal::Signal;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::{
+    Round, Supervisor, Woken, ask,
+    ask::Answer,
+    crash::{self, Again},
+    decide::{Facts, RowHere, Watch, watch},
+    idle::{Here, MARKS},
+    process::{self, End, Postgres},
+    serving::{self, Answered},
+};
+use crate::{
+    greenplum::Dialect,
+    model::{
+        InstanceState, Look, Role,
+        page::{ExitClass, LastExit, Shape},
+    },
+    volume::{Held, Old, marks::Ack},
+};
+
+/// FTS' retries after a primary died: 5 x 1 s, and some; until then the row may still flip (reference §2.3).
+const FLIP_WINDOW: Duration = Duration::from_secs(15);
+/// A postgres that served for so long has left its crashes behind.
+const SETTLED: Duration = Duration::from_secs(60);
+/// A fast stop of a mirror that takes longer is made immediate: it has nothing to lose.
+const MIRROR_STOP: Duration = Duration::from_secs(5);
+
+/// A postgres that runs, and what is being asked about it.
+struct Running {
+    postgres: Postgres,
+    lock: Held,
+    here: Here,
+    dialect: Dialect,
+    started: Instant,
+    serving_since: Option<Instant>,
+    was_primary: bool,
+    row: Look<RowHere>,
+    probe: Option<JoinHandle<Answered>>,
+    next_probe: Instant,
+    read: Option<JoinHandle<Look<Answer>>>,
+    next_read: Instant,
+    refused: Option<String>,
+}
+
+/// What the watch ended with.
+enum Outcome {
+    Ended(End),
+    Told,
+    Stop { acknowledge: bool, why: String },
+    Fence(String),
+}
+
+impl Supervisor {
+    /// Runs postgres as a segment until it ends or has to.
+    pub(super) async fn run_segment(&mut self, lock: Held, primary: bool) -> anyhow::Result<Round> {
+        let marks = self.volume.marks();
+        let here = self.look_here(&marks);
+        let dialect = here.shaped.dialect.unwrap_or(Dialect::Seven);
+        let coordinator = here.content == Some(crate::model::Content::COORDINATOR);
+        let role = if coordinator { dialect.coordinator_dispatch_arguments() } else { dialect.segment_arguments() };
+        let postgres = self.spawn(role)?;
+        let now = Instant::now();
+        let running = Running {
+            postgres,
+            lock,
+            dialect,
+            started: now,
+            serving_since: None,
+            was_primary: primary || here.shaped.shape == Shape::Primary,
+            row: Look::Unknown("not read since the start".into()),
+            probe: None,
+            next_probe: now,
+            read: None,
+            next_read: if coordinator { far_away() } else { now + Duration::from_secs(1) },
+            refused: None,
+            here,
+        };
+        self.watch_over(running).await
+    }
+
+    pub(super) fn spawn(&mut self, role: &[&str]) -> anyhow::Result<Postgres> {
+        self.board.counts.starts.inc();
+        self.board.show(|page| (page.state, page.detail, page.serves) = (InstanceState::Starting, "postgres was started".into(), None));
+        let executable = self.config.postgres.first().map_or("postgres", String::as_str);
+        Ok(process::spawn(executable, self.volume.data(), self.config.port, role, &self.config.passfile)?)
+    }
+
+    async fn watch_over(&mut self, mut running: Running) -> anyhow::Result<Round> {
+        let outcome = self.watch_until(&mut running).await;
+        running.probe.take().inspect(JoinHandle::abort);
+        running.read.take().inspect(JoinHandle::abort);
+        match outcome {
+            Outcome::Ended(end) => {
+                self.ended(&running, end).await;
+                Ok(Round::Again)
+            }
+            Outcome::Told => {
+                self.stop(&running.postgres, running.was_primary).await;
+                Ok(Round::End)
+            }
+            Outcome::Fence(why) => {
+                tracing::warn!(why, "fenced");
+                self.board.counts.fences.inc();
+                process::kill_all(&self.volume, Some(running.postgres.pid)).await;
+                Ok(Round::Again)
+            }
+            Outcome::Stop { acknowledge, why } => {
+                tracing::info!(why, "stopping postgres");
+                self.stop(&running.postgres, running.was_primary).await;
+                drop(running.lock);
+                if acknowledge {
+                    self.acknowledge(None)?;
+                }
+                Ok(Round::Again)
+            }
+        }
+    }
+
+    async fn watch_until(&mut self, running: &mut Running) -> Outcome {
+        let mut tick = tokio::time::interval(MARKS);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                woken = self.signals.next() => if woken == Woken::ToEnd { return Outcome::Told },
+                _ = tick.tick() => {}
+                answered = join(&mut running.probe) => self.answered(running, answered),
+                look = join(&mut running.read) => self.read_done(running, look),
+            }
+            if let Some(end) = process::reap(Some(running.postgres.pid)) {
+                return Outcome::Ended(end);
+            }
+            self.ask_again(running);
+            if let Some(outcome) = self.judge(running) {
+                return outcome;
+            }
+        }
+    }
+
+    /// Starts the questions that are due; none is waited for.
+    fn ask_again(&mut self, running: &mut Running) {
+        let now = Instant::now();
+        if running.probe.is_none() && now >= running.next_probe {
+            let config = self.config.clone();
+            running.probe = Some(tokio::spawn(async move { serving::ask(&config).await }));
+        }
+        if running.read.is_none() && now >= running.next_read {
+            let (config, seen) = (self.config.clone(), self.seen_timeline());
+            self.board.counts.catalog_reads.inc();
+            running.read = Some(tokio::spawn(async move { ask::catalog(&config, seen).await }));
+        }
+    }
+
+    fn answered(&mut self, running: &mut Running, answered: Option<Answered>) {
+        running.probe = None;
+        let answered = answered.unwrap_or_else(|| Answered::No("the question was broken off".into()));
+        let serves = if let Answered::Serves(role) = answered { Some(role) } else { None };
+        running.next_probe = Instant::now() + if serves.is_some() { Duration::from_secs(5) } else { Duration::from_millis(300) };
+        if serves.is_some() {
+            let since = *running.serving_since.get_or_insert_with(Instant::now);
+            running.was_primary |= serves == Some(Role::Primary);
+            if since.elapsed() > SETTLED {
+                (self.memory.crashes, self.memory.not_before) = (0, None);
+            }
+        } else if running.serving_since.take().is_some() {
+            running.next_read = Instant::now(); // it served and does not any more: ask what became of its role
+        }
+        let (state, detail) = state_of(&answered, running.started.elapsed());
+        let receiving = serves == Some(Role::Mirror) && running.postgres.receives();
+        let shape = self.shape_now(running.dialect);
+        self.board
+            .show(|page| (page.state, page.detail, page.serves, page.receiving, page.shape) = (state, detail, serves, receiving, shape));
+    }
+
+    /// Whether it is shaped as a mirror now: promotion takes the marker away.
+    fn shape_now(&self, dialect: Dialect) -> Shape {
+        if self.volume.data().join(dialect.mirror_marker()).exists() { Shape::Mirror } else { Shape::Primary }
+    }
+
+    fn read_done(&mut self, running: &mut Running, look: Option<Look<Answer>>) {
+        running.read = None;
+        let look = look.unwrap_or_else(|| Look::Unknown("the question was broken off".into()));
+        self.remember(&look);
+        running.row = match &look {
+            Look::Seen(answer) => Look::Seen(ask::row_here(&self.config, &answer.catalog, running.here.dbid)),
+            Look::Unknown(why) => Look::Unknown(why.clone()),
+        };
+        running.here.token = self.volume.token(&self.config.cluster, &self.config.address, self.config.port);
+        if let Err(error) = self.adopt(&running.here) {
+            tracing::warn!(%error, "the token could not be brought up to date");
+        }
+        running.next_read = Instant::now() + self.next_read(running);
+    }
+
+    /// Once a minute while all is well; every second or two while the row may change under us.
+    fn next_read(&self, running: &Running) -> Duration {
+        let flip_window = running.was_primary && running.started.elapsed() < FLIP_WINDOW;
+        let uneasy = running.serving_since.is_none() || running.row.seen().is_none() || self.volume.mark("hold").exists();
+        match (flip_window, uneasy || self.volume.mark("old").exists()) {
+            (true, _) => Duration::from_secs(1),
+            (false, true) => Duration::from_secs(2),
+            (false, false) => Duration::from_secs(60),
+        }
+    }
+
+    /// Marks and row against a running postgres.
+    fn judge(&mut self, running: &mut Running) -> Option<Outcome> {
+        let marks = self.volume.marks();
+        self.show_volume(&marks);
+        if marks.hold.is_none() {
+            running.refused = None;
+        } else if running.refused.is_none() && running.read.is_none() && running.next_read > Instant::now() + Duration::from_secs(2) {
+            running.next_read = Instant::now(); // a hold is obeyed only on a fresh row
+            running.row = Look::Unknown("not read since the hold".into());
+        }
+        let read_write = running.was_primary && self.shape_now(running.dialect) == Shape::Primary;
+        let facts = Facts {
+            marks,
+            token: running.here.token.clone(),
+            shape: self.shape_now(running.dialect),
+            shape_why: String::new(),
+            content: running.here.content,
+            row: running.row.clone(),
+            peer: Look::Unknown("not asked".into()),
+            was_in_sync: false,
+            unusable: None,
+            diverged: None,
+        };
+        match watch(&facts, read_write) {
+            Watch::LetRun => self.forget_old(running),
+            Watch::Fence(why) => return Some(Outcome::Fence(why)),
+            Watch::Obey => {
+                self.board.counts.holds.inc();
+                return Some(Outcome::Stop { acknowledge: true, why: "an attempt asked for the volume".into() });
+            }
+            Watch::Disobey(why) => self.disobey(running, why),
+            Watch::Stop(why) => return Some(Outcome::Stop { acknowledge: false, why }),
+        }
+        None
+    }
+
+    fn disobey(&mut self, running: &mut Running, why: String) {
+        let settled = running.read.is_none() && (running.row.seen().is_some() || !why.contains("not read since"));
+        if settled && running.refused.as_ref() != Some(&why) {
+            tracing::warn!(why, "a hold is not obeyed");
+            let _ = self.acknowledge(Some(why.clone()));
+            running.refused = Some(why);
+        }
+    }
+
+    /// Answers the hold that stands.
+    fn acknowledge(&self, refused: Option<String>) -> anyhow::Result<()> {
+        if let Some(hold) = self.volume.marks().hold {
+            self.volume.write("ack", &Ack { attempt: hold.attempt, refused })?;
+        }
+        Ok(())
+    }
+
+    /// Removes the directory that a full copy replaced, once the new one is proven: in sync by the catalog, and receiving.
+    fn forget_old(&mut self, running: &Running) {
+        let in_sync = running.row == Look::Seen(RowHere::Mine { role: Role::Mirror, in_sync: true });
+        if !in_sync || !self.board.page().receiving {
+            return;
+        }
+        let Ok(Some(old)) = self.volume.read::<Old>("old") else { return };
+        tracing::info!(directory = %old.directory.display(), attempt = old.attempt, "in sync: the replaced directory is removed");
+        let _ = self.volume.remove("old");
+        std::thread::spawn(move || {
+            for folder in old.tablespaces.iter().chain([&old.directory]) {
+                if let Err(error) = std::fs::remove_dir_all(folder) {
+                    tracing::warn!(folder = %folder.display(), %error, "a replaced directory could not be removed");
+                }
+            }
+        });
+    }
+
+    /// postgres ended and nobody had asked for it.
+    async fn ended(&mut self, running: &Running, end: End) {
+        self.board.counts.crashes.inc();
+        self.memory.crashes += 1;
+        process::kill_all(&self.volume, None).await; // orphans of a killed postmaster
+        let lines = running.postgres.last_lines(self.volume.data(), running.dialect);
+        let (class, evidence) = crash::classify(end.signal(), false, &lines);
+        match class {
+            ExitClass::DataUnusable => self.memory.unusable = Some(evidence.clone()),
+            ExitClass::TimelineDiverged => self.memory.diverged = Some(evidence.clone()),
+            _ => {}
+        }
+        let in_sync = self.memory.answer.as_ref().is_some_and(|answer| {
+            matches!(ask::row_here(&self.config, &answer.catalog, running.here.dbid), RowHere::Mine { in_sync: true, .. })
+        });
+        self.memory.not_before = match crash::again(self.memory.crashes, running.was_primary, in_sync) {
+            Again::AtOnce => None,
+            // FTS needs its retries; if it has not failed over by then, nobody else will serve.
+            Again::StayDown => Some(Instant::now() + FLIP_WINDOW * 2),
+            Again::After(delay) => Some(Instant::now() + delay),
+        };
+        tracing::warn!(%end, ?class, evidence, crashes = self.memory.crashes, "postgres ended");
+        self.memory.last_exit = Some(LastExit { at: Timestamp::now(), how: end.to_string(), class, evidence });
+    }
+
+    /// Stops postgres: fast, then immediate, then by SIGKILL of everything that holds the lock.
+    pub(super) async fn stop(&mut self, postgres: &Postgres, primary: bool) {
+        let patience = if primary { self.config.stop() } else { MIRROR_STOP };
+        let ladder = [(Signal::SIGINT, patience), (Signal::SIGQUIT, Duration::from_secs(5))];
+        for (signal, patience) in ladder {
+            postgres.signal(signal);
+            let until = Instant::now() + patience;
+            while Instant::now() < until {
+                if process::reap(Some(postgres.pid)).is_some() || !postgres.exists() {
+                    process::kill_all(&self.volume, None).await;
+                    return;
+                }
+                tokio::select! { _ = self.signals.next() => {}, () = tokio::time::sleep(MARKS) => {} }
+            }
+        }
+        process::kill_all(&self.volume, Some(postgres.pid)).await;
+    }
+}
+
+fn state_of(answered: &Answered, running: Duration) -> (InstanceState, String) {
+    match answered {
+        Answered::Serves(Role::Primary) => (InstanceState::Serving, "serves as primary".into()),
+        Answered::Serves(Role::Mirror) => (InstanceState::Serving, "serves as mirror".into()),
+        Answered::NotYet => (InstanceState::Starting, "postgres starts up".into()),
+        Answered::No(why) if running < Duration::from_secs(10) => (InstanceState::Starting, why.clone()),
+        Answered::No(why) => (InstanceState::NotAnswering, why.clone()),
+    }
+}
+
+/// The end of a question, if one is being asked.
+async fn join<T>(question: &mut Option<JoinHandle<T>>) -> Option<T> {
+    match question {
+        Some(handle) => handle.await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+fn far_away() -> Instant {
+    Instant::now() + Duration::from_secs(10 * 365 * 24 * 3600)
+}

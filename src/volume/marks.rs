@@ -1,0 +1,193 @@
+//! Marks: small JSON files with a version, written by rename and synced. A mark that can not be
+//! read stands: nothing may start because a file was damaged.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::Volume;
+use crate::model::{Dbid, Outcome, Repair};
+
+/// Version of the marks' shape.
+const VERSION: u32 = 1;
+
+/// An attempt asks postgres to stay down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    pub attempt: String,
+    pub dbid: Dbid,
+    pub reason: String,
+    /// Renewed every few seconds while the attempt lives.
+    pub heartbeat: Timestamp,
+}
+
+/// Stands from right before the first destructive byte until the copy is whole and synced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copy {
+    pub attempt: String,
+    pub repair: Repair,
+    pub since: Timestamp,
+}
+
+/// An old directory that waits for the proof of the new one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Old {
+    pub attempt: String,
+    /// The old data directory.
+    pub directory: PathBuf,
+    /// Old tablespace folders.
+    #[serde(default)]
+    pub tablespaces: Vec<PathBuf>,
+}
+
+/// The supervisor's answer to a hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ack {
+    pub attempt: String,
+    /// `None`: obeyed; postgres is stopped and the lock given up.
+    pub refused: Option<String>,
+}
+
+/// Every mark, as it stands now.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Marks {
+    pub hold: Option<Hold>,
+    pub copy: Option<Copy>,
+    pub retired: bool,
+    pub maintenance: bool,
+    /// A mark is there that can not be read.
+    pub unreadable: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    version: u32,
+    #[serde(flatten)]
+    value: T,
+}
+
+/// Why a mark could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum MarkError {
+    #[error("the mark {path} can not be used: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("the mark {path} can not be understood: {why}")]
+    Content { path: PathBuf, why: String },
+}
+
+impl Volume {
+    /// All marks. One that can not be read is reported as standing.
+    pub fn marks(&self) -> Marks {
+        let mut marks =
+            Marks { retired: self.mark("retired").exists(), maintenance: self.mark("maintenance").exists(), ..Marks::default() };
+        match self.read("hold") {
+            Ok(hold) => marks.hold = hold,
+            Err(error) => marks.unreadable = Some(error.to_string()),
+        }
+        match self.read("copy") {
+            Ok(copy) => marks.copy = copy,
+            Err(error) => marks.unreadable = Some(error.to_string()),
+        }
+        marks
+    }
+
+    /// The newest attempt's outcome.
+    pub fn result(&self) -> Option<Outcome> {
+        self.read("result.json").ok().flatten()
+    }
+
+    /// Reads a mark; `None` when it does not stand.
+    ///
+    /// # Errors
+    /// [`MarkError`]
+    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, MarkError> {
+        let path = self.mark(name);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(MarkError::Io { path, source }),
+        };
+        let content = |why: String| MarkError::Content { path: path.clone(), why };
+        let mark: Versioned<T> = serde_json::from_slice(&bytes).map_err(|e| content(e.to_string()))?;
+        if mark.version == VERSION { Ok(Some(mark.value)) } else { Err(content(format!("version {}, expected {VERSION}", mark.version))) }
+    }
+
+    /// Writes a mark so that a crash leaves either the old or the new one.
+    ///
+    /// # Errors
+    /// [`MarkError::Io`]
+    pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), MarkError> {
+        let path = self.mark(name);
+        let write = || -> io::Result<()> {
+            let bytes = serde_json::to_vec_pretty(&Versioned { version: VERSION, value })?;
+            let fresh = self.mark(&format!("{name}.{}.tmp", std::process::id()));
+            let mut file = File::create(&fresh)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&fresh, &path)?;
+            sync_folder_of(&path)
+        };
+        write().map_err(|source| MarkError::Io { path: path.clone(), source })
+    }
+
+    /// Ends a mark; that it does not stand is as good.
+    ///
+    /// # Errors
+    /// [`MarkError::Io`]
+    pub fn remove(&self, name: &str) -> Result<(), MarkError> {
+        let path = self.mark(name);
+        match std::fs::remove_file(&path) {
+            Ok(()) => sync_folder_of(&path).map_err(|source| MarkError::Io { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(MarkError::Io { path, source }),
+        }
+    }
+}
+
+/// Makes a rename or removal in the folder of `path` last.
+///
+/// # Errors
+/// As of the file system.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold() -> Hold {
+        Hold { attempt: "a1".into(), dbid: Dbid(5), reason: "test".into(), heartbeat: Timestamp::UNIX_EPOCH }
+    }
+
+    #[test]
+    fn marks_are_read_back_and_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        assert_eq!(volume.marks(), Marks::default());
+        volume.write("hold", &hold()).unwrap();
+        assert_eq!(volume.marks().hold, Some(hold()));
+        volume.remove("hold").unwrap();
+        volume.remove("hold").unwrap();
+        assert_eq!(volume.marks(), Marks::default());
+    }
+
+    #[test]
+    fn a_mark_that_can_not_be_read_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        for damage in ["", "{}", r#"{"version":99,"attempt":"a"}"#] {
+            std::fs::write(volume.mark("copy"), damage).unwrap();
+            assert!(volume.marks().unreadable.is_some(), "{damage}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! One instance's volume: the lock, the token and the marks that live beside its data directory.
+//!
+//! Shared by the supervisor and the Job; it is where the two meet (design §3.2, §3.4).
+
+pub mod lock;
+pub mod marks;
+pub mod places;
+pub mod shape;
+pub mod token;
+
+use std::{
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+pub use lock::{Held, LockError};
+pub use marks::{Copy, Hold, Marks, Old};
+pub use token::{Token, TokenState};
+
+/// The folder of marks, beside the data directory.
+const MARKS: &str = ".gpheal";
+
+/// A data directory with its folder of marks.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    data: PathBuf,
+    marks: PathBuf,
+}
+
+/// Why a directory can not be guarded.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    #[error("the data directory {0} is not an absolute path with a parent folder")]
+    NotAbsolute(PathBuf),
+    #[error(
+        "DataDirIsMountRoot: {0} is the root of its mount, so marks can not live beside it; move the data directory into a folder below"
+    )]
+    DataDirIsMountRoot(PathBuf),
+    #[error("the folder of marks {path} can not be used; check fsGroup and the volume's owner")]
+    Marks { path: PathBuf, source: io::Error },
+}
+
+impl Volume {
+    /// Opens the volume of `data`, making the folder of marks if it is missing.
+    ///
+    /// # Errors
+    /// [`VolumeError`]
+    pub fn open(data: &Path) -> Result<Self, VolumeError> {
+        let parent = data.parent().filter(|_| data.is_absolute()).ok_or_else(|| VolumeError::NotAbsolute(data.to_owned()))?;
+        if is_mount_root(data, parent) {
+            return Err(VolumeError::DataDirIsMountRoot(data.to_owned()));
+        }
+        let marks = parent.join(MARKS);
+        std::fs::create_dir_all(&marks).map_err(|source| VolumeError::Marks { path: marks.clone(), source })?;
+        Ok(Self { data: data.to_owned(), marks })
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// A file in the folder of marks.
+    pub fn mark(&self, name: &str) -> PathBuf {
+        self.marks.join(name)
+    }
+
+    /// Where a full copy is made before it takes the old one's place.
+    pub fn beside_new(&self) -> PathBuf {
+        self.beside("gpheal-new")
+    }
+
+    /// Where the old directory waits until the new one is proven.
+    pub fn beside_old(&self) -> PathBuf {
+        self.beside("gpheal-old")
+    }
+
+    fn beside(&self, tail: &str) -> PathBuf {
+        let mut name = self.data.file_name().unwrap_or_default().to_owned();
+        name.push(".");
+        name.push(tail);
+        self.data.with_file_name(name)
+    }
+}
+
+fn is_mount_root(data: &Path, parent: &Path) -> bool {
+    match (std::fs::metadata(data), std::fs::metadata(parent)) {
+        (Ok(data), Ok(parent)) => data.dev() != parent.dev(),
+        _ => false,
+    }
+}

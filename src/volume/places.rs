@@ -1,0 +1,39 @@
+//! Which instance a data directory says that it is.
+
+use std::path::Path;
+
+use crate::model::{Content, Dbid};
+
+/// dbid and content as written in the directory's own settings (reference §1.1).
+pub fn identity(data: &Path) -> (Option<Dbid>, Option<Content>) {
+    let dbid = setting(&data.join("internal.auto.conf"), "gp_dbid");
+    let content =
+        setting(&data.join("postgresql.conf"), "gp_contentid").or_else(|| setting(&data.join("internal.auto.conf"), "gp_contentid"));
+    (dbid.map(Dbid), content.map(Content))
+}
+
+/// The last assignment of an integer in a settings file: PostgreSQL lets the last one win.
+fn setting(file: &Path, name: &str) -> Option<i16> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let value = |line: &str| {
+        let rest = line.trim_start().strip_prefix(name)?.trim_start();
+        let rest = rest.strip_prefix('=').unwrap_or(rest).split('#').next()?;
+        rest.trim().trim_matches('\'').parse().ok()
+    };
+    text.lines().filter_map(value).next_back()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_assignment_wins_in_every_spelling() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("internal.auto.conf"), "gp_dbid=5\n").unwrap();
+        std::fs::write(dir.path().join("postgresql.conf"), "#gp_contentid=9\ngp_contentid = 3\ngp_contentid='-1'  # why\n").unwrap();
+        assert_eq!(identity(dir.path()), (Some(Dbid(5)), Some(Content(-1))));
+        std::fs::write(dir.path().join("internal.auto.conf"), "").unwrap();
+        assert_eq!(identity(dir.path()).0, None);
+    }
+}

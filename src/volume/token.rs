@@ -1,0 +1,78 @@
+//! The token: whose volume this is. Written at the first adoption, never by a repair.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Volume, marks::MarkError};
+use crate::model::{Content, Dbid, SystemIdentifier, Timeline};
+
+/// File name in the folder of marks.
+pub const TOKEN: &str = "volume.json";
+
+/// `volume.json`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Token {
+    pub cluster: String,
+    pub system_identifier: SystemIdentifier,
+    pub dbid: Dbid,
+    pub content: Content,
+    pub address: String,
+    pub port: u16,
+    pub data_directory: String,
+    /// Highest timeline of a coordinator that was believed; a lower one is an old coordinator.
+    pub coordinator_timeline: Timeline,
+    /// The other side of the pair when it was last read.
+    #[serde(default)]
+    pub peer: Option<Peer>,
+    pub adopted: Timestamp,
+}
+
+/// The other side of the pair, as last read from the catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Peer {
+    pub dbid: Dbid,
+    pub address: String,
+    pub port: u16,
+    /// The pair was in sync.
+    pub in_sync: bool,
+}
+
+/// Whose volume it is, as far as this place can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenState {
+    Mine(Box<Token>),
+    /// No token: a fresh volume, or not the one that should be mounted.
+    Absent,
+    /// Another instance's, or unreadable; the text says which.
+    Foreign(String),
+}
+
+impl Volume {
+    /// Reads the token and holds it against this place.
+    pub fn token(&self, cluster: &str, address: &str, port: u16) -> TokenState {
+        match self.read::<Token>(TOKEN) {
+            Ok(None) => TokenState::Absent,
+            Ok(Some(token)) => match self.mismatch(&token, cluster, address, port) {
+                None => TokenState::Mine(Box::new(token)),
+                Some(why) => TokenState::Foreign(why),
+            },
+            Err(error) => TokenState::Foreign(error.to_string()),
+        }
+    }
+
+    fn mismatch(&self, token: &Token, cluster: &str, address: &str, port: u16) -> Option<String> {
+        let here = (cluster, address, port, self.data().to_string_lossy());
+        let there = (token.cluster.as_str(), token.address.as_str(), token.port, token.data_directory.as_str().into());
+        (here != there).then(|| format!("the volume belongs to cluster {} {}:{} {}", there.0, there.1, there.2, there.3))
+    }
+
+    /// Writes the token.
+    ///
+    /// # Errors
+    /// [`MarkError::Io`]
+    pub fn write_token(&self, token: &Token) -> Result<(), MarkError> {
+        self.write(TOKEN, token)
+    }
+}
