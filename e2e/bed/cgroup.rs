@@ -16,24 +16,35 @@ use nix::{
 
 use super::command::{entries, make_folder};
 
-/// A cgroup by its path below the roots, in every hierarchy of this machine:
-/// one for each controller with version 1, a single one with version 2.
+/// A cgroup by its path, in every hierarchy of this machine: one for each
+/// controller with version 1, a single one with version 2. A hybrid machine
+/// has both and its controllers with version 1; the container runtime then
+/// makes a folder in the other one too.
 #[derive(Clone, Debug)]
 pub struct Cgroup {
     path: String,
+    /// Where the controllers are.
     roots: Vec<PathBuf>,
+    all_roots: Vec<PathBuf>,
 }
 
 impl Cgroup {
     pub fn new(path: impl Into<String>) -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
-        let roots = hierarchies(&mounts);
+        let (first, second) = (hierarchies(&mounts, "cgroup"), hierarchies(&mounts, "cgroup2"));
+        let all_roots = [first.clone(), second.clone()].concat();
+        let roots = if first.is_empty() { second } else { first };
         ensure!(!roots.is_empty(), "no cgroup hierarchy is mounted below /sys/fs/cgroup; the bed needs one");
-        Ok(Self { path: path.into(), roots })
+        Ok(Self { path: path.into(), roots, all_roots })
     }
 
+    /// The folders that a process enters.
     pub fn folders(&self) -> Vec<PathBuf> {
         self.roots.iter().map(|root| root.join(&self.path)).collect()
+    }
+
+    fn everywhere(&self) -> Vec<PathBuf> {
+        self.all_roots.iter().map(|root| root.join(&self.path)).collect()
     }
 
     /// Makes the cgroup where it is missing. The folders on the way to it get
@@ -54,7 +65,7 @@ impl Cgroup {
 
     /// Every process below this cgroup.
     pub fn processes(&self) -> Vec<i32> {
-        let lists = self.folders().into_iter().flat_map(|folder| below(&folder));
+        let lists = self.everywhere().into_iter().flat_map(|folder| below(&folder));
         let texts = lists.filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok());
         let mut pids: Vec<i32> = texts.flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>()).collect();
         pids.sort_unstable();
@@ -81,7 +92,7 @@ impl Cgroup {
 
     /// Removes the cgroup and all below it; its processes must be gone.
     pub fn remove(&self) -> Result<()> {
-        for folder in self.folders().into_iter().filter(|folder| folder.exists()) {
+        for folder in self.everywhere().into_iter().filter(|folder| folder.exists()) {
             for inner in below(&folder).iter().rev() {
                 fs::remove_dir(inner).with_context(|| format!("cannot remove the cgroup {}", inner.display()))?;
             }
@@ -102,13 +113,9 @@ fn below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Where cgroups are mounted. A hybrid machine has both versions; its
-/// controllers, and so its containers, are with version 1.
-fn hierarchies(mounts: &str) -> Vec<PathBuf> {
-    let of_type =
-        |wanted: &str| -> Vec<PathBuf> { mounts.lines().filter_map(|line| mount_point(line, wanted)).map(PathBuf::from).collect() };
-    let first = of_type("cgroup");
-    if first.is_empty() { of_type("cgroup2") } else { first }
+/// Where the hierarchies of one version are mounted.
+fn hierarchies(mounts: &str, version: &str) -> Vec<PathBuf> {
+    mounts.lines().filter_map(|line| mount_point(line, version)).map(PathBuf::from).collect()
 }
 
 fn mount_point<'a>(line: &'a str, kind: &str) -> Option<&'a str> {
@@ -150,13 +157,15 @@ mod tests {
                           32 22 0:32 / /tmp rw - tmpfs tmpfs rw\n";
 
     #[test]
-    fn a_hybrid_machine_keeps_its_controllers_with_version_1() {
-        assert_eq!(hierarchies(HYBRID), [PathBuf::from("/sys/fs/cgroup/cpu")]);
+    fn the_versions_are_told_apart() {
+        assert_eq!(hierarchies(HYBRID, "cgroup"), [PathBuf::from("/sys/fs/cgroup/cpu")]);
+        assert_eq!(hierarchies(HYBRID, "cgroup2"), [PathBuf::from("/sys/fs/cgroup/unified")]);
     }
 
     #[test]
     fn a_unified_machine_has_one_hierarchy() {
         let mounts = "30 29 0:30 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(hierarchies(mounts), [PathBuf::from("/sys/fs/cgroup")]);
+        assert_eq!(hierarchies(mounts, "cgroup2"), [PathBuf::from("/sys/fs/cgroup")]);
+        assert!(hierarchies(mounts, "cgroup").is_empty());
     }
 }

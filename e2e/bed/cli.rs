@@ -93,8 +93,9 @@ impl Fault {
             Self::DamageFile { disk, below } => disk.find(bed)?.damage_file(&below),
             Self::EmptyVolume(disk) => disk.find(bed)?.empty(),
             Self::LockHolders(disk) => {
-                let holders = fault::lock_holders(&disk.find(bed)?);
-                holders.iter().for_each(|holder| println!("pid {} group {}", holder.pid, holder.group));
+                for holder in fault::lock_holders(&disk.find(bed)?) {
+                    println!("pid {} group {}", holder.pid, holder.group);
+                }
                 Ok(())
             }
             Self::StopNode { node } => fault::stop_node(bed, Node::named(&node)?),

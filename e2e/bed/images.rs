@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
@@ -65,6 +66,14 @@ pub fn load(layout: &Layout, archive: &Path, name: &str) -> Result<()> {
     let seconds = started.elapsed().unwrap_or_default().as_secs_f32();
     say(format!("loaded {name} on {} nodes ({seconds:.1} s)", missing.len()));
     Ok(())
+}
+
+/// The name that an archive was made with.
+pub fn name_of(archive: &Path) -> Result<String> {
+    let index = run(line("tar --extract --to-stdout --file").arg(archive).arg("index.json"))?;
+    let index: Value = serde_json::from_str(&index).with_context(|| format!("{} is no OCI archive", archive.display()))?;
+    let name = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"].as_str();
+    Ok(name.with_context(|| format!("the image in {} has no name; give one when pushing it", archive.display()))?.to_owned())
 }
 
 /// Makes and loads the sandbox image.

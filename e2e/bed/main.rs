@@ -36,11 +36,7 @@ enum Verb {
         arguments: Vec<OsString>,
     },
     /// Load an image archive on all nodes.
-    Load {
-        archive: PathBuf,
-        /// The name that the archive was made with.
-        name: String,
-    },
+    Load { archive: PathBuf },
     /// Hurt something.
     #[command(subcommand)]
     Fault(cli::Fault),
@@ -70,7 +66,7 @@ fn act(verb: Verb) -> Result<()> {
             let bed = Bed::attach()?;
             become_program(&bed, &bed.layout().program("kubectl"), &arguments)
         }
-        Verb::Load { archive, name } => Bed::attach()?.load_image(&archive, &name),
+        Verb::Load { archive } => Bed::attach()?.load_archive(&archive),
         Verb::Fault(fault) => {
             let bed = Bed::attach()?;
             bed.enter_netns()?;

@@ -127,6 +127,11 @@ impl Bed {
         images::load(&self.layout, archive, name)
     }
 
+    /// Loads an archive on all nodes under whatever name it has.
+    pub fn load_archive(&self, archive: &Path) -> Result<()> {
+        self.load_image(archive, &images::name_of(archive)?)
+    }
+
     /// The folder on the host of a node's volume; made when it is missing.
     pub fn volume_dir(&self, node: Node, name: &str) -> Result<PathBuf> {
         Ok(self.volume(node, name)?.folder().to_owned())

@@ -126,9 +126,11 @@ fn configure(network: &str, steps: &[String]) -> Result<()> {
 /// service rules too (the second setting exists only with the bridge filter).
 fn forward_packets(network: &str) -> Result<()> {
     let inside = format!("--net={}", Layout::network_path(network).display());
-    run(&mut program("nsenter", [&inside, "sysctl", "-qw", "net.ipv4.ip_forward=1"]))?;
-    if fs::exists("/proc/sys/net/bridge")? {
-        run(&mut program("nsenter", [&inside, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"]))?;
+    for setting in ["ipv4/ip_forward", "bridge/bridge-nf-call-iptables"] {
+        let file = format!("/proc/sys/net/{setting}");
+        if fs::exists(&file)? {
+            run(&mut program("nsenter", [&inside, "sh", "-c", &format!("echo 1 >{file}")]))?;
+        }
     }
     Ok(())
 }

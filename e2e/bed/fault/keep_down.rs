@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use super::{Container, kill_until_none};
 use crate::bed::{
     Layout, Node,
-    command::{entries, lock, say, write},
+    command::{entries, lock, make_folder, say},
     daemon::{Condition, Daemon},
     node::Programs,
 };
@@ -32,14 +32,13 @@ pub struct KeptDown {
 /// Stops the kubelet of the container's node, then kills the container.
 pub fn keep_down(container: &Container) -> Result<KeptDown> {
     let (layout, node) = (container.layout().clone(), container.node());
-    let claim = layout.kept_down(node).join(container.key());
-    {
+    let kept = {
         let _lock = lock_node(&layout, node)?;
-        write(&claim, &container.shown())?;
-        // From here on a failure releases.
+        let claim = make_claim(&layout, container)?;
         suspend(&layout, node).inspect_err(|_| drop(fs::remove_file(&claim)))?;
-    }
-    let kept = KeptDown { layout, node, claim };
+        // From here on a failure releases.
+        KeptDown { layout, node, claim }
+    };
     kill_until_none(&container.shown(), || container.processes().unwrap_or_default())?;
     ensure!(container.processes()?.is_empty(), "{} is started again although no kubelet runs", container.shown());
     Ok(kept)
@@ -67,6 +66,14 @@ impl Drop for KeptDown {
             say(format!("{} stays suspended ({error:#}); `make bed-up` mends it", self.node));
         }
     }
+}
+
+/// A file of its own, since two may keep the same container down.
+fn make_claim(layout: &Layout, container: &Container) -> Result<PathBuf> {
+    let folder = layout.kept_down(container.node());
+    make_folder(&folder)?;
+    let file = tempfile::Builder::new().prefix(&container.key()).tempfile_in(&folder)?;
+    Ok(file.into_temp_path().keep()?)
 }
 
 fn suspend(layout: &Layout, node: Node) -> Result<()> {

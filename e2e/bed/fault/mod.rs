@@ -94,7 +94,9 @@ fn kill_until_none(what: &str, processes: impl Fn() -> Vec<i32>) -> Result<()> {
             return Ok(());
         }
         ensure!(Instant::now() < limit, "processes {left:?} of {what} outlive SIGKILL; see dmesg");
-        left.into_iter().for_each(|pid| send(pid, Signal::SIGKILL));
+        for pid in left {
+            send(pid, Signal::SIGKILL);
+        }
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -55,7 +55,9 @@ pub fn stop_postgres_group(container: &Container) -> Result<Asleep> {
             return Ok(Asleep { processes: all.into_iter().map(|(pid, stat)| (pid, stat.started)).collect() });
         }
         ensure!(Instant::now() < limit, "the postgres processes of {} do not stop", container.shown());
-        awake.iter().for_each(|(pid, _)| send(*pid, Signal::SIGSTOP));
+        for (pid, _) in awake {
+            send(*pid, Signal::SIGSTOP);
+        }
         thread::sleep(Duration::from_millis(10));
     }
 }
