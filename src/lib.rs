@@ -6,7 +6,10 @@
 pub mod api;
 pub mod greenplum;
 pub mod model;
+pub mod observe;
 pub mod plan;
+pub mod recover;
+pub mod report;
 pub mod supervisor;
 pub mod volume;
 

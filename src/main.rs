@@ -16,8 +16,12 @@ struct Cli {
 enum Command {
     /// Runs postgres as pid 1 of a segment's or coordinator's container.
     Supervise(gpheal::supervisor::Config),
+    /// Repairs one instance (the command of a Job).
+    Recover(gpheal::recover::Config),
     /// Copies this program into a folder (the init container of segments and Jobs).
     Install { folder: PathBuf },
+    /// Prints the custom resource definitions, or writes them into a folder, one file each.
+    Crds { folder: Option<PathBuf> },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -27,7 +31,12 @@ fn main() -> anyhow::Result<()> {
             log_to_stderr();
             current_thread()?.block_on(gpheal::supervisor::run(config))
         }
+        Command::Recover(config) => {
+            log_to_stderr();
+            if current_thread()?.block_on(gpheal::recover::run(config))? { Ok(()) } else { std::process::exit(1) }
+        }
         Command::Install { folder } => Ok(gpheal::install(&folder)?),
+        Command::Crds { folder } => Ok(gpheal::api::write_crds(folder.as_deref())?),
     }
 }
 

@@ -82,6 +82,18 @@ pub struct Session {
     pub client: Client,
     pub server: Server,
     pub dialect: Dialect,
+    _connection: Connection,
+}
+
+/// The task that carries a session. It ends with the session, also when a stopped server owes it an answer:
+/// otherwise every look at such a server would leave a task and a socket behind.
+#[derive(Debug)]
+struct Connection(tokio::task::AbortHandle);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Session {
@@ -157,17 +169,17 @@ async fn connect(server: &Server, login: &Login, options: &str) -> Result<Sessio
     let timed_out = |_| SessionError::TimedOut { server: server.clone(), seconds: CONNECT.as_secs() };
     let opened = tokio::time::timeout(CONNECT, config.connect(NoTls)).await.map_err(timed_out)?;
     let (client, connection) = opened.map_err(|error| classify(server, &error))?;
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a database session ended");
         }
     });
-    prepare(client, server).await
+    prepare(client, server, Connection(task.abort_handle())).await
 }
 
 /// Asks for the version, and empties the search path as Greenplum's own tools do.
-async fn prepare(client: Client, server: &Server) -> Result<Session, SessionError> {
-    let session = Session { client, server: server.clone(), dialect: Dialect::Seven };
+async fn prepare(client: Client, server: &Server, connection: Connection) -> Result<Session, SessionError> {
+    let session = Session { client, server: server.clone(), dialect: Dialect::Seven, _connection: connection };
     let rows =
         session.rows("SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.set_config('search_path', '', false)").await?;
     let number: String = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();

@@ -1,0 +1,137 @@
+//! What may hang for minutes runs beside the loop: FTS probes and the dispatch proof. One of each at a time.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    greenplum::{Login, Server, Session, fts},
+    model::{Content, Look},
+};
+
+/// Between two beginnings of the same errand.
+const APART: Duration = Duration::from_secs(5);
+/// Bound of one errand, a little over the longest statement's own.
+const LONGEST: Duration = Duration::from_secs(160);
+
+/// One kind of errand: at most one runs, and one begins at most every five seconds.
+#[derive(Debug)]
+struct Errand<T> {
+    task: Option<JoinHandle<T>>,
+    begun: Option<Instant>,
+}
+
+impl<T> Default for Errand<T> {
+    fn default() -> Self {
+        Self { task: None, begun: None }
+    }
+}
+
+impl<T: Send + 'static> Errand<T> {
+    fn is_due(&self) -> bool {
+        self.task.is_none() && self.begun.is_none_or(|begun| begun.elapsed() >= APART)
+    }
+
+    fn begin(&mut self, wake: &Arc<Notify>, work: impl Future<Output = T> + Send + 'static) {
+        let wake = wake.clone();
+        self.begun = Some(Instant::now());
+        self.task = Some(tokio::spawn(async move {
+            let done = work.await;
+            wake.notify_one();
+            done
+        }));
+    }
+
+    /// The result, once, when there is one.
+    async fn take(&mut self) -> Option<Result<T, String>> {
+        let task = self.task.take_if(|task| task.is_finished())?;
+        Some(task.await.map_err(|e| e.to_string()))
+    }
+}
+
+impl<T> Drop for Errand<T> {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// The errands of one cluster.
+#[derive(Debug, Default)]
+pub struct Background {
+    probe: Errand<()>,
+    dispatch: Errand<Look<Vec<Content>>>,
+    answered: Option<Look<Vec<Content>>>,
+}
+
+impl Background {
+    /// Has FTS look now, without waiting for it.
+    pub fn probe(&mut self, server: &Server, login: &Login, why: &str, wake: &Arc<Notify>) {
+        if self.probe.task.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.probe.task = None;
+        }
+        if !self.probe.is_due() {
+            return;
+        }
+        tracing::info!(%why, "FTS is asked to look now");
+        let (server, login) = (server.clone(), login.clone());
+        self.probe.begin(wake, async move {
+            let asked = async { fts::request_probe(&Session::dispatch(&server, &login).await?).await };
+            match timeout(LONGEST, asked).await {
+                Ok(Ok(())) => tracing::debug!("FTS has looked"),
+                Ok(Err(error)) => tracing::warn!(%error, "FTS could not be asked to look"),
+                Err(_) => tracing::warn!("FTS did not end its look within {} s", LONGEST.as_secs()),
+            }
+        });
+    }
+
+    /// The newest dispatch proof, and another one is begun when it is time; forgotten while nobody needs it.
+    pub async fn dispatch(&mut self, needed: bool, server: &Server, login: &Login, wake: &Arc<Notify>) -> Look<Vec<Content>> {
+        if let Some(done) = self.dispatch.take().await {
+            self.answered = Some(done.unwrap_or_else(Look::Unknown));
+        }
+        if !needed {
+            self.answered = None;
+            return Look::Unknown("not asked while nothing is being proven".into());
+        }
+        if self.dispatch.is_due() {
+            let (server, login) = (server.clone(), login.clone());
+            self.dispatch.begin(wake, async move {
+                let asked = async { fts::dispatched_contents(&Session::dispatch(&server, &login).await?).await };
+                match timeout(LONGEST, asked).await {
+                    Ok(answer) => Look::from(answer),
+                    Err(_) => Look::Unknown(format!("no answer within {} s", LONGEST.as_secs())),
+                }
+            });
+        }
+        self.answered.clone().unwrap_or_else(|| Look::Unknown("asked just now".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_errand_at_a_time_and_not_too_often() {
+        let wake = Arc::new(Notify::new());
+        let mut errand = Errand::<u8>::default();
+        assert!(errand.is_due());
+        errand.begin(&wake, async { 7 });
+        assert!(!errand.is_due(), "it runs");
+        wake.notified().await;
+        while !errand.task.as_ref().unwrap().is_finished() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(errand.take().await, Some(Ok(7)));
+        assert!(!errand.is_due(), "it began just now");
+        tokio::time::advance(APART).await;
+        assert!(errand.is_due());
+        assert_eq!(errand.take().await, None);
+    }
+}

@@ -1,0 +1,192 @@
+//! Reads of the Kubernetes API, each bounded in time. Lists, never a cache: a plan must not act on an old world.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::{PersistentVolumeClaim, Pod, Secret},
+    },
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, LogParams},
+    core::{DeserializeGuard, Selector},
+};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    jobs,
+    memory::Memory,
+    places::{self, Place},
+    recoveries::RecoverySeen,
+};
+use crate::{
+    api::{SegmentRecovery, labels},
+    greenplum::Login,
+    model::{Catalog, Dbid},
+};
+
+/// Bound of one call; the client retries an overloaded API server by itself, for much longer.
+const CALL: Duration = Duration::from_secs(15);
+/// Between two reads of one Job's log.
+const LOG_APART: Duration = Duration::from_secs(3);
+/// The only mode on which a lock can be trusted and a Job beside the segment's pod can mount the claim.
+const TRUSTED: &str = "ReadWriteOnce";
+
+/// Why a cluster's objects could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    #[error("can not read {what}")]
+    Read {
+        what: &'static str,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    #[error("no answer within {} s when reading {what}", CALL.as_secs())]
+    TimedOut { what: &'static str },
+    #[error("spec.segments.selector can not be used: {why}")]
+    Selector { why: String },
+}
+
+/// Reads within one namespace.
+pub struct Reader {
+    client: Client,
+    namespace: String,
+}
+
+impl Reader {
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self { client, namespace: namespace.to_owned() }
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub async fn pods(&self, selector: &LabelSelector) -> Result<Vec<Pod>, ObserveError> {
+        let selector = Selector::try_from(selector.clone()).map_err(|e| ObserveError::Selector { why: e.to_string() })?;
+        let params = ListParams::default().labels_from(&selector);
+        Ok(bounded("pods", self.api::<Pod>().list(&params)).await?.items)
+    }
+
+    /// The recoveries of a cluster, oldest first. One that can not be read does not blind us for the others.
+    pub async fn recoveries(&self, cluster: &str) -> Result<Vec<SegmentRecovery>, ObserveError> {
+        let api = self.api::<DeserializeGuard<SegmentRecovery>>();
+        let listed = bounded("SegmentRecoveries", api.list(&ListParams::default())).await?;
+        let one = |guarded: DeserializeGuard<SegmentRecovery>| match guarded.0 {
+            Ok(object) => Some(object).filter(|object| object.spec.cluster_ref.name == cluster),
+            Err(invalid) => {
+                let name = invalid.metadata.name.clone().unwrap_or_default();
+                tracing::warn!(recovery = %name, error = %invalid, "a SegmentRecovery can not be read and is left alone");
+                None
+            }
+        };
+        let mut objects: Vec<_> = listed.items.into_iter().filter_map(one).collect();
+        objects.sort_by_key(|object| (object.metadata.creation_timestamp.clone(), object.name_any()));
+        Ok(objects)
+    }
+
+    pub async fn jobs(&self, cluster: &str) -> Result<Vec<Job>, ObserveError> {
+        Ok(bounded("Jobs", self.api::<Job>().list(&ours(cluster))).await?.items)
+    }
+
+    pub async fn job_pods(&self, cluster: &str) -> Result<Vec<Pod>, ObserveError> {
+        Ok(bounded("pods of Jobs", self.api::<Pod>().list(&ours(cluster))).await?.items)
+    }
+
+    /// User and password out of a Secret.
+    ///
+    /// # Errors
+    /// A sentence for people: it becomes the reason why the coordinator can not be asked.
+    pub async fn login(&self, secret: &str) -> Result<Login, String> {
+        let read = bounded("the credentials Secret", self.api::<Secret>().get_opt(secret)).await;
+        let found = read.map_err(|error| format!("Secret {secret}: {}", crate::report::error::chain(&error)))?;
+        let data =
+            found.ok_or(format!("there is no Secret {secret}; make it with the keys username and password"))?.data.unwrap_or_default();
+        let key = |key: &str| {
+            let value = data.get(key).ok_or(format!("Secret {secret} has no key {key}"))?;
+            let text = String::from_utf8(value.0.clone()).map_err(|_| format!("key {key} of Secret {secret} is no text"))?;
+            Ok::<_, String>(text.trim_end_matches(['\r', '\n']).to_owned())
+        };
+        Ok(Login { user: key("username")?, password: key("password")? })
+    }
+
+    /// Access modes that rule a repair out, of the claims of rows that are not well.
+    pub async fn access(
+        &self,
+        catalog: &Catalog,
+        places: &BTreeMap<Dbid, Place<'_>>,
+        container: &str,
+        known: &mut BTreeMap<(String, String), Option<String>>,
+    ) -> Result<BTreeMap<Dbid, (String, String)>, ObserveError> {
+        let mut untrusted = BTreeMap::new();
+        for row in catalog.rows.iter().filter(|row| row.content.0 >= 0 && !row.well()) {
+            let Some(Place::One(pod)) = places.get(&row.dbid) else { continue };
+            let Some(claim) = places::claim(pod, container, &row.datadir) else { continue };
+            let key = (pod.uid().unwrap_or_default(), claim.to_owned());
+            if !known.contains_key(&key) {
+                let mode = self.untrusted_mode(claim).await?;
+                known.insert(key.clone(), mode);
+            }
+            if let Some(Some(mode)) = known.get(&key) {
+                untrusted.insert(row.dbid, (claim.to_owned(), mode.clone()));
+            }
+        }
+        Ok(untrusted)
+    }
+
+    async fn untrusted_mode(&self, claim: &str) -> Result<Option<String>, ObserveError> {
+        let found = bounded("a claim", self.api::<PersistentVolumeClaim>().get_opt(claim)).await?;
+        let modes = found.and_then(|claim| claim.spec?.access_modes).unwrap_or_default();
+        Ok(modes.into_iter().find(|mode| mode != TRUSTED))
+    }
+
+    /// Adds the progress of Jobs that run, from the end of their logs every few seconds.
+    pub async fn progress(&self, joined: &mut [RecoverySeen], memory: &mut Memory) {
+        for seen in joined {
+            for (dbid, job) in &mut seen.jobs {
+                let Some(pod) = &job.running_pod else { continue };
+                let known = memory.progress.get(&job.view.name);
+                let progress = match known {
+                    Some((read, progress)) if read.elapsed() < LOG_APART => progress.clone(),
+                    known => {
+                        let before = known.and_then(|(_, progress)| progress.clone());
+                        let progress = self.log(pod).await.as_deref().and_then(jobs::progress).or(before);
+                        memory.progress.insert(job.view.name.clone(), (Instant::now(), progress.clone()));
+                        progress
+                    }
+                };
+                job.view.step = progress.as_ref().map(|progress| progress.step);
+                job.view.progress = progress;
+                if let Some(state) = seen.recovery.instances.get_mut(dbid) {
+                    state.job = Some(job.view.clone());
+                }
+            }
+        }
+    }
+
+    async fn log(&self, pod: &str) -> Option<String> {
+        let params = LogParams { container: Some(jobs::CONTAINER.into()), tail_lines: Some(20), ..LogParams::default() };
+        match bounded("a Job's log", self.api::<Pod>().logs(pod, &params)).await {
+            Ok(log) => Some(log),
+            Err(error) => {
+                tracing::debug!(%pod, error = &error as &dyn std::error::Error, "a Job's log can not be read now");
+                None
+            }
+        }
+    }
+}
+
+fn ours(cluster: &str) -> ListParams {
+    ListParams::default().labels(&format!("{}={cluster},{}", labels::CLUSTER, labels::RECOVERY))
+}
+
+async fn bounded<T>(what: &'static str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ObserveError> {
+    let answered = timeout(CALL, call).await.map_err(|_| ObserveError::TimedOut { what })?;
+    answered.map_err(|source| ObserveError::Read { what, source: Box::new(source) })
+}

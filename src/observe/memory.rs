@@ -1,0 +1,142 @@
+//! What is remembered from look to look. All of it can be lost: what must not be lost stands in objects.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{Unanswered, database::Topology};
+use crate::{
+    api::{GreenplumCluster, convert},
+    greenplum::{Login, SessionError},
+    model::{Content, Dbid, Look, Plan, Progress, Role, Row, Source, World},
+};
+
+/// How long credentials are used before the Secret is read again.
+const LOGIN_KEPT: Duration = Duration::from_mins(5);
+
+/// Per cluster.
+#[derive(Debug, Default)]
+pub struct Memory {
+    login: Option<(String, Login, Instant)>,
+    /// Acting primaries that answered read-write, with what their rows were then.
+    promoted: BTreeMap<Dbid, (Role, Option<Timestamp>)>,
+    /// Since when instances have not been well; `None` before the status was read.
+    unwell: Option<BTreeMap<Dbid, Timestamp>>,
+    /// Progress of Jobs by name, and when their logs were last read.
+    pub progress: BTreeMap<String, (Instant, Option<Progress>)>,
+    /// Access modes of claims by (uid of the pod, claim); both can not change.
+    pub claims: BTreeMap<(String, String), Option<String>>,
+}
+
+impl Memory {
+    /// Credentials that were read lately.
+    pub fn login(&self, secret: &str) -> Option<Login> {
+        let (name, login, read) = self.login.as_ref()?;
+        (name == secret && read.elapsed() < LOGIN_KEPT).then(|| login.clone())
+    }
+
+    pub fn keep_login(&mut self, secret: &str, login: Login) {
+        self.login = Some((secret.to_owned(), login, Instant::now()));
+    }
+
+    /// A refused login is read anew: the password may have been changed.
+    pub fn login_was_refused(&mut self, error: Option<&Unanswered>) {
+        if matches!(error, Some(Unanswered::Session(SessionError::LoginRefused { .. }))) {
+            self.login = None;
+        }
+    }
+
+    /// Takes down who answered read-write, under the row that it has now.
+    pub fn saw_sources(&mut self, topology: &Topology, sources: &BTreeMap<Content, Look<Source>>) {
+        for source in sources.values().filter_map(Look::seen).filter(|source| !source.in_recovery) {
+            if let Some(row) = topology.catalog.row(source.dbid) {
+                self.promoted.insert(source.dbid, (row.role, topology.history.get(&source.dbid).copied()));
+            }
+        }
+    }
+
+    /// It answered read-write since its row last changed.
+    pub fn seen_promoted(&self, row: &Row, topology: &Topology) -> bool {
+        self.promoted.get(&row.dbid) == Some(&(row.role, topology.history.get(&row.dbid).copied()))
+    }
+
+    /// After a restart: what the status remembers.
+    pub fn recall(&mut self, cluster: &GreenplumCluster) {
+        self.unwell.get_or_insert_with(|| convert::unwell_since(cluster));
+    }
+
+    pub fn unwell_since(&self, dbid: Dbid) -> Option<Timestamp> {
+        self.unwell.as_ref()?.get(&dbid).copied()
+    }
+
+    /// What was not well in this look. Nothing is forgotten while the catalog can not be read.
+    pub fn remember(&mut self, world: &World, plan: &Plan) {
+        if world.catalog.seen().is_some() {
+            self.unwell = Some(plan.unwell.iter().map(|one| (one.dbid, one.since)).collect());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Catalog, Reason, Refusal, Unwell, world::fixtures};
+
+    fn topology(rows: &[&str], history: i64) -> Topology {
+        let catalog = Catalog { rows: rows.iter().map(|text| fixtures::row(text)).collect() };
+        let history = catalog.rows.iter().map(|row| (row.dbid, fixtures::ago(history))).collect();
+        Topology { catalog, history }
+    }
+
+    fn sources(in_recovery: bool) -> BTreeMap<Content, Look<Source>> {
+        let dbid = Dbid(2);
+        let source = Source { dbid, content: Content(0), in_recovery, system_identifier: None, walsenders: vec![] };
+        BTreeMap::from([(Content(0), Look::Seen(source))])
+    }
+
+    #[test]
+    fn promoted_means_read_write_since_the_row_changed() {
+        let mut memory = Memory::default();
+        let before = topology(&["2:0ppsu", "5:0mmsu"], 100);
+        memory.saw_sources(&before, &sources(true));
+        assert!(!memory.seen_promoted(&before.catalog.rows[0], &before));
+        memory.saw_sources(&before, &sources(false));
+        assert!(memory.seen_promoted(&before.catalog.rows[0], &before));
+        let after = topology(&["2:0ppnu", "5:0mmnd"], 1);
+        assert!(!memory.seen_promoted(&after.catalog.rows[0], &after));
+    }
+
+    #[test]
+    fn a_blind_look_forgets_nothing() {
+        let unwell = Unwell {
+            dbid: Dbid(5),
+            content: Content(0),
+            row: String::new(),
+            since: fixtures::ago(60),
+            reason: Reason::Refused(Refusal::CatchingUp),
+        };
+        let mut memory = Memory::default();
+        let mut world = World::of(&["2:0ppnu", "5:0mmnd"]);
+        memory.remember(&world, &Plan { unwell: vec![unwell], ..Plan::default() });
+        world.catalog = Look::Unknown("hangs".into());
+        memory.remember(&world, &Plan::default());
+        assert_eq!(memory.unwell_since(Dbid(5)), Some(fixtures::ago(60)));
+        memory.remember(&World::of(&["2:0ppsu", "5:0mmsu"]), &Plan::default());
+        assert_eq!(memory.unwell_since(Dbid(5)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_are_read_again_when_refused_and_now_and_then() {
+        let mut memory = Memory::default();
+        let login = || Login { user: "gpadmin".into(), password: "x".into() };
+        memory.keep_login("secret", login());
+        assert!(memory.login("secret").is_some() && memory.login("other").is_none());
+        let server = crate::greenplum::Server::parse("c:1").unwrap();
+        memory.login_was_refused(Some(&Unanswered::Session(SessionError::LoginRefused { server, message: String::new() })));
+        assert!(memory.login("secret").is_none());
+        memory.keep_login("secret", login());
+        tokio::time::advance(LOGIN_KEPT).await;
+        assert!(memory.login("secret").is_none());
+    }
+}

@@ -1,0 +1,271 @@
+//! Greenplum and Kubernetes -> `World`: one look at one cluster. Nothing is decided here, and nothing that
+//! could not be looked at is taken for down.
+
+pub mod background;
+pub mod cluster;
+pub mod database;
+pub mod jobs;
+pub mod memory;
+pub mod page;
+pub mod places;
+pub mod recoveries;
+
+#[cfg(test)]
+pub mod fixtures;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::{Client, ResourceExt};
+use tokio::sync::Notify;
+
+use self::{
+    background::Background,
+    cluster::{ObserveError, Reader},
+    database::{Sessions, Topology},
+    memory::Memory,
+    places::Place,
+    recoveries::RecoverySeen,
+};
+use crate::{
+    api::{GreenplumCluster, SegmentRecovery},
+    greenplum::{Login, Server, SessionError},
+    model::{Catalog, Content, Dbid, Instance, Look, Page, Plan, Source, World, refusal::ContractPoint},
+};
+
+/// Pages asked at once.
+const PAGES_AT_ONCE: usize = 32;
+
+/// One look, with the objects that it was made from: effects are bound to them.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub world: World,
+    /// Pod of each instance.
+    pub pods: BTreeMap<Dbid, Pod>,
+    /// The recoveries as they were read.
+    pub objects: BTreeMap<String, SegmentRecovery>,
+    /// Jobs of the recoveries that are not over.
+    pub jobs: BTreeMap<String, BTreeMap<Dbid, jobs::JobSeen>>,
+}
+
+/// Looks at one cluster, and keeps its sessions from look to look.
+pub struct Observer {
+    reader: Reader,
+    sessions: Sessions,
+    background: Background,
+    memory: Memory,
+    wake: Arc<Notify>,
+}
+
+/// Who answers for the database in this look.
+struct Coordinator {
+    server: Server,
+    login: Result<Login, String>,
+}
+
+impl Observer {
+    /// `wake` is told when something that was asked in the background has an answer.
+    pub fn new(client: Client, namespace: &str, wake: Arc<Notify>) -> Self {
+        let reader = Reader::new(client, namespace);
+        Self { reader, sessions: Sessions::default(), background: Background::default(), memory: Memory::default(), wake }
+    }
+
+    /// One look at everything.
+    ///
+    /// # Errors
+    /// [`ObserveError`]: without its objects and pods a cluster can not be judged at all. That its database does
+    /// not answer is no error, it is what was seen.
+    pub async fn look(&mut self, cluster: &GreenplumCluster) -> Result<Seen, ObserveError> {
+        let coordinator = self.coordinator(cluster).await;
+        let name = cluster.name_any();
+        let (topology, pods, objects) = tokio::join!(
+            topology(&mut self.sessions, &coordinator),
+            self.reader.pods(&cluster.spec.segments.selector),
+            self.reader.recoveries(&name),
+        );
+        self.memory.login_was_refused(topology.as_ref().err());
+        let (pods, objects) = (pods?, objects?);
+        let (jobs, job_pods) = self.jobs(&name, &objects).await?;
+        let mut joined: Vec<RecoverySeen> = objects.iter().map(|object| recoveries::join(object, &jobs, &job_pods)).collect();
+        self.reader.progress(&mut joined, &mut self.memory).await;
+        let world = self.world(cluster, &coordinator, topology, &pods, &joined).await?;
+        Ok(seen(world, &pods, objects, joined))
+    }
+
+    /// What the plan asks to be done in the background, and what is to be remembered of it.
+    pub async fn follow(&mut self, cluster: &GreenplumCluster, seen: &Seen, plan: &Plan) {
+        self.memory.remember(&seen.world, plan);
+        if let Some(why) = &plan.probe {
+            let Coordinator { server, login } = self.coordinator(cluster).await;
+            if let Ok(login) = login {
+                self.background.probe(&server, &login, why, &self.wake);
+            }
+        }
+    }
+
+    async fn coordinator(&mut self, cluster: &GreenplumCluster) -> Coordinator {
+        let spec = &cluster.spec.coordinator;
+        let port = u16::try_from(spec.port).unwrap_or(5432);
+        let server = Server { host: cluster.coordinator_host(), port, database: spec.database.clone() };
+        let secret = &spec.credentials_secret.name;
+        if self.memory.login(secret).is_none() {
+            match self.reader.login(secret).await {
+                Ok(login) => self.memory.keep_login(secret, login),
+                Err(why) => return Coordinator { server, login: Err(why) },
+            }
+        }
+        let login = self.memory.login(secret).ok_or_else(|| format!("Secret {secret} was not read"));
+        Coordinator { server, login }
+    }
+
+    /// Jobs and their pods, only while there is a recovery that could have some.
+    async fn jobs(&self, cluster: &str, objects: &[SegmentRecovery]) -> Result<(Vec<Job>, Vec<Pod>), ObserveError> {
+        let over = |object: &SegmentRecovery| object.status.as_ref().is_some_and(|s| crate::model::Phase::from(s.phase).is_over());
+        if objects.iter().all(over) {
+            return Ok((vec![], vec![]));
+        }
+        let (jobs, pods) = tokio::join!(self.reader.jobs(cluster), self.reader.job_pods(cluster));
+        Ok((jobs?, pods?))
+    }
+
+    async fn world(
+        &mut self,
+        cluster: &GreenplumCluster,
+        coordinator: &Coordinator,
+        topology: Result<Topology, Unanswered>,
+        pods: &[Pod],
+        joined: &[RecoverySeen],
+    ) -> Result<World, ObserveError> {
+        let mut world = World {
+            catalog: Look::Unknown(String::new()),
+            instances: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            dispatch: self.dispatch(coordinator, joined).await,
+            recoveries: joined.iter().map(|one| one.recovery.clone()).collect(),
+            cluster_uid: cluster.uid().unwrap_or_default(),
+            cluster_name: cluster.name_any(),
+        };
+        let topology = match topology {
+            Ok(topology) => topology,
+            Err(why) => {
+                world.catalog = Look::Unknown(why.to_string());
+                return Ok(world);
+            }
+        };
+        let places = places::places(&topology.catalog, pods);
+        let container = &cluster.spec.segments.container;
+        let (sources, pages, access) = tokio::join!(
+            sources(&mut self.sessions, coordinator, &topology.catalog, &places),
+            pages(&places),
+            self.reader.access(&topology.catalog, &places, container, &mut self.memory.claims),
+        );
+        self.memory.saw_sources(&topology, &sources);
+        self.memory.recall(cluster);
+        world.instances = self.instances(&topology, &places, pages, access?, container);
+        world.sources = sources;
+        world.catalog = Look::Seen(topology.catalog);
+        Ok(world)
+    }
+
+    async fn dispatch(&mut self, coordinator: &Coordinator, joined: &[RecoverySeen]) -> Look<Vec<Content>> {
+        let live = joined.iter().filter(|one| !one.recovery.phase.is_over()).flat_map(|one| one.recovery.instances.values());
+        // A Job that ended is proven from the next look on; one that runs needs no proof yet.
+        let proving = live.filter(|instance| !instance.phase.is_over()).any(|instance| instance.proving_since.is_some());
+        match &coordinator.login {
+            Ok(login) => self.background.dispatch(proving, &coordinator.server, login, &self.wake).await,
+            Err(why) => Look::Unknown(why.clone()),
+        }
+    }
+
+    fn instances(
+        &self,
+        topology: &Topology,
+        places: &BTreeMap<Dbid, Place>,
+        mut pages: BTreeMap<Dbid, Look<Page>>,
+        mut access: BTreeMap<Dbid, (String, String)>,
+        container: &str,
+    ) -> BTreeMap<Dbid, Instance> {
+        let one = |row: &crate::model::Row| {
+            let place = places.get(&row.dbid).unwrap_or(&Place::None);
+            let contract = places::contract(row, place, container);
+            let instance = Instance {
+                pod: match place {
+                    Place::One(pod) => Look::Seen(places::seen(pod)),
+                    Place::None | Place::Several(_) => Look::Unknown(contract.first().map_or(String::new(), ContractPoint::to_string)),
+                },
+                contract,
+                access_mode: access.remove(&row.dbid),
+                page: pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown("it has no pod to ask".into())),
+                unwell_since: self.memory.unwell_since(row.dbid),
+                seen_promoted: self.memory.seen_promoted(row, topology),
+                last_history: topology.history.get(&row.dbid).copied(),
+            };
+            (row.dbid, instance)
+        };
+        topology.catalog.rows.iter().map(one).collect()
+    }
+}
+
+/// Why the catalog could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    #[error("{0}")]
+    NoLogin(String),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+async fn topology(sessions: &mut Sessions, coordinator: &Coordinator) -> Result<Topology, Unanswered> {
+    let login = coordinator.login.as_ref().map_err(|why| Unanswered::NoLogin(why.clone()))?;
+    Ok(sessions.topology(&coordinator.server, login).await?)
+}
+
+/// Every acting primary at its pod's address.
+async fn sources(
+    sessions: &mut Sessions,
+    coordinator: &Coordinator,
+    catalog: &Catalog,
+    places: &BTreeMap<Dbid, Place<'_>>,
+) -> BTreeMap<Content, Look<Source>> {
+    let Ok(login) = &coordinator.login else { return BTreeMap::new() };
+    let asked = catalog.contents().into_iter().filter_map(|content| {
+        let row = catalog.pair(content).ok()?.primary;
+        let server = match places.get(&row.dbid) {
+            Some(Place::One(pod)) => match places::ips(pod).first() {
+                Some(ip) => Ok(Server { host: ip.clone(), port: row.port, database: coordinator.server.database.clone() }),
+                None => Err(format!("its pod {} has no address", pod.name_any())),
+            },
+            Some(Place::Several(_)) => Err(format!("several pods have its address {}", row.address)),
+            Some(Place::None) | None => Err(format!("no pod has its address {}", row.address)),
+        };
+        Some((content, row.dbid, server))
+    });
+    sessions.sources(asked.collect(), login).await
+}
+
+async fn pages(places: &BTreeMap<Dbid, Place<'_>>) -> BTreeMap<Dbid, Look<Page>> {
+    let asked: Vec<_> = places
+        .iter()
+        .filter_map(|(dbid, place)| match place {
+            Place::One(pod) => Some((*dbid, places::ips(pod).first().cloned(), places::page_port(pod))),
+            Place::None | Place::Several(_) => None,
+        })
+        .collect();
+    let read = |(dbid, ip, port): (Dbid, Option<String>, u16)| async move { (dbid, Look::from(page::read(ip.as_ref(), port).await)) };
+    stream::iter(asked).map(read).buffer_unordered(PAGES_AT_ONCE).collect().await
+}
+
+fn seen(world: World, pods: &[Pod], objects: Vec<SegmentRecovery>, joined: Vec<RecoverySeen>) -> Seen {
+    let places = world.catalog.seen().map(|catalog| places::places(catalog, pods)).unwrap_or_default();
+    let one = |(dbid, place)| match place {
+        Place::One(pod) => Some((dbid, Pod::clone(pod))),
+        Place::None | Place::Several(_) => None,
+    };
+    Seen {
+        pods: places.into_iter().filter_map(one).collect(),
+        objects: objects.into_iter().map(|object| (object.name_any(), object)).collect(),
+        jobs: joined.into_iter().map(|one| (one.recovery.name, one.jobs)).collect(),
+        world,
+    }
+}

@@ -1,0 +1,230 @@
+//! Which pod is the place of which catalog row, and whether it fulfils the contract of a segment pod (design §3.1).
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
+use kube::ResourceExt;
+
+use crate::{
+    api::labels,
+    model::{Catalog, Dbid, Row, refusal::ContractPoint, world::PodSeen},
+};
+
+/// The pods of one row.
+#[derive(Clone, Debug)]
+pub enum Place<'a> {
+    One(&'a Pod),
+    None,
+    Several(Vec<&'a Pod>),
+}
+
+/// The place of every row.
+pub fn places<'a>(catalog: &Catalog, pods: &'a [Pod]) -> BTreeMap<Dbid, Place<'a>> {
+    catalog.rows.iter().map(|row| (row.dbid, place(row, pods))).collect()
+}
+
+fn place<'a>(row: &Row, pods: &'a [Pod]) -> Place<'a> {
+    let namespaced = |pod: &&Pod| !pod.labels().contains_key(labels::RECOVERY);
+    let of = |address: &str| pods.iter().filter(namespaced).filter(|pod| has_address(pod, address)).collect::<Vec<_>>();
+    let by_address = of(&row.address);
+    let mut found = if by_address.is_empty() { of(&row.hostname) } else { by_address };
+    if found.len() > 1 {
+        found.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+    }
+    match found[..] {
+        [] => Place::None,
+        [one] => Place::One(one),
+        _ => Place::Several(found),
+    }
+}
+
+/// A pod's addresses: `NAME.SUBDOMAIN` or `HOSTNAME.SUBDOMAIN`, either with the namespace and whatever the
+/// cluster's domain is, or its IP.
+fn has_address(pod: &Pod, address: &str) -> bool {
+    let address = address.trim_end_matches('.').to_ascii_lowercase();
+    if ips(pod).contains(&address) {
+        return true;
+    }
+    let spec = pod.spec.as_ref();
+    let Some(subdomain) = spec.and_then(|spec| spec.subdomain.as_deref()) else { return false };
+    let hostname = spec.and_then(|spec| spec.hostname.as_deref());
+    let namespace = pod.namespace().unwrap_or_default();
+    let matches = |host: &str| {
+        let Some(rest) = address.strip_prefix(&format!("{host}.{subdomain}")) else { return false };
+        let within = format!(".{namespace}");
+        let qualified = format!(".{namespace}.svc");
+        rest.is_empty() || rest == within || rest == qualified || rest.starts_with(&format!("{qualified}."))
+    };
+    hostname.is_some_and(matches) || matches(&pod.name_any())
+}
+
+/// All addresses of a pod.
+pub fn ips(pod: &Pod) -> Vec<String> {
+    let status = pod.status.as_ref();
+    let all = status.and_then(|status| status.pod_ips.clone()).unwrap_or_default();
+    let mut ips: Vec<String> = all.into_iter().map(|ip| ip.ip).collect();
+    if let Some(ip) = status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ips.contains(ip)) {
+        ips.insert(0, ip);
+    }
+    ips
+}
+
+/// What the planner needs of a pod.
+pub fn seen(pod: &Pod) -> PodSeen {
+    PodSeen { name: pod.name_any(), ips: ips(pod), node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) }
+}
+
+/// The container in which postgres runs.
+pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+    pod.spec.as_ref()?.containers.iter().find(|container| container.name == name)
+}
+
+/// The port of the supervisor's page.
+pub fn page_port(pod: &Pod) -> u16 {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let named = containers.flat_map(|c| c.ports.iter().flatten()).find(|port| port.name.as_deref() == Some("gpheal"));
+    named.and_then(|port| u16::try_from(port.container_port).ok()).unwrap_or(8090)
+}
+
+/// The mount on which a path lies: the deepest.
+pub fn mount_of<'a>(container: &'a Container, path: &str) -> Option<&'a VolumeMount> {
+    let within = |mount: &&VolumeMount| {
+        let root = mount.mount_path.trim_end_matches('/');
+        path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    container.volume_mounts.iter().flatten().filter(within).max_by_key(|mount| mount.mount_path.len())
+}
+
+/// A volume of a pod, by its name there.
+pub fn volume<'a>(pod: &'a Pod, name: &str) -> Option<&'a Volume> {
+    pod.spec.as_ref()?.volumes.iter().flatten().find(|volume| volume.name == name)
+}
+
+/// The claim on which a row's data directory lies.
+pub fn claim<'a>(pod: &'a Pod, container: &str, datadir: &str) -> Option<&'a str> {
+    let mount = mount_of(self::container(pod, container)?, datadir)?;
+    Some(volume(pod, &mount.name)?.persistent_volume_claim.as_ref()?.claim_name.as_str())
+}
+
+/// Points of the contract that a row's place does not fulfil.
+pub fn contract(row: &Row, place: &Place, container: &str) -> Vec<ContractPoint> {
+    match place {
+        Place::None => vec![ContractPoint::NoPod { address: row.address.clone() }],
+        Place::Several(pods) => {
+            let names: Vec<_> = pods.iter().map(|pod| pod.name_any()).collect();
+            vec![ContractPoint::TwoPods { pods: names.join(", ") }]
+        }
+        Place::One(pod) => contract_of(row, pod, container),
+    }
+}
+
+fn contract_of(row: &Row, pod: &Pod, name: &str) -> Vec<ContractPoint> {
+    let mut points = vec![];
+    let spec = pod.spec.as_ref();
+    match container(pod, name) {
+        None => points.push(ContractPoint::NoSuchContainer { container: name.to_owned() }),
+        Some(container) => points.extend(contract_of_container(row, pod, container)),
+    }
+    if spec.and_then(|spec| spec.share_process_namespace) == Some(true) {
+        points.push(ContractPoint::SharedProcessNamespace);
+    }
+    if spec.and_then(|spec| spec.host_pid) == Some(true) {
+        points.push(ContractPoint::HostPid);
+    }
+    points
+}
+
+fn contract_of_container(row: &Row, pod: &Pod, container: &Container) -> Vec<ContractPoint> {
+    let mut points = vec![];
+    let mut words = container.command.iter().flatten().chain(container.args.iter().flatten());
+    if !words.any(|word| word == "supervise") {
+        points.push(ContractPoint::NoSupervisor);
+    }
+    let mount = mount_of(container, &row.datadir);
+    let claimed = mount.and_then(|mount| volume(pod, &mount.name)).is_some_and(|volume| volume.persistent_volume_claim.is_some());
+    if !claimed {
+        points.push(ContractPoint::NoClaim);
+    } else if mount.is_some_and(|mount| mount.mount_path.trim_end_matches('/') == row.datadir.trim_end_matches('/')) {
+        points.push(ContractPoint::DataDirIsMountRoot);
+    }
+    points
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::world::fixtures::row, observe::fixtures};
+    use serde_json::{Value, json};
+
+    fn pod(change: impl FnOnce(&mut Value)) -> Pod {
+        fixtures::pod("gp-mirror-0", change)
+    }
+
+    fn at(address: &str) -> Row {
+        Row { address: address.into(), hostname: "elsewhere".into(), ..row("5:0mmnd") }
+    }
+
+    #[test]
+    fn an_address_is_found_in_all_its_forms() {
+        let pods = [pod(|_| ())];
+        for address in [
+            "gp-mirror-0.gp",
+            "gp-mirror-0.gp.demo",
+            "gp-mirror-0.gp.demo.svc",
+            "gp-mirror-0.gp.demo.svc.cluster.local",
+            "GP-Mirror-0.gp.demo.svc.k8s.example.org.",
+            "10.244.1.5",
+        ] {
+            assert!(matches!(place(&at(address), &pods), Place::One(_)), "{address}");
+        }
+        for address in ["gp-mirror-0", "gp-mirror-0.gpx", "gp-mirror-0.gp.other", "gp-mirror-1.gp", "gp-mirror-0.gp.demo.svcs"] {
+            assert!(matches!(place(&at(address), &pods), Place::None), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_hostname_of_a_row_serves_when_its_address_does_not() {
+        let row = Row { hostname: "gp-mirror-0.gp".into(), ..at("10.9.9.9") };
+        assert!(matches!(place(&row, &[pod(|_| ())]), Place::One(_)));
+    }
+
+    #[test]
+    fn two_pods_are_told_and_a_job_is_never_taken_for_the_instance() {
+        let twins = [pod(|_| ()), pod(|p| p["metadata"]["name"] = json!("twin"))];
+        let twins = twins.map(|mut pod| {
+            pod.spec.as_mut().unwrap().hostname = Some("gp-mirror-0".into());
+            pod
+        });
+        let row = at("gp-mirror-0.gp");
+        assert_eq!(contract(&row, &place(&row, &twins), "greenplum")[0].code(), "TwoPods");
+        let job = [pod(|p| p["metadata"]["labels"][labels::RECOVERY] = json!("r"))];
+        assert_eq!(contract(&row, &place(&row, &job), "greenplum")[0].code(), "NoPod");
+    }
+
+    #[test]
+    fn each_point_of_the_contract_is_checked() {
+        let row = at("gp-mirror-0.gp");
+        let points = |change: fn(&mut Value), container: &str| {
+            let pods = [pod(change)];
+            let found = contract(&row, &place(&row, &pods), container);
+            found.iter().map(ContractPoint::code).collect::<Vec<_>>().join(",")
+        };
+        assert_eq!(points(|_| (), "greenplum"), "");
+        assert_eq!(points(|_| (), "postgres"), "NoSuchContainer");
+        assert_eq!(points(|p| p["spec"]["containers"][0]["command"] = json!(["/entrypoint.sh"]), "greenplum"), "NoSupervisor");
+        assert_eq!(
+            points(|p| p["spec"]["containers"][0]["volumeMounts"][0]["mountPath"] = json!("/data/gpseg"), "greenplum"),
+            "DataDirIsMountRoot"
+        );
+        assert_eq!(points(|p| p["spec"]["volumes"][0] = json!({"name": "data", "emptyDir": {}}), "greenplum"), "NoClaim");
+        assert_eq!(points(|p| p["spec"]["shareProcessNamespace"] = json!(true), "greenplum"), "SharedProcessNamespace");
+        assert_eq!(points(|p| p["spec"]["hostPID"] = json!(true), "greenplum"), "HostPid");
+    }
+
+    #[test]
+    fn the_page_is_on_the_port_of_that_name() {
+        assert_eq!(page_port(&pod(|_| ())), 8090);
+        let moved = json!([{"name": "gpheal", "containerPort": 9999}]);
+        assert_eq!(page_port(&pod(|p| p["spec"]["containers"][0]["ports"] = moved)), 9999);
+    }
+}

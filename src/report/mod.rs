@@ -1,0 +1,3 @@
+//! What people and machines are told: status, events, metrics.
+
+pub mod error;
