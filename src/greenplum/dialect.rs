@@ -73,6 +73,14 @@ impl Dialect {
         }
     }
 
+    /// Arguments of `postgres --single` besides the directory.
+    pub fn single_user_arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Six => &["-c", "gp_session_role=utility"],
+            Self::Seven => &["-c", "gp_role=utility"],
+        }
+    }
+
     /// Folder of the write-ahead log in a data directory.
     pub fn wal_folder(self) -> &'static str {
         match self {

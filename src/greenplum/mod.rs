@@ -10,6 +10,7 @@ pub mod replication;
 pub mod resolve;
 pub mod session;
 pub mod topology;
+pub mod wal;
 
 pub use dialect::Dialect;
 pub use session::{Login, Server, Session, SessionError};

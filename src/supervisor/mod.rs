@@ -52,6 +52,8 @@ struct Memory {
     not_before: Option<tokio::time::Instant>,
     /// The newest answer of a coordinator.
     answer: Option<Answer>,
+    /// Removes the directory that a full copy replaced.
+    removal: Option<std::thread::JoinHandle<()>>,
     /// How often in a row the same decision to stay down was made; the next look is later each time.
     stays: u32,
 }

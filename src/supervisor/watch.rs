@@ -24,7 +24,7 @@ use crate::{
         InstanceState, Look, Role,
         page::{ExitClass, LastExit, Shape},
     },
-    volume::{Held, Old, marks::Ack},
+    volume::{Held, Old, Volume, marks::Ack},
 };
 
 /// FTS' retries after a primary died: 5 x 1 s, and some; until then the row may still flip (reference §2.3).
@@ -271,15 +271,12 @@ impl Supervisor {
             return;
         }
         let Ok(Some(old)) = self.volume.read::<Old>("old") else { return };
+        if self.memory.removal.as_ref().is_some_and(|removal| !removal.is_finished()) {
+            return;
+        }
         tracing::info!(directory = %old.directory.display(), attempt = old.attempt, "in sync: the replaced directory is removed");
-        let _ = self.volume.remove("old");
-        std::thread::spawn(move || {
-            for folder in old.tablespaces.iter().chain([&old.directory]) {
-                if let Err(error) = std::fs::remove_dir_all(folder) {
-                    tracing::warn!(folder = %folder.display(), %error, "a replaced directory could not be removed");
-                }
-            }
-        });
+        let volume = self.volume.clone();
+        self.memory.removal = Some(std::thread::spawn(move || remove_old(&volume, &old)));
     }
 
     /// postgres ended and nobody had asked for it.
@@ -323,6 +320,22 @@ impl Supervisor {
             }
         }
         process::kill_all(&self.volume, Some(postgres.pid)).await;
+    }
+}
+
+/// Terabytes take their time; the mark goes last, so that a removal that was cut off is taken up again.
+fn remove_old(volume: &Volume, old: &Old) {
+    for folder in old.tablespaces.iter().chain([&old.directory]) {
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(folder = %folder.display(), %error, "a replaced directory could not be removed");
+                return;
+            }
+            _ => {}
+        }
+    }
+    if let Err(error) = volume.remove("old") {
+        tracing::warn!(%error, "the mark of a replaced directory could not be ended");
     }
 }
 

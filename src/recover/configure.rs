@@ -1,0 +1,91 @@
+//! Settings that make a directory the mirror of this source, at its own port and dbid (O §2).
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Work,
+    fault::{Classified, Fault},
+    source::SLOT,
+};
+use crate::{greenplum::Dialect, model::FailureClass};
+
+/// A setting could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{path} could not be written: {source}")]
+pub struct ConfigureError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Classified for ConfigureError {
+    fn class(&self) -> FailureClass {
+        if self.source.kind() == io::ErrorKind::StorageFull { FailureClass::NoRoom } else { FailureClass::Unclassified }
+    }
+}
+
+/// Writes replication settings, port and dbid. The tools leave the source's port, and their own idea of a connection
+/// (with their password in it); the mirror's password comes by PGPASSFILE from its supervisor.
+pub fn configure(work: &Work, data: &Path, dialect: Dialect) -> Result<(), Fault> {
+    let source = &work.attempt.source;
+    let conninfo = format!("user={} host={} port={} application_name=gp_walreceiver", work.login.user, source.hostname, source.port);
+    let replication = [("primary_conninfo", conninfo.as_str()), ("primary_slot_name", SLOT)];
+    match dialect {
+        Dialect::Six => {
+            let more = [("standby_mode", "on"), ("recovery_target_timeline", "latest")];
+            set(&data.join("recovery.conf"), &[&more[..], &replication[..]].concat())?;
+        }
+        Dialect::Seven => {
+            set(&data.join("postgresql.auto.conf"), &replication)?;
+            write(&data.join("standby.signal"), "")?;
+        }
+    }
+    set(&data.join("postgresql.conf"), &[("port", &work.attempt.target.port.to_string())])?;
+    set(&data.join("internal.auto.conf"), &[("gp_dbid", &work.attempt.target.dbid.to_string())])?;
+    // The whole file system once: the tools of Greenplum 6 sync nothing.
+    let folder = std::fs::File::open(data).map_err(|source| ConfigureError { path: data.to_owned(), source })?;
+    nix::unistd::syncfs(folder).map_err(|e| ConfigureError { path: data.to_owned(), source: e.into() })?;
+    Ok(())
+}
+
+/// Sets each of `settings` once in `file`, in place of every earlier assignment.
+fn set(file: &Path, settings: &[(&str, &str)]) -> Result<(), ConfigureError> {
+    let old = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(source) => return Err(ConfigureError { path: file.to_owned(), source }),
+    };
+    write(file, &merged(&old, settings))
+}
+
+fn merged(old: &str, settings: &[(&str, &str)]) -> String {
+    let assigns = |line: &str| {
+        let name = line.trim_start().split(|c: char| c == '=' || c.is_whitespace()).next().unwrap_or_default();
+        settings.iter().any(|(setting, _)| *setting == name)
+    };
+    let mut text: String = old.lines().filter(|line| !assigns(line)).flat_map(|line| [line, "\n"]).collect();
+    for (setting, value) in settings {
+        let number = value.bytes().all(|b| b.is_ascii_digit());
+        let shown = if number { (*value).to_owned() } else { format!("'{}'", value.replace('\'', "''")) };
+        text.push_str(&format!("{setting}={shown}\n"));
+    }
+    text
+}
+
+fn write(file: &Path, text: &str) -> Result<(), ConfigureError> {
+    std::fs::write(file, text).map_err(|source| ConfigureError { path: file.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_replaced_and_the_rest_stays() {
+        let old = "# port = 1\nport = 6000\n  primary_conninfo='x'\nport=7\nportable = 1\n";
+        let new = merged(old, &[("port", "7000"), ("primary_conninfo", "user=o'b")]);
+        assert_eq!(new, "# port = 1\nportable = 1\nport=7000\nprimary_conninfo='user=o''b'\n");
+    }
+}

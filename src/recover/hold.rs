@@ -1,0 +1,130 @@
+//! The hold: asks the supervisor to stop postgres and give up the lock, for as long as we live.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use super::{
+    Work,
+    fault::{Classified, Fault},
+};
+use crate::{
+    model::FailureClass,
+    volume::{
+        Held, Hold, LockError, Volume,
+        marks::{Ack, MarkError},
+    },
+};
+
+/// The supervisor takes a hold for dead after 60 s without a heartbeat.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A supervisor looks every 250 ms, reads the catalog, and stops postgres: fast, then harder.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The volume was not given.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    #[error("the supervisor does not give up the volume: {0}")]
+    Refused(String),
+    #[error("the volume's lock did not become free within {seconds} s ({who})")]
+    Busy { who: String, seconds: u64 },
+}
+
+impl Classified for HoldError {
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::Refused(_) => FailureClass::WorldMoved,
+            Self::Busy { .. } => FailureClass::LockBusy,
+        }
+    }
+}
+
+/// A hold that stands and beats. Dropping it ends it, whatever happened: what must keep postgres down
+/// after a failure is the copy mark, not the hold.
+pub struct Holding {
+    volume: Volume,
+    stop: Arc<AtomicBool>,
+    beating: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Holding {
+    /// Writes the mark and keeps it alive.
+    pub fn begin(work: &Work) -> Result<Self, Fault> {
+        let hold = Hold {
+            attempt: work.attempt.id.clone(),
+            dbid: work.attempt.target.dbid,
+            reason: format!("{} repair, {}", work.attempt.repair, work.attempt.recovery),
+            heartbeat: Timestamp::now(),
+        };
+        work.volume.remove("ack")?;
+        work.volume.write("hold", &hold)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let beating = beat(work.volume.clone(), hold, Arc::clone(&stop));
+        Ok(Self { volume: work.volume.clone(), stop, beating: Some(beating) })
+    }
+
+    /// Waits for the lock. A free lock needs no acknowledgement: crash loop, or the container is gone.
+    pub async fn take_lock(&self, work: &Work) -> Result<Held, Fault> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let who = match self.volume.try_lock(&format!("attempt {}", work.attempt.id)) {
+                Ok(lock) => return Ok(lock),
+                Err(LockError::Busy(who)) => who,
+                Err(error) => error.to_string(),
+            };
+            if let Some(why) = self.refused(&work.attempt.id) {
+                return Err(HoldError::Refused(why).into());
+            }
+            if Instant::now() >= until {
+                return Err(HoldError::Busy { who, seconds: PATIENCE.as_secs() }.into());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn refused(&self, attempt: &str) -> Option<String> {
+        let ack: Ack = self.volume.read("ack").ok().flatten()?;
+        ack.refused.filter(|_| ack.attempt == attempt)
+    }
+
+    /// Ends the hold.
+    pub fn end(mut self) -> Result<(), Fault> {
+        Ok(self.finish()?)
+    }
+
+    fn finish(&mut self) -> Result<(), MarkError> {
+        let Some(beating) = self.beating.take() else { return Ok(()) };
+        self.stop.store(true, Ordering::Relaxed);
+        beating.thread().unpark();
+        let _ = beating.join(); // else a last heartbeat could bring the mark back
+        self.volume.remove("hold")
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        if let Err(error) = self.finish() {
+            tracing::warn!(%error, "the hold could not be ended; the supervisor ends it when its heartbeat is old");
+        }
+    }
+}
+
+fn beat(volume: Volume, mut hold: Hold, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            std::thread::park_timeout(HEARTBEAT);
+            hold.heartbeat = Timestamp::now();
+            if !stop.load(Ordering::Relaxed) {
+                if let Err(error) = volume.write("hold", &hold) {
+                    tracing::warn!(%error, "the heartbeat could not be written");
+                }
+            }
+        }
+    })
+}

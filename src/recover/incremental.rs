@@ -1,0 +1,143 @@
+//! Incremental: nothing when the target never diverged, else crash recovery, a dry run, pg_rewind.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::{
+    Work, configure,
+    fault::{Classified, Fault},
+    prove::Proven,
+    source::{SLOT, SourceLock},
+    tool,
+};
+use crate::{
+    greenplum::wal::{self, Standing},
+    model::{FailureClass, Lsn, Repair, Step, page::Shape},
+    volume::{Copy, Held, shape},
+};
+
+/// An incremental repair can not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum IncrementalError {
+    #[error("{0} began a copy of this directory and did not finish it")]
+    CopyUnfinished(String),
+    #[error("the directory can not be rewound: {0}")]
+    Unusable(String),
+    #[error("the acting primary has no log any more from {0} on, which the target needs")]
+    WalRemoved(Lsn),
+    #[error("the directory that pg_rewind left can not follow the acting primary: {0}")]
+    Unsound(String),
+    #[error("{0}: {1}")]
+    File(String, std::io::Error),
+}
+
+impl Classified for IncrementalError {
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::CopyUnfinished(_) => FailureClass::CopyUnfinished,
+            Self::Unusable(_) => FailureClass::TargetUnusable,
+            Self::WalRemoved(_) => FailureClass::WalRemoved,
+            Self::Unsound(_) => FailureClass::ResultUnsound,
+            Self::File(..) => FailureClass::Unclassified,
+        }
+    }
+}
+
+/// Makes the target a mirror of the source again, copying only what differs.
+pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<String, Fault> {
+    work.report.step(Step::Analysing);
+    if let Some(copy) = work.volume.marks().copy {
+        return Err(IncrementalError::CopyUnfinished(copy.attempt).into());
+    }
+    if matches!(proven.target.shape, Shape::Empty | Shape::Unusable) {
+        return Err(IncrementalError::Unusable(proven.target.why.clone()).into());
+    }
+    source.checkpoint().await?;
+    let note = if proven.is_mirror() && proven.standing() == Some(Standing::Follows) {
+        wal_is_there(source, proven).await?;
+        "it never diverged: no rewind"
+    } else {
+        rewind(work, source, proven).await?
+    };
+    work.report.step(Step::Configuring);
+    source.ready_slot().await?;
+    configure::configure(work, work.volume.data(), proven.dialect)?;
+    work.volume.remove("copy")?;
+    Ok(note.to_owned())
+}
+
+/// The log that the target will ask for is still on the source.
+async fn wal_is_there(source: &SourceLock, proven: &Proven) -> Result<(), Fault> {
+    let (Some((_, end)), Some(wal_end)) = (proven.target_end(), proven.wal_end) else { return Ok(()) };
+    let suffix = wal::segment_suffix(end, wal_end.segment_size);
+    let folder = proven.dialect.wal_folder();
+    let sql = format!("SELECT name FROM pg_catalog.pg_ls_dir('{folder}') AS name WHERE name LIKE '________{suffix}' LIMIT 1");
+    if source.text(&sql).await?.is_some() { Ok(()) } else { Err(IncrementalError::WalRemoved(end).into()) }
+}
+
+async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<&'static str, Fault> {
+    let data = work.volume.data();
+    // A mirror that diverged (O §6.1): with the marker there, single-user recovery and pg_rewind refuse.
+    remove(&data.join(proven.dialect.mirror_marker()))?;
+    remove(&data.join("postmaster.pid"))?;
+    recover_from_crash(work, proven).await?;
+    let arguments = arguments(work);
+    let utility = [("PGOPTIONS", proven.dialect.utility_option())];
+    tool::run(work, "pg_rewind", &[&arguments[..], &["--dry-run".into()]].concat(), &utility).await?;
+    work.report.step(Step::Copying);
+    work.volume.write("copy", &Copy { attempt: work.attempt.id.clone(), repair: Repair::Incremental, since: Timestamp::now() })?;
+    let said = tool::run(work, "pg_rewind", &[&arguments[..], &["--progress".into()]].concat(), &utility).await?;
+    sound(source, work, proven).await?;
+    let nothing = said.iter().any(|line| line.contains("no rewind required"));
+    Ok(if nothing { "no rewind required" } else { "rewound" })
+}
+
+/// pg_rewind wants a cleanly stopped target, and its dry run can not make one (O §6.10).
+async fn recover_from_crash(work: &Work, proven: &Proven) -> Result<(), Fault> {
+    if proven.target.control.as_ref().is_some_and(|control| control.state == "shut down") {
+        return Ok(());
+    }
+    let data = work.volume.data().to_string_lossy().into_owned();
+    let mut arguments: Vec<String> = ["--single", "-D", &data].map(Into::into).into();
+    arguments.extend(proven.dialect.single_user_arguments().iter().map(|a| (*a).to_owned()));
+    arguments.push("template1".into());
+    match tool::run(work, "postgres", &arguments, &[]).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(IncrementalError::Unusable(format!("crash recovery failed ({}): {}", error.how, error.said)).into()),
+    }
+}
+
+fn arguments(work: &Work) -> Vec<String> {
+    let source = &work.attempt.source;
+    // The name by which Greenplum's own tools know that a rewind is running (reference §1.5).
+    let server = format!(
+        "host={} port={} user={} dbname=template1 application_name=__gprecoverseg_pg_rewind__",
+        source.address, source.port, work.login.user
+    );
+    vec![
+        "--write-recovery-conf".into(),
+        format!("--slot={SLOT}"),
+        format!("--source-server={server}"),
+        format!("--target-pgdata={}", work.volume.data().display()),
+    ]
+}
+
+/// What pg_rewind left follows the source. That it exits with 0 is not enough (O §6.1).
+async fn sound(source: &SourceLock, work: &Work, proven: &Proven) -> Result<(), Fault> {
+    let identified = source.identify(work).await?;
+    let left = shape::look(work.volume.data());
+    let control = left.control.ok_or(IncrementalError::Unsound(left.why))?;
+    let end = control.min_recovery.max(control.checkpoint);
+    match wal::standing(control.newest_timeline(), end, identified.timeline, identified.at, &proven.history) {
+        Standing::Follows => Ok(()),
+        other => Err(IncrementalError::Unsound(format!("{other:?}: it is at {end} on timeline {}", control.newest_timeline())).into()),
+    }
+}
+
+fn remove(file: &Path) -> Result<(), Fault> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(IncrementalError::File(file.display().to_string(), error).into()),
+        _ => Ok(()),
+    }
+}

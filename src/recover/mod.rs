@@ -1,0 +1,139 @@
+//! The Job: one attempt at one instance. prove -> hold -> prove again -> copy -> configure -> release.
+//!
+//! It trusts nobody: what the operator saw is proven here, and proven again under the volume's lock
+//! before the first destructive byte. It has no Kubernetes credentials; its outcome stands in the
+//! termination message and beside the marks.
+
+mod configure;
+mod fault;
+mod full;
+mod hold;
+mod incremental;
+mod progress;
+mod prove;
+mod room;
+mod source;
+mod tool;
+
+use std::{path::PathBuf, time::Instant};
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::{fault::Fault, hold::Holding, progress::Reporter, source::SourceLock};
+use crate::{
+    greenplum::{Login, Server},
+    model::{Attempt, FailureClass, Outcome, Repair, Step},
+    supervisor,
+    volume::{Held, Volume},
+};
+
+/// Repairs one instance (the command of a Job; told everything by the operator).
+#[derive(Args, Clone, Debug)]
+pub struct Config {
+    /// The attempt, as JSON.
+    #[arg(long, env = "GPHEAL_ATTEMPT")]
+    pub attempt: String,
+    /// The coordinator: host:port.
+    #[arg(long, env = "GPHEAL_COORDINATOR")]
+    pub coordinator: String,
+    /// Folder with the files `username` and `password` (a mounted secret).
+    #[arg(long, env = "GPHEAL_CREDENTIALS")]
+    pub credentials: PathBuf,
+    /// Where the password file for the tools is written.
+    #[arg(long, env = "GPHEAL_PASSFILE", default_value = "/tmp/gpheal.pgpass")]
+    pub passfile: PathBuf,
+    /// Where the outcome is written for the kubelet.
+    #[arg(long, env = "GPHEAL_TERMINATION_MESSAGE", default_value = "/dev/termination-log")]
+    pub termination_message: PathBuf,
+}
+
+/// Everything that the steps share.
+struct Work {
+    attempt: Attempt,
+    coordinator: Server,
+    login: Login,
+    passfile: PathBuf,
+    volume: Volume,
+    report: Reporter,
+}
+
+/// Runs the attempt; the outcome is written before this returns.
+///
+/// # Errors
+/// When there is nothing to attempt: the environment can not be understood.
+pub async fn run(config: Config) -> anyhow::Result<bool> {
+    let attempt: Attempt = serde_json::from_str(&config.attempt)?;
+    let login = supervisor::login(&config.credentials)?;
+    supervisor::write_passfile(&config.passfile, &login)?;
+    let volume = Volume::open(attempt.target.data_directory.as_ref())?;
+    let coordinator = Server::parse(&config.coordinator).ok_or_else(|| anyhow::anyhow!("GPHEAL_COORDINATOR is not host:port"))?;
+    let work = Work { attempt, coordinator, login, passfile: config.passfile.clone(), volume, report: Reporter::start() };
+    let begun = Instant::now();
+    let result = work.until_told_to_end().await;
+    let outcome = work.outcome(result, begun.elapsed().as_secs());
+    work.publish(&outcome, &config.termination_message);
+    Ok(outcome.failure.is_none())
+}
+
+impl Work {
+    /// SIGTERM drops whatever is being done; the guards on the way out leave truthful marks.
+    async fn until_told_to_end(&self) -> Result<String, Fault> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(|e| Fault::new(FailureClass::Unclassified, e))?;
+        tokio::select! {
+            result = self.repair() => result,
+            _ = terminate.recv() => Err(Fault::new(FailureClass::Interrupted, "the Job was told to end")),
+        }
+    }
+
+    async fn repair(&self) -> Result<String, Fault> {
+        self.report.step(Step::Proving);
+        let source_lock = SourceLock::take(self).await?;
+        prove::prove(self, &source_lock).await?;
+        self.report.step(Step::Holding);
+        let holding = Holding::begin(self)?;
+        let lock = holding.take_lock(self).await?;
+        self.report.step(Step::ProvingAgain);
+        let proven = prove::prove(self, &source_lock).await?;
+        prove::not_ahead(self, &proven)?;
+        let note = match self.attempt.repair {
+            Repair::Incremental => incremental::repair(self, &source_lock, &proven, &lock).await?,
+            Repair::Full => full::repair(self, &source_lock, &proven, &lock).await?,
+        };
+        self.release(holding, lock)?;
+        Ok(note)
+    }
+
+    /// Ends the hold under the lock, then gives the lock back by closing it.
+    fn release(&self, holding: Holding, lock: Held) -> Result<(), Fault> {
+        self.report.step(Step::Releasing);
+        holding.end()?;
+        drop(lock);
+        Ok(())
+    }
+
+    fn outcome(&self, result: Result<String, Fault>, seconds: u64) -> Outcome {
+        let (failure, note) = match result {
+            Ok(note) => (None, note),
+            Err(fault) => (Some(fault.at(self.report.current())), String::new()),
+        };
+        Outcome { attempt: self.attempt.id.clone(), repair: self.attempt.repair, failure, bytes: self.report.bytes(), seconds, note }
+    }
+
+    /// Kubelet cuts a termination message at 4 KiB; evidence is bounded so that it fits.
+    fn publish(&self, outcome: &Outcome, termination_message: &std::path::Path) {
+        match &outcome.failure {
+            None => tracing::info!(note = outcome.note, "done"),
+            Some(failure) => {
+                tracing::error!(class = failure.class.as_str(), step = %failure.step, evidence = failure.evidence, "{}", failure.message)
+            }
+        }
+        if let Err(error) = self.volume.write("result.json", outcome) {
+            tracing::warn!(%error, "the result could not be left on the volume");
+        }
+        let said = serde_json::to_vec(outcome).map_err(std::io::Error::from).and_then(|text| std::fs::write(termination_message, text));
+        if let Err(error) = said {
+            tracing::warn!(%error, "the termination message could not be written");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! One JSON line per second on stdout: step, bytes, rate, time left.
+
+use std::{
+    collections::VecDeque,
+    io::Write,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::model::{Progress, Step};
+
+/// The rate is taken over this many seconds.
+const WINDOW: usize = 10;
+
+struct State {
+    step: Step,
+    bytes: u64,
+    total: Option<u64>,
+    /// Bytes at the last seconds, oldest first.
+    seconds: VecDeque<u64>,
+    changed: Instant,
+}
+
+/// Where the steps say how far they are.
+#[derive(Clone)]
+pub struct Reporter {
+    state: Arc<Mutex<State>>,
+}
+
+impl Reporter {
+    /// Begins to print.
+    pub fn start() -> Self {
+        let state = State { step: Step::Proving, bytes: 0, total: None, seconds: VecDeque::new(), changed: Instant::now() };
+        let reporter = Self { state: Arc::new(Mutex::new(state)) };
+        let printing = reporter.clone();
+        std::thread::spawn(move || {
+            loop {
+                printing.print();
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        });
+        reporter
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The next step begins; said at once, for whoever follows the log.
+    pub fn step(&self, step: Step) {
+        self.with(|state| (state.step, state.changed) = (step, Instant::now()));
+        self.print();
+    }
+
+    pub fn current(&self) -> Step {
+        self.with(|state| state.step)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.with(|state| state.bytes)
+    }
+
+    /// The copy has come so far.
+    pub fn copied(&self, bytes: u64, total: u64) {
+        self.with(|state| {
+            if bytes != state.bytes {
+                state.changed = Instant::now();
+            }
+            (state.bytes, state.total) = (bytes, Some(total));
+        });
+    }
+
+    /// How long nothing has moved.
+    pub fn still_for(&self) -> Duration {
+        self.with(|state| state.changed.elapsed())
+    }
+
+    fn print(&self) {
+        let progress = self.with(|state| state.progress());
+        if let Ok(line) = serde_json::to_string(&progress) {
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }
+    }
+}
+
+impl State {
+    fn progress(&mut self) -> Progress {
+        if self.step == Step::Copying {
+            self.seconds.push_back(self.bytes);
+            if self.seconds.len() > WINDOW {
+                self.seconds.pop_front();
+            }
+        }
+        let span = self.seconds.len().saturating_sub(1).max(1) as u64;
+        let rate = self.bytes.saturating_sub(self.seconds.front().copied().unwrap_or(0)) / span;
+        let left = self.total.map(|total| total.saturating_sub(self.bytes));
+        let seconds_left = left.filter(|_| rate > 0).map(|left| left.div_ceil(rate));
+        Progress { step: self.step, bytes: self.bytes, total: self.total, rate, seconds_left }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_and_time_left_follow_the_bytes() {
+        let mut state = State { step: Step::Copying, bytes: 0, total: Some(1000), seconds: VecDeque::new(), changed: Instant::now() };
+        assert_eq!(state.progress().seconds_left, None);
+        for bytes in [100, 200, 300] {
+            state.bytes = bytes;
+            state.progress();
+        }
+        state.bytes = 400;
+        let progress = state.progress();
+        assert_eq!((progress.rate, progress.seconds_left, progress.percent()), (100, Some(6), Some(40)));
+    }
+}

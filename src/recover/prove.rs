@@ -1,0 +1,150 @@
+//! What is proven before, and again under the lock: the volume is the target's, the catalog still says
+//! that the target is a down mirror, the source is live and itself, both are copies of one database.
+
+use super::{
+    Work,
+    fault::{Classified, Fault, OfCoordinator},
+    source::{Identified, SourceLock},
+};
+use crate::{
+    greenplum::{
+        Dialect, Session, topology,
+        wal::{self, Standing, Switch, WalEnd},
+    },
+    model::{Catalog, FailureClass, Lsn, Place, Role, Row, Status, SystemIdentifier, Timeline, page::Shape},
+    volume::{
+        TokenState,
+        shape::{self, Shaped},
+    },
+};
+
+/// What stands after a proof.
+pub struct Proven {
+    pub identified: Identified,
+    pub target: Shaped,
+    pub dialect: Dialect,
+    /// The source's timeline history.
+    pub history: Vec<Switch>,
+    /// How far the target's log reaches, when it has one.
+    pub wal_end: Option<WalEnd>,
+}
+
+/// The world is not what the attempt was planned on.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    #[error("the volume is not that of dbid {0}: {1}")]
+    Volume(i16, String),
+    #[error("{0}")]
+    Moved(String),
+    #[error("the coordinator is on timeline {now}, older than {seen} which this volume has seen")]
+    OldCoordinator { now: Timeline, seen: Timeline },
+    #[error("the acting primary's system identifier is {theirs}, the {whose} is {other}")]
+    SystemIdentifier { theirs: SystemIdentifier, whose: &'static str, other: SystemIdentifier },
+    #[error(
+        "the target's log reaches {target} on timeline {timeline}, the acting primary is at {source_at} on timeline {source_timeline}: was it restored from an older copy?"
+    )]
+    Ahead { target: Lsn, timeline: Timeline, source_at: Lsn, source_timeline: Timeline },
+}
+
+impl Classified for ProofError {
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::Volume(..) => FailureClass::VolumeUnrecognised,
+            Self::Moved(_) | Self::OldCoordinator { .. } => FailureClass::WorldMoved,
+            Self::SystemIdentifier { .. } => FailureClass::SystemIdentifierDiffers,
+            Self::Ahead { .. } => FailureClass::TargetAheadOfSource,
+        }
+    }
+}
+
+/// Proves everything that can be proven without changing anything.
+pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
+    let token = match work.volume.token(&work.attempt.cluster, &work.attempt.target.address, work.attempt.target.port) {
+        TokenState::Mine(token) if token.dbid == work.attempt.target.dbid => token,
+        TokenState::Mine(token) => {
+            return Err(ProofError::Volume(work.attempt.target.dbid.0, format!("its token is dbid {}'s", token.dbid)).into());
+        }
+        TokenState::Absent => return Err(ProofError::Volume(work.attempt.target.dbid.0, "it has no token".into()).into()),
+        TokenState::Foreign(why) => return Err(ProofError::Volume(work.attempt.target.dbid.0, why).into()),
+    };
+    rows(work, token.coordinator_timeline).await?;
+    source.prove_itself(work).await?;
+    let identified = source.identify(work).await?;
+    let target = shape::look(work.volume.data());
+    let dialect = target.dialect.unwrap_or(source.session.dialect);
+    let wal_end = wal::end(&work.volume.data().join(dialect.wal_folder())).ok().flatten();
+    one_database(identified.system_identifier, "volume's token", Some(token.system_identifier))?;
+    one_database(identified.system_identifier, "target's control file", target.control.as_ref().map(|c| c.system_identifier))?;
+    one_database(identified.system_identifier, "target's log", wal_end.map(|end| end.system_identifier))?;
+    let history = history(source, identified.timeline).await?;
+    Ok(Proven { identified, target, dialect, history, wal_end })
+}
+
+fn one_database(source: SystemIdentifier, whose: &'static str, other: Option<SystemIdentifier>) -> Result<(), Fault> {
+    match other {
+        Some(other) if other != source => Err(ProofError::SystemIdentifier { theirs: source, whose, other }.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The rows, read anew: target still a down mirror at its place, source still the acting primary at its.
+async fn rows(work: &Work, seen: Timeline) -> Result<(), Fault> {
+    let session = Session::utility(&work.coordinator, &work.login, None).await.map_err(OfCoordinator)?;
+    let now = topology::timeline(&session).await.map_err(OfCoordinator)?;
+    if now < seen {
+        return Err(ProofError::OldCoordinator { now, seen }.into());
+    }
+    let catalog = topology::catalog(&session).await.map_err(OfCoordinator)?;
+    let attempt = &work.attempt;
+    expect(&catalog, attempt.content, &attempt.target, Role::Mirror, Status::Down)?;
+    expect(&catalog, attempt.content, &attempt.source, Role::Primary, Status::Up)?;
+    catalog.pair(attempt.content).map_err(ProofError::Moved)?;
+    Ok(())
+}
+
+fn expect(catalog: &Catalog, content: crate::model::Content, place: &Place, role: Role, status: Status) -> Result<(), Fault> {
+    let row = catalog.row(place.dbid).ok_or_else(|| ProofError::Moved(format!("dbid {} is not in the catalog any more", place.dbid)))?;
+    let as_planned = row.content == content && row.role == role && row.status == status && Place::from(row) == *place;
+    let moved =
+        |row: &Row| ProofError::Moved(format!("the row of dbid {} is now {row} at {}:{} {}", row.dbid, row.address, row.port, row.datadir));
+    if as_planned { Ok(()) } else { Err(moved(row).into()) }
+}
+
+/// Where the source left older timelines.
+async fn history(source: &SourceLock, timeline: Timeline) -> Result<Vec<Switch>, Fault> {
+    if timeline.0 <= 1 {
+        return Ok(vec![]);
+    }
+    let file = format!("{}/{:08X}.history", source.session.dialect.wal_folder(), timeline.0);
+    let text = source.text(&format!("SELECT pg_catalog.pg_read_file('{file}', 0, 1048576)")).await?;
+    Ok(wal::history(&text.unwrap_or_default()))
+}
+
+impl Proven {
+    /// Timeline and end of the target, by whatever of control file and log can be read; the later of both.
+    pub fn target_end(&self) -> Option<(Timeline, Lsn)> {
+        let control = self.target.control.as_ref().map(|c| (c.newest_timeline(), c.min_recovery.max(c.checkpoint)));
+        let log = self.wal_end.map(|end| (end.timeline, end.at_least));
+        control.max(log)
+    }
+
+    /// How the target stands to the source.
+    pub fn standing(&self) -> Option<Standing> {
+        let (timeline, end) = self.target_end()?;
+        Some(wal::standing(timeline, end, self.identified.timeline, self.identified.at, &self.history))
+    }
+
+    /// The target would come up as a mirror.
+    pub fn is_mirror(&self) -> bool {
+        self.target.shape == Shape::Mirror
+    }
+}
+
+/// The source has everything that the target has: else it may have been restored from a snapshot, and the
+/// target may be the last good copy.
+pub fn not_ahead(work: &Work, proven: &Proven) -> Result<(), Fault> {
+    let (Some(Standing::Ahead), Some((timeline, target))) = (proven.standing(), proven.target_end()) else { return Ok(()) };
+    tracing::error!(attempt = work.attempt.id, "the target is ahead of its source");
+    let (source_at, source_timeline) = (proven.identified.at, proven.identified.timeline);
+    Err(ProofError::Ahead { target, timeline, source_at, source_timeline }.into())
+}

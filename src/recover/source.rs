@@ -1,0 +1,182 @@
+//! The acting primary: proven to be itself, and locked against a second repair of its content.
+
+use std::time::Duration;
+
+use super::{
+    Work,
+    fault::{Classified, Fault, OfSource},
+};
+use crate::{
+    greenplum::{Dialect, Server, Session, replication},
+    model::{FailureClass, Lsn, SystemIdentifier, Timeline},
+};
+
+/// First key of the advisory lock, "gphe"; the second is the content.
+const LOCK_KEY: i32 = 0x6770_6865;
+/// The slot through which a mirror streams, in all of Greenplum.
+pub const SLOT: &str = "internal_wal_replication_slot";
+
+/// A kept session on the acting primary that holds the advisory lock of its content.
+pub struct SourceLock {
+    pub session: Session,
+}
+
+/// What the source says in the replication protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identified {
+    pub system_identifier: SystemIdentifier,
+    pub timeline: Timeline,
+    /// How far its log is flushed.
+    pub at: Lsn,
+}
+
+/// The acting primary is not what a repair needs.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("another repair of content {0} holds the lock on the acting primary")]
+    Busy(i16),
+    #[error("the acting primary is in recovery, so it was not promoted (yet)")]
+    InRecovery,
+    #[error("what answers at {server} says that it is dbid {dbid} of content {content}")]
+    NotItself { server: Server, dbid: i16, content: i16 },
+    #[error("the acting primary could not be identified: {0}")]
+    Unidentified(String),
+    #[error("somebody else's base backup of this content is running on the acting primary")]
+    ForeignBackup,
+    #[error("replication slot {SLOT} is in use by pid {0}")]
+    SlotActive(i32),
+}
+
+impl Classified for SourceError {
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::Busy(_) | Self::ForeignBackup => FailureClass::SourceBusy,
+            Self::InRecovery | Self::Unidentified(_) => FailureClass::SourceNotReady,
+            Self::NotItself { .. } => FailureClass::SourceNotItself,
+            Self::SlotActive(_) => FailureClass::SlotActive,
+        }
+    }
+}
+
+/// The acting primary as a server.
+pub fn server(work: &Work) -> Server {
+    let source = &work.attempt.source;
+    Server { host: source.address.clone(), port: source.port, database: "postgres".into() }
+}
+
+impl SourceLock {
+    /// Opens the session and takes the lock, which ends with it.
+    pub async fn take(work: &Work) -> Result<Self, Fault> {
+        let session = Session::utility(&server(work), &work.login, None).await.map_err(OfSource)?;
+        let content = work.attempt.content.0;
+        let sql = format!("SELECT pg_catalog.pg_try_advisory_lock({LOCK_KEY}, {content})");
+        let rows = session.rows(&sql).await.map_err(OfSource)?;
+        match rows.first().and_then(|row| row.try_get::<_, bool>(0).ok()) {
+            Some(true) => Ok(Self { session }),
+            _ => Err(SourceError::Busy(content).into()),
+        }
+    }
+
+    /// It is read-write, and the instance that the catalog names.
+    pub async fn prove_itself(&self, work: &Work) -> Result<(), Fault> {
+        let source = replication::source(&self.session).await.map_err(OfSource)?;
+        if (source.dbid, source.content) != (work.attempt.source.dbid, work.attempt.content) {
+            return Err(
+                SourceError::NotItself { server: self.session.server.clone(), dbid: source.dbid.0, content: source.content.0 }.into()
+            );
+        }
+        if source.in_recovery { Err(SourceError::InRecovery.into()) } else { Ok(()) }
+    }
+
+    /// Makes its control file carry its timeline, which pg_rewind reads (O §6.1): not optional.
+    pub async fn checkpoint(&self) -> Result<(), Fault> {
+        // A checkpoint of a busy primary takes its time; it is spread by nothing here.
+        Ok(self.session.run("CHECKPOINT", Duration::from_secs(600)).await.map_err(OfSource)?)
+    }
+
+    /// One text, of a query that gives one.
+    pub async fn text(&self, sql: &str) -> Result<Option<String>, Fault> {
+        let rows = self.session.rows(sql).await.map_err(OfSource)?;
+        Ok(rows.first().and_then(|row| row.try_get::<_, Option<String>>(0).ok()).flatten())
+    }
+
+    /// Ends base backups that a dead predecessor left on the source, known by the address that it wrote down.
+    pub async fn end_orphans(&self, predecessor: Option<&str>) -> Result<(), Fault> {
+        let backups = "FROM pg_catalog.pg_stat_replication WHERE application_name = 'pg_basebackup'";
+        if let Some(address) = predecessor.and_then(|address| address.parse::<std::net::IpAddr>().ok()) {
+            let sql = format!("SELECT pg_catalog.pg_terminate_backend(pid) {backups} AND host(client_addr) = '{address}'");
+            self.session.rows(&sql).await.map_err(OfSource)?;
+        }
+        for _ in 0..50 {
+            if self.text(&format!("SELECT pid::text {backups} LIMIT 1")).await?.is_none() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await; // a terminated backend ends by itself, soon
+        }
+        Err(SourceError::ForeignBackup.into())
+    }
+
+    /// The slot is there, free, and still has its log. Greenplum 6's pg_basebackup makes a missing one by itself.
+    pub async fn ready_slot(&self) -> Result<(), Fault> {
+        if self.session.dialect == Dialect::Six {
+            return Ok(());
+        }
+        let sql = format!("SELECT active_pid, restart_lsn IS NULL AS lost FROM pg_catalog.pg_replication_slots WHERE slot_name = '{SLOT}'");
+        let rows = self.session.rows(&sql).await.map_err(OfSource)?;
+        let Some(row) = rows.first() else { return self.make_slot().await };
+        if let Ok(Some(pid)) = row.try_get::<_, Option<i32>>("active_pid") {
+            return Err(SourceError::SlotActive(pid).into());
+        }
+        if row.try_get::<_, bool>("lost").unwrap_or(false) {
+            // It was never reserved or has lost its log already: nothing is thrown away (reference §8 #17).
+            self.session.rows(&format!("SELECT pg_catalog.pg_drop_replication_slot('{SLOT}')")).await.map_err(OfSource)?;
+            return self.make_slot().await;
+        }
+        Ok(())
+    }
+
+    async fn make_slot(&self) -> Result<(), Fault> {
+        self.session.rows(&format!("SELECT pg_catalog.pg_create_physical_replication_slot('{SLOT}', true)")).await.map_err(OfSource)?;
+        Ok(())
+    }
+
+    /// System identifier, timeline and position, by the replication protocol: every version tells them so.
+    pub async fn identify(&self, work: &Work) -> Result<Identified, Fault> {
+        let source = &work.attempt.source;
+        let conninfo = format!(
+            "host={} port={} user={} dbname=postgres replication=true connect_timeout=10",
+            source.address, source.port, work.login.user
+        );
+        let mut psql = tokio::process::Command::new("psql");
+        psql.args(["-X", "-A", "-t", "-w", "-F", "|", "-d", &conninfo, "-c", "IDENTIFY_SYSTEM"])
+            .env("PGPASSFILE", &work.passfile)
+            .kill_on_drop(true);
+        let said = tokio::time::timeout(Duration::from_secs(30), psql.output()).await;
+        let output = said.map_err(|_| unidentified("psql did not answer within 30 s"))?.map_err(|e| unidentified(&format!("psql: {e}")))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        parse(&text).ok_or_else(|| unidentified(&format!("{text}{}", String::from_utf8_lossy(&output.stderr))))
+    }
+}
+
+fn unidentified(why: &str) -> Fault {
+    SourceError::Unidentified(why.trim().to_owned()).into()
+}
+
+fn parse(text: &str) -> Option<Identified> {
+    let mut fields = text.trim().split('|');
+    let system_identifier = fields.next()?.parse().ok()?;
+    let timeline = Timeline(fields.next()?.parse().ok()?);
+    Some(Identified { system_identifier, timeline, at: fields.next()?.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_of_identify_system_is_read() {
+        let read = parse("7389204512345678901|2|0/40000A0|\n").unwrap();
+        assert_eq!((read.timeline, read.at), (Timeline(2), Lsn(0x400_00A0)));
+        assert!(parse("FATAL: no").is_none());
+    }
+}

@@ -1,0 +1,217 @@
+//! The image's own tools: in their own process group, with the volume's lock inherited, watched for
+//! progress, killed whole when we are dropped.
+
+use std::{collections::VecDeque, process::Stdio, time::Duration};
+
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, Command},
+};
+
+use super::{Work, fault::Classified};
+use crate::model::FailureClass;
+
+/// Lines of a tool's output that are kept.
+const KEPT: usize = 30;
+/// A copy that moves nothing for so long is broken off: the network is gone and TCP has not noticed.
+const STALLED: Duration = Duration::from_secs(15 * 60);
+
+/// A tool failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{tool} failed ({how})")]
+pub struct ToolError {
+    pub tool: &'static str,
+    pub how: String,
+    pub said: String,
+    pub class: FailureClass,
+}
+
+impl Classified for ToolError {
+    fn class(&self) -> FailureClass {
+        self.class
+    }
+    fn evidence(&self) -> String {
+        self.said.clone()
+    }
+}
+
+/// Kills the whole group on the way out: a pg_basebackup that is killed alone leaves its WAL receiver alive (O §6.5).
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Runs a tool to its end and gives back the last lines that it said.
+pub async fn run(work: &Work, tool: &'static str, arguments: &[String], environment: &[(&str, &str)]) -> Result<Vec<String>, ToolError> {
+    let mut command = Command::new(tool);
+    command
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .env("PGPASSFILE", &work.passfile)
+        .env("LC_ALL", "C")
+        .env("PGCONNECT_TIMEOUT", "20");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    tracing::info!(tool, arguments = arguments.join(" "), "running");
+    let failed = |how: String, said: &[String], class| ToolError { tool, how, said: said.join("\n"), class };
+    let mut child = command.spawn().map_err(|e| failed(e.to_string(), &[], FailureClass::Unclassified))?;
+    let mut group = Group(child.id().map(|pid| Pid::from_raw(pid.cast_signed())));
+    let said = watch(work, &mut child).await;
+    let status = match tokio::time::timeout(Duration::from_secs(60), child.wait()).await {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => return Err(failed(error.to_string(), &said, FailureClass::Unclassified)),
+        Err(_) => return Err(failed("it moved nothing for a long time".into(), &said, FailureClass::ConnectionLost)),
+    };
+    if !status.success() {
+        return Err(failed(status.to_string(), &said, classify(&said)));
+    }
+    group.0 = None;
+    Ok(said)
+}
+
+/// Reads what it says until it says no more, or nothing moves any more.
+async fn watch(work: &Work, child: &mut Child) -> Vec<String> {
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let mut lines = Lines::default();
+    let mut other = Lines::default();
+    let reading = async {
+        tokio::join!(read(work, out, &mut lines), read(work, err, &mut other));
+    };
+    let stalled = async {
+        while work.report.still_for() < STALLED {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+    };
+    tokio::select! { () = reading => {}, () = stalled => {} }
+    lines.kept.into_iter().chain(other.kept).collect()
+}
+
+#[derive(Default)]
+struct Lines {
+    kept: VecDeque<String>,
+    partial: Vec<u8>,
+}
+
+async fn read(work: &Work, stream: Option<impl AsyncRead + Unpin>, lines: &mut Lines) {
+    let Some(mut stream) = stream else { return };
+    let mut buffer = [0_u8; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        for byte in &buffer[..count] {
+            // Progress is rewritten in place with carriage returns.
+            if matches!(byte, b'\n' | b'\r') { lines.end_of_line(work) } else { lines.partial.push(*byte) }
+        }
+    }
+    lines.end_of_line(work);
+}
+
+impl Lines {
+    fn end_of_line(&mut self, work: &Work) {
+        let line = String::from_utf8_lossy(&std::mem::take(&mut self.partial)).trim_end().to_owned();
+        if let Some((done, total)) = progress(&line) {
+            work.report.copied(done, total);
+        } else if !line.is_empty() {
+            tracing::info!("{line}");
+            if self.kept.len() == KEPT {
+                self.kept.pop_front();
+            }
+            self.kept.push_back(line);
+        }
+    }
+}
+
+/// `12345/67890 kB (18%)`, of pg_basebackup and pg_rewind alike (reference §3.9): bytes done, bytes in all.
+fn progress(line: &str) -> Option<(u64, u64)> {
+    let (head, tail) = line.split_once(" kB (")?;
+    tail.contains("%)").then_some(())?;
+    let (done, total) = head.trim().rsplit_once('/')?;
+    let done: u64 = done.rsplit(' ').next()?.parse().ok()?;
+    Some((done * 1024, total.parse::<u64>().ok()? * 1024))
+}
+
+/// What tools say, and what it means (reference §7.2, O §6). Tools have no codes; these are their own
+/// untranslated words, each seen or read in their source. The first that matches wins.
+const WORDS: &[(FailureClass, &[&str])] = &[
+    (FailureClass::NoRoom, &["No space left on device"]),
+    (FailureClass::LoginRefused, &["password authentication failed", "no pg_hba.conf entry", "no password supplied"]),
+    (
+        FailureClass::SlotActive,
+        &["is already active", "is active for PID", "all replication slots are in use", "number of requested standby connections exceeds"],
+    ),
+    (FailureClass::SystemIdentifierDiffers, &["different systems", "system identifier differs"]),
+    (FailureClass::VersionDiffers, &["clusters are not compatible with this version", "incompatible server version"]),
+    (
+        FailureClass::CannotRewind,
+        &[
+            "could not find common ancestor",
+            "could not find previous WAL record",
+            "could not read WAL record",
+            "could not open file",
+            "could not open WAL",
+            "needs to use either data checksums",
+            "must be shut down cleanly",
+            "out of valid range",
+            "single-user mode in target cluster failed",
+            "unexpected control file size",
+            "invalid control file",
+        ],
+    ),
+    (
+        FailureClass::ConnectionLost,
+        &[
+            "could not connect to server",
+            "connection to server",
+            "server closed the connection",
+            "terminating connection",
+            "could not receive data",
+            "could not send",
+            "could not translate host name",
+            "the database system is",
+            "SSL SYSCALL",
+            "could not read COPY data",
+            "could not fetch",
+        ],
+    ),
+];
+
+fn classify(said: &[String]) -> FailureClass {
+    let said_one_of = |words: &&[&str]| said.iter().any(|line| words.iter().any(|word| line.contains(word)));
+    WORDS.iter().find(|(_, words)| said_one_of(&words)).map_or(FailureClass::Unclassified, |(class, _)| *class)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(line: &str) -> FailureClass {
+        classify(&["something before".into(), line.into()])
+    }
+
+    #[test]
+    fn progress_of_both_tools_is_read() {
+        assert_eq!(progress("  1024/2048 kB (50%), 0/1 tablespace"), Some((1024 * 1024, 2048 * 1024)));
+        assert_eq!(progress(" 1/2 kB (50%) copied"), Some((1024, 2048)));
+        assert_eq!(progress("pg_rewind: need to copy 213 MB (total source directory size is 283 MB)"), None);
+    }
+
+    #[test]
+    fn what_tools_say_is_classified_and_the_rest_is_not() {
+        assert_eq!(
+            class("pg_rewind: fatal: could not find common ancestor of the source and target cluster's timelines"),
+            FailureClass::CannotRewind
+        );
+        assert_eq!(class("pg_rewind: error: could not find previous WAL record at 0/5000060"), FailureClass::CannotRewind);
+        assert_eq!(class("pg_basebackup: error: connection to server at \"a\" failed: Connection refused"), FailureClass::ConnectionLost);
+        assert_eq!(class("ERROR:  replication slot \"internal_wal_replication_slot\" is active for PID 42"), FailureClass::SlotActive);
+        assert_eq!(class("could not write file: No space left on device"), FailureClass::NoRoom);
+        assert_eq!(class("FATAL:  password authentication failed for user \"x\""), FailureClass::LoginRefused);
+        assert_eq!(class("a sentence that nobody has ever seen"), FailureClass::Unclassified);
+    }
+}
