@@ -23,6 +23,8 @@
 #include "utils/guc.h"
 
 #define PROBE_FILE "fts_probe_file.bak"
+#define RELOAD_LIMIT_S 5
+#define RELOAD_POLL_US 5000
 
 typedef struct Answer
 {
@@ -32,6 +34,24 @@ typedef struct Answer
 	bool		role_mirror;
 	bool		retry;
 } Answer;
+
+/*
+ * The catalog must not say "in sync" before commits wait, nor before they are
+ * free again; the checkpointer does that when it has reloaded.
+ */
+static void
+await_sync_names(bool on)
+{
+	time_t		begun = time(NULL);
+
+	while (!!(((volatile WalSndCtlData *) WalSndCtl)->sync_standbys_status & SYNC_STANDBY_DEFINED) != on)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (time(NULL) - begun > RELOAD_LIMIT_S)
+			ereport(ERROR, (errmsg("synchronous_standby_names did not take effect")));
+		pg_usleep(RELOAD_POLL_US);
+	}
+}
 
 /* Written to postgresql.auto.conf, as by ALTER SYSTEM, then reloaded. */
 static void
@@ -50,7 +70,8 @@ set_sync_names(char *names)
 	statement->setstmt->args = list_make1(value);
 	AlterSystemSetConfigFile(statement);
 	if (kill(PostmasterPid, SIGHUP) != 0)
-		ereport(WARNING, (errmsg("failed to signal the postmaster: %m")));
+		ereport(ERROR, (errmsg("failed to signal the postmaster: %m")));
+	await_sync_names(names[0] != '\0');
 }
 
 static bool
