@@ -1,10 +1,12 @@
 //! Built things, kept outside the checkout by the hash of what they are made of.
 
 use std::{
+    cmp::Reverse,
     fs::{self, File},
     io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use anyhow::{Context, Result};
@@ -14,6 +16,9 @@ use super::{
     command::{entries, lock, make_folder},
     layout::Layout,
 };
+
+/// How many builds of one thing are kept.
+const KEPT: usize = 4;
 
 /// What a built thing depends on.
 pub struct Inputs(Sha256);
@@ -91,6 +96,7 @@ where
     let folder = layout.cache().join(name);
     let place = folder.join(&inputs.hash()[..20]);
     if place.exists() {
+        mark_used(&place);
         return Ok(place);
     }
     let _lock = lock(&layout.cache().join("locks").join(name), name)?;
@@ -104,7 +110,23 @@ where
     }
     build(&draft)?;
     fs::rename(&draft, &place).with_context(|| format!("cannot keep {}", place.display()))?;
+    prune(&folder);
     Ok(place)
+}
+
+/// So that `prune` knows what is wanted. A cache that may only be read serves too.
+fn mark_used(place: &Path) {
+    let _ = File::open(place).and_then(|file| file.set_modified(SystemTime::now()));
+}
+
+/// Leaves the few that were used last; whoever needs another builds it again.
+fn prune(folder: &Path) {
+    let used = |path: &PathBuf| fs::metadata(path).and_then(|about| about.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    let mut old = entries(folder);
+    old.sort_by_key(|path| Reverse(used(path)));
+    for path in old.into_iter().skip(KEPT) {
+        let _ = fs::remove_file(path);
+    }
 }
 
 #[cfg(test)]
@@ -123,5 +145,21 @@ mod tests {
         assert_ne!(first, second);
         fs::rename(folder.path().join("a"), folder.path().join("b")).unwrap();
         assert_ne!(second, hash());
+    }
+
+    #[test]
+    fn the_builds_used_last_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for age in 0..=KEPT {
+            let path = folder.path().join(age.to_string());
+            fs::write(&path, "").unwrap();
+            let used = SystemTime::now() - std::time::Duration::from_secs(60 * u64::try_from(age).unwrap());
+            File::open(&path).unwrap().set_modified(used).unwrap();
+        }
+        mark_used(&folder.path().join(KEPT.to_string()));
+        prune(folder.path());
+        let unused = folder.path().join((KEPT - 1).to_string());
+        assert!(!unused.exists());
+        assert_eq!(entries(folder.path()).len(), KEPT);
     }
 }
