@@ -7,7 +7,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use nix::{
@@ -27,6 +27,7 @@ const KEPT_LINES: usize = 60;
 /// A running postmaster.
 pub struct Postgres {
     pub pid: Pid,
+    started: SystemTime,
     tail: Arc<Mutex<VecDeque<String>>>,
 }
 
@@ -67,7 +68,7 @@ pub fn spawn(executable: &str, data: &Path, port: u16, role: &[&str], passfile: 
     let tail = Arc::new(Mutex::new(VecDeque::new()));
     forward(child.stdout.take(), Arc::clone(&tail));
     forward(child.stderr.take(), Arc::clone(&tail));
-    Ok(Postgres { pid: Pid::from_raw(child.id().cast_signed()), tail })
+    Ok(Postgres { pid: Pid::from_raw(child.id().cast_signed()), started: SystemTime::now(), tail })
 }
 
 /// Forwards output line by line to our own, and keeps the last lines. A thread: it must go on when the loop is busy.
@@ -94,20 +95,24 @@ impl Postgres {
     /// The last lines that it wrote: its own output, then the newest server log's.
     pub fn last_lines(&self, data: &Path, dialect: Dialect) -> Vec<String> {
         let mut lines: Vec<String> = self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-        lines.extend(newest_log(&data.join(dialect.log_folder())).unwrap_or_default());
+        lines.extend(newest_log(&data.join(dialect.log_folder()), self.started).unwrap_or_default());
         lines
     }
 
-    /// One of its processes is a WAL receiver that streams. It refuses sessions, so its title is the only witness:
-    /// `walreceiver streaming 0/3000060` (7), `wal receiver process   streaming 0/C0000A0` (6).
+    /// One of its processes is a WAL receiver that works. A mirror refuses sessions, so its processes are the
+    /// only witnesses: the title says `walreceiver streaming 0/3000060` (7) or `wal receiver process   streaming
+    /// 0/C0000A0` (6) once something came, and nothing while the primary is idle; but one that can not stream ends at
+    /// once and is started anew every 5 s, so one that has lived for a while streams too.
     pub fn receives(&self) -> bool {
-        let titles = children_of(self.pid).into_iter().filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok());
-        titles.map(|title| String::from_utf8_lossy(&title).replace('\0', " ")).any(|title| {
-            title.split_once("receiver").is_some_and(|(head, tail)| head.trim_end().ends_with("wal") && tail.contains("streaming"))
+        children_of(self.pid).into_iter().any(|pid| {
+            let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let title = String::from_utf8_lossy(&title).replace('\0', " ");
+            let receiver = title.split_once("receiver").filter(|(head, _)| head.trim_end().ends_with("wal"));
+            receiver.is_some_and(|(_, tail)| tail.contains("streaming") || age(pid).is_some_and(|age| age > Duration::from_secs(3)))
         })
     }
 
-    /// It was stopped by a signal (SIGSTOP): no query will ever be answered.
+    /// Not reaped yet.
     pub fn exists(&self) -> bool {
         kill(self.pid, None) != Err(Errno::ESRCH)
     }
@@ -118,11 +123,20 @@ fn children_of(parent: Pid) -> Vec<i32> {
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// The end of the newest file in a log folder; Greenplum's logging collector writes there.
-fn newest_log(folder: &Path) -> io::Result<Vec<String>> {
+/// How long a process has lived (field 22 of `/proc/PID/stat`, in clock ticks since boot).
+fn age(pid: i32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??.unsigned_abs();
+    let uptime: f64 = std::fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
+    Duration::try_from_secs_f64(uptime).ok()?.checked_sub(Duration::from_secs(ticks / per_second))
+}
+
+/// The end of the newest file in a log folder that was written since `since`; Greenplum's logging collector writes there.
+fn newest_log(folder: &Path, since: SystemTime) -> io::Result<Vec<String>> {
     use std::io::{Read, Seek, SeekFrom};
     let files = std::fs::read_dir(folder)?.flatten();
-    let newest = files.filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path()))).max();
+    let newest = files.filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path()))).filter(|(at, _)| *at >= since).max();
     let Some((_, path)) = newest else { return Ok(vec![]) };
     let mut file = std::fs::File::open(path)?;
     let length = file.metadata()?.len();

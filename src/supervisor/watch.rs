@@ -31,6 +31,9 @@ use crate::{
 const FLIP_WINDOW: Duration = Duration::from_secs(15);
 /// A postgres that served for so long has left its crashes behind.
 const SETTLED: Duration = Duration::from_secs(60);
+/// Between two questions to a postgres that serves, and to one that does not.
+const CALM: Duration = Duration::from_secs(5);
+const UNEASY: Duration = Duration::from_millis(500);
 /// A fast stop of a mirror that takes longer is made immediate: it has nothing to lose.
 const MIRROR_STOP: Duration = Duration::from_secs(5);
 
@@ -148,7 +151,9 @@ impl Supervisor {
     /// Starts the questions that are due; none is waited for.
     fn ask_again(&mut self, running: &mut Running) {
         let now = Instant::now();
-        if running.probe.is_none() && now >= running.next_probe {
+        if running.probe.is_none() && now >= running.next_probe && self.still_follows(running) {
+            running.next_probe = now + CALM;
+        } else if running.probe.is_none() && now >= running.next_probe {
             let config = self.config.clone();
             running.probe = Some(tokio::spawn(async move { serving::ask(&config).await }));
         }
@@ -159,11 +164,17 @@ impl Supervisor {
         }
     }
 
+    /// A mirror that receives needs no question: each would be a FATAL in its log.
+    fn still_follows(&self, running: &Running) -> bool {
+        self.board.page().receiving && self.shape_now(running.dialect) == Shape::Mirror && running.postgres.receives()
+    }
+
     fn answered(&mut self, running: &mut Running, answered: Option<Answered>) {
         running.probe = None;
         let answered = answered.unwrap_or_else(|| Answered::No("the question was broken off".into()));
         let serves = if let Answered::Serves(role) = answered { Some(role) } else { None };
-        running.next_probe = Instant::now() + if serves.is_some() { Duration::from_secs(5) } else { Duration::from_millis(300) };
+        let receiving = serves == Some(Role::Mirror) && running.postgres.receives();
+        running.next_probe = Instant::now() + if receiving || serves == Some(Role::Primary) { CALM } else { UNEASY };
         if serves.is_some() {
             let since = *running.serving_since.get_or_insert_with(Instant::now);
             running.was_primary |= serves == Some(Role::Primary);
@@ -174,7 +185,6 @@ impl Supervisor {
             running.next_read = Instant::now(); // it served and does not any more: ask what became of its role
         }
         let (state, detail) = state_of(&answered, running.started.elapsed());
-        let receiving = serves == Some(Role::Mirror) && running.postgres.receives();
         let shape = self.shape_now(running.dialect);
         self.board
             .show(|page| (page.state, page.detail, page.serves, page.receiving, page.shape) = (state, detail, serves, receiving, shape));
