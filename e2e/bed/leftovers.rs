@@ -33,7 +33,7 @@ pub fn clear(layout: &Layout) -> Result<()> {
     network::remove(layout)?;
     cgroup.remove()?;
     kernel::restore(layout)?;
-    remove_empty(Path::new("/run/containerd/s"));
+    remove_empty(Path::new(RUNTIME_SOCKETS));
     remove_empty(Path::new("/run/containerd"));
     remove_folder(layout.folder())?;
     warn_of_guests(layout);

@@ -82,8 +82,7 @@ impl Bed {
     }
 
     pub fn attach_to(layout: Layout) -> Result<Self> {
-        let there = layout.kubeconfig().exists() && network::exists(&layout);
-        ensure!(there, "there is no bed in {}: run `make bed-up`", layout.folder().display());
+        ensure!(up::lives(&layout)?, "no bed is up in {}: run `make bed-up`", layout.folder().display());
         Ok(Self { layout })
     }
 

@@ -56,7 +56,7 @@ pub fn lock(layout: &Layout) -> Result<Flock<File>> {
 
 /// Whether there is a bed to mend: its networks exist and a process of the
 /// control plane still runs. Everything else can be started again on its state.
-fn lives(layout: &Layout) -> Result<bool> {
+pub fn lives(layout: &Layout) -> Result<bool> {
     if !network::exists(layout) || !layout.kubeconfig().exists() {
         return Ok(false);
     }

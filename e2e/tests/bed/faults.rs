@@ -5,8 +5,9 @@ use std::{fs, time::Duration};
 use anyhow::{Result, ensure};
 use e2e::bed::{Node, fault};
 use k8s_openapi::api::core::v1::Node as NodeObject;
+use serde_json::json;
 
-use crate::workload::Workload;
+use crate::workload::{self, NAMESPACE, Workload, is_ready, pod_spec};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -43,6 +44,31 @@ pub async fn containers_are_kept_down(workload: &Workload<'_>) -> Result<()> {
     let back = async || Ok(workload.restarts("w-0").await? > restarts && container.postmaster().is_ok());
     workload.until("the container's return", SOON, back).await?;
     workload.is_ready().await
+}
+
+pub async fn pod_is_deleted(workload: &Workload<'_>) -> Result<()> {
+    let uid = async || Ok::<_, anyhow::Error>(workload.pods().get("w-2").await?.metadata.uid);
+    let old = uid().await?;
+    fault::delete_pod(workload.bed, NAMESPACE, "w-2").await?;
+    workload.until("another pod", SOON, async || Ok(uid().await? != old)).await?;
+    workload.is_ready().await
+}
+
+/// A pod with the operator's name and label, in its namespace.
+pub async fn operator_is_killed(workload: &Workload<'_>) -> Result<()> {
+    let (name, labels) = ("gpheal-system", json!({ "app.kubernetes.io/name": "gpheal" }));
+    workload.bed.kubectl(&["create", "namespace", name])?;
+    ensure!(fault::kill_operator(workload.bed).await.is_err(), "an operator was found where none is");
+    let spec = pod_spec("exec sleep 100000", "Always", &json!([]));
+    let metadata = json!({ "name": "operator", "namespace": name, "labels": labels });
+    workload.create(&json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec }))?;
+    let pods = workload.pods_of(name);
+    workload.until("the operator", SOON, async || Ok(is_ready(&pods.get("operator").await?))).await?;
+    fault::kill_operator(workload.bed).await?;
+    let restarted = async || Ok(workload::restarts_of(&pods.get("operator").await?) > 0);
+    workload.until("the operator's restart", SOON, restarted).await?;
+    fault::delete_operator(workload.bed).await?;
+    workload.until("the operator's end", SOON, async || Ok(pods.get_opt("operator").await?.is_none())).await
 }
 
 pub fn volumes_are_hurt(workload: &Workload<'_>) -> Result<()> {

@@ -50,6 +50,8 @@ fn live(layout: &Layout) -> Result<()> {
         faults::postmaster_is_killed(workload).await?;
         faults::postgres_sleeps_and_wakes(workload).await?;
         faults::containers_are_kept_down(workload).await?;
+        faults::pod_is_deleted(workload).await?;
+        faults::operator_is_killed(workload).await?;
         faults::volumes_are_hurt(workload)?;
         faults::network_is_cut_and_healed(workload).await?;
         faults::node_is_lost_and_boots(workload).await

@@ -108,8 +108,7 @@ impl<'a> Workload<'a> {
     }
 
     pub async fn restarts(&self, pod: &str) -> Result<i32> {
-        let status = self.pods().get(pod).await?.status.unwrap_or_default();
-        Ok(status.container_statuses.unwrap_or_default().iter().map(|container| container.restart_count).sum())
+        Ok(restarts_of(&self.pods().get(pod).await?))
     }
 
     pub async fn container(&self, pod: &str) -> Result<Container> {
@@ -136,14 +135,24 @@ impl<'a> Workload<'a> {
         }
     }
 
-    fn create(&self, object: &Value) -> Result<String> {
+    /// Makes an object, in the trial's namespace unless it names another.
+    pub fn create(&self, object: &Value) -> Result<String> {
+        let mut object = object.clone();
+        let namespace = &mut object["metadata"]["namespace"];
+        if namespace.is_null() {
+            *namespace = json!(NAMESPACE);
+        }
         let file = tempfile::NamedTempFile::new()?;
         fs::write(file.path(), object.to_string())?;
-        self.bed.kubectl(&["create", "-n", NAMESPACE, "-f", &file.path().display().to_string()])
+        self.bed.kubectl(&["create", "-f", &file.path().display().to_string()])
+    }
+
+    pub fn pods_of(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), namespace)
     }
 
     pub fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), NAMESPACE)
+        self.pods_of(NAMESPACE)
     }
 
     pub fn nodes(&self) -> Api<k8s_openapi::api::core::v1::Node> {
@@ -151,9 +160,14 @@ impl<'a> Workload<'a> {
     }
 }
 
-fn is_ready(pod: &Pod) -> bool {
+pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     pod.metadata.deletion_timestamp.is_none() && conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
+}
+
+pub fn restarts_of(pod: &Pod) -> i32 {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    statuses.map(|container| container.restart_count).sum()
 }
 
 fn stateful_set() -> Value {
@@ -178,7 +192,7 @@ fn stateful_set() -> Value {
 }
 
 /// As strict as the namespace wants it.
-fn pod_spec(script: &str, restart: &str, mounts: &Value) -> Value {
+pub fn pod_spec(script: &str, restart: &str, mounts: &Value) -> Value {
     let container = json!({
         "name": CONTAINER,
         "image": IMAGE,
