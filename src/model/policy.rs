@@ -39,7 +39,7 @@ impl Default for Policy {
             max_rate: None,
             // Two copies saturate what one coordinator's worth of nodes usually shares: a network link.
             max_jobs: 2,
-            max_attempts: 6,
+            max_attempts: 8,
         }
     }
 }

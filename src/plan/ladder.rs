@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::{Answer, Failure, InstanceState, Page, Policy, Refusal, Repair};
+use crate::model::{Answer, Failure, FailureClass, InstanceState, Page, Policy, Refusal, Repair};
 
 /// The repair that the volume asks for.
 pub fn first(page: &Page) -> Repair {
@@ -49,16 +49,19 @@ pub fn after(policy: &Policy, wanted: Option<Repair>, repair: Repair, attempt: u
     }
 }
 
-/// When the attempt after number `attempt` may begin: 2 s, 4 s, 8 s … at most a minute.
-pub fn not_before(ended: Timestamp, attempt: u32) -> Timestamp {
-    let seconds = 2_i64.saturating_pow(attempt.clamp(1, 6)).min(60);
+/// When the attempt after number `attempt` may begin: 2 s, 4 s, 8 s … at most a minute. A Job that was
+/// ended from outside says nothing about its cause, so the next one need not wait for anything to pass.
+pub fn not_before(ended: Timestamp, attempt: u32, failure: Option<&Failure>) -> Timestamp {
+    let from_outside = failure.is_some_and(|f| matches!(f.class, FailureClass::Interrupted | FailureClass::JobLost));
+    let doublings = if from_outside { 1 } else { attempt.clamp(1, 6) };
+    let seconds = 2_i64.saturating_pow(doublings).min(60);
     ended.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{FailureClass, Step, world::fixtures};
+    use crate::model::{Step, world::fixtures};
 
     fn failure(class: FailureClass) -> Failure {
         Failure { class, step: Step::Copying, message: String::new(), evidence: String::new() }
@@ -103,7 +106,8 @@ mod tests {
     #[test]
     fn the_back_off_grows_to_a_minute() {
         let ended = fixtures::now();
-        let waits: Vec<_> = (1..=8).map(|n| not_before(ended, n).duration_since(ended).as_secs()).collect();
+        let waits: Vec<_> = (1..=8).map(|n| not_before(ended, n, None).duration_since(ended).as_secs()).collect();
         assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(not_before(ended, 5, Some(&failure(FailureClass::JobLost))).duration_since(ended).as_secs(), 2);
     }
 }

@@ -153,7 +153,9 @@ fn failed(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryI
 
 /// Begins the next attempt, or says why not yet, or never.
 fn begin(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance) -> InstanceNext {
-    if let Some(until) = state.attempt_ended.map(|ended| ladder::not_before(ended, state.attempt)).filter(|until| *until > desk.now) {
+    if let Some(until) =
+        state.attempt_ended.map(|ended| ladder::not_before(ended, state.attempt, state.failure.as_ref())).filter(|until| *until > desk.now)
+    {
         return standing(state, Standing::BackingOff { until });
     }
     match permit(desk, recovery, dbid, &state) {

@@ -53,7 +53,7 @@ struct Backup {
 
 /// Copies the source into a fresh directory and puts it into the old one's place.
 pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<String, Fault> {
-    work.report.step(Step::Analysing);
+    work.step(Step::Analysing).await;
     let fresh = work.volume.beside_new();
     remove_folder(&fresh)?;
     no_tablespaces(source).await?;
@@ -61,12 +61,12 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     let predecessor: Option<Backup> = work.volume.read("backup.json")?;
     source.end_orphans(predecessor.as_ref().map(|backup| backup.address.as_str())).await?;
     source.ready_slot().await?;
-    work.report.step(Step::Copying);
+    work.step(Step::Copying).await;
     work.volume.write("backup.json", &Backup { attempt: work.attempt.id.clone(), address: own_address(source).await? })?;
     let dialect = source.session.dialect;
     tool::run(work, "pg_basebackup", &arguments(work, dialect, &fresh), &[]).await?;
     work.volume.remove("backup.json")?;
-    work.report.step(Step::Configuring);
+    work.step(Step::Configuring).await;
     is_copy_of(&fresh, proven)?;
     configure::configure(work, &fresh, dialect)?;
     swap(work, &fresh)

@@ -46,7 +46,7 @@ impl Classified for IncrementalError {
 
 /// Makes the target a mirror of the source again, copying only what differs.
 pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<String, Fault> {
-    work.report.step(Step::Analysing);
+    work.step(Step::Analysing).await;
     if let Some(copy) = work.volume.marks().copy {
         return Err(IncrementalError::CopyUnfinished(copy.attempt).into());
     }
@@ -60,7 +60,7 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     } else {
         rewind(work, source, proven).await?
     };
-    work.report.step(Step::Configuring);
+    work.step(Step::Configuring).await;
     source.ready_slot().await?;
     configure::configure(work, work.volume.data(), proven.dialect)?;
     work.volume.remove("copy")?;
@@ -85,7 +85,7 @@ async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<&'s
     let arguments = arguments(work);
     let utility = [("PGOPTIONS", proven.dialect.utility_option())];
     tool::run(work, "pg_rewind", &[&arguments[..], &["--dry-run".into()]].concat(), &utility).await?;
-    work.report.step(Step::Copying);
+    work.step(Step::Copying).await;
     work.volume.write("copy", &Copy { attempt: work.attempt.id.clone(), repair: Repair::Incremental, since: Timestamp::now() })?;
     let said = tool::run(work, "pg_rewind", &[&arguments[..], &["--progress".into()]].concat(), &utility).await?;
     sound(source, work, proven).await?;

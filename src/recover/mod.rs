@@ -15,7 +15,10 @@ mod room;
 mod source;
 mod tool;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -87,26 +90,36 @@ impl Work {
     }
 
     async fn repair(&self) -> Result<String, Fault> {
-        self.report.step(Step::Proving);
+        self.step(Step::Proving).await;
         let source_lock = SourceLock::take(self).await?;
         prove::prove(self, &source_lock).await?;
-        self.report.step(Step::Holding);
+        self.step(Step::Holding).await;
         let holding = Holding::begin(self)?;
         let lock = holding.take_lock(self).await?;
-        self.report.step(Step::ProvingAgain);
+        self.step(Step::ProvingAgain).await;
         let proven = prove::prove(self, &source_lock).await?;
         prove::not_ahead(self, &proven)?;
         let note = match self.attempt.repair {
             Repair::Incremental => incremental::repair(self, &source_lock, &proven, &lock).await?,
             Repair::Full => full::repair(self, &source_lock, &proven, &lock).await?,
         };
-        self.release(holding, lock)?;
+        self.release(holding, lock).await?;
         Ok(note)
     }
 
+    /// Begins a step. While the mark `pause-at` names it, the Job waits there with everything that it holds: for a
+    /// person who wants to look, and for tests that end a Job at every step.
+    async fn step(&self, step: Step) {
+        self.report.step(step);
+        let pause = self.volume.mark("pause-at");
+        while std::fs::read_to_string(&pause).is_ok_and(|named| named.trim() == step.to_string()) {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Ends the hold under the lock, then gives the lock back by closing it.
-    fn release(&self, holding: Holding, lock: Held) -> Result<(), Fault> {
-        self.report.step(Step::Releasing);
+    async fn release(&self, holding: Holding, lock: Held) -> Result<(), Fault> {
+        self.step(Step::Releasing).await;
         holding.end()?;
         drop(lock);
         Ok(())
