@@ -1,7 +1,6 @@
 /* Connections that the coordinator makes to segments. */
 #include "gp_standin.h"
 
-#include "catalog/pg_authid.h"
 #include "miscadmin.h"
 #include "utils/wait_event.h"
 
@@ -9,14 +8,15 @@
 
 /*
  * The prober's and dispatch's own way in: the segment knows them by this
- * option. The password comes from PGPASSFILE, which the server inherits.
+ * option. The user is the server's own, as in Greenplum; the password comes
+ * from PGPASSFILE, which the server inherits.
  */
 PGconn *
 peer_connect_start(const Instance *to, PeerKind kind)
 {
 	char		port[16];
-	const char *names[] = {"host", "port", "dbname", "user", "application_name", "options", NULL};
-	const char *values[] = {to->address, port, CATALOG_DATABASE, getenv("PGUSER") ? getenv("PGUSER") : "gpadmin",
+	const char *names[] = {"host", "port", "dbname", "application_name", "options", NULL};
+	const char *values[] = {to->address, port, CATALOG_DATABASE,
 		kind == PEER_FTS ? "ftsprobe" : "dispatch",
 		kind == PEER_FTS ? "-c gp_standin.connection=fts" : "-c gp_standin.connection=qe", NULL};
 

@@ -9,7 +9,6 @@ set -euo pipefail
 : "${DATA_DIRECTORY:?}" "${PORT:?}" "${DBID:?}" "${CONTENT:?}" "${CREDENTIALS:=/etc/gpheal/credentials}"
 
 here=$(cd -- "${BASH_SOURCE[1]%/*}" && pwd)
-home=${here%/*}
 PATH=$here:$PATH
 new=$DATA_DIRECTORY.new
 user=$(<"$CREDENTIALS/username")
@@ -43,7 +42,6 @@ wal_keep_size = 80MB
 max_slot_wal_keep_size = -1
 wal_log_hints = on
 hot_standby = on
-jit = off
 password_encryption = scram-sha-256
 logging_collector = off
 log_destination = stderr
@@ -53,7 +51,6 @@ gp_fts_probe_interval = 10
 gp_fts_probe_timeout = 5
 gp_fts_mark_mirror_down_grace_period = 10
 ${SETTINGS:-}
-include = 'internal.auto.conf'
 CONF
     echo "gp_dbid=$DBID" > "$new/internal.auto.conf"
     mkdir -p "$new/log"
@@ -71,20 +68,11 @@ host  replication $user ::/0      scram-sha-256
 HBA
 }
 
-single_user() {
-    postgres --single -O -j -D "$new" postgres > "$new/log/bootstrap.log" 2>&1 || { cat "$new/log/bootstrap.log"; return 1; }
-    if grep -q -E '(ERROR|FATAL|PANIC):' "$new/log/bootstrap.log"; then
-        cat "$new/log/bootstrap.log"
-        return 1
-    fi
-}
-
 make_instance() {
     initdb -D "$new" --data-checksums --encoding=UTF8 --locale=C --username="$user" \
         --pwfile="$CREDENTIALS/password" --auth-local=trust --auth-host=scram-sha-256 > /dev/null
     write_settings
     write_access_rules
-    cat "$home/share/catalog.sql" <(echo) "$home/share/segadmin.sql" <(echo) | single_user
 }
 
 # The rename is the moment in which the volume becomes a database.
