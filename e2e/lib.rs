@@ -1,2 +1,4 @@
 pub mod bed;
+pub mod conformance;
 pub mod fixture;
+pub mod scenarios;

@@ -1,0 +1,74 @@
+//! Everything at once.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use gpheal::model::Role;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::{
+    Api,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{
+    Stage,
+    stage::{HEALED_WITHIN, rounds},
+};
+use crate::fixture::{Catalog, NAMESPACE};
+
+const COORDINATOR: [(&str, i32); 1] = [("gp-coordinator", 1)];
+const SEGMENTS: [(&str, i32); 2] = [("gp-primary", 3), ("gp-mirror", 3)];
+
+pub async fn cold_start(stage: &mut Stage) -> Result<()> {
+    let before = stage.wait_healthy().await?;
+    all_gone(stage).await?;
+    scale(stage, &SEGMENTS).await?;
+    stage.mark("segments back, no coordinator");
+    // With nobody to ask, each side decides by its volume and its peer.
+    for row in before.segments() {
+        stage.wait_page(row, "its role", |p| p.serves == Some(if row.is_acting_primary() { Role::Primary } else { Role::Mirror })).await?;
+    }
+    stage.mark("every segment serves its role without a coordinator");
+    scale(stage, &COORDINATOR).await?;
+    same_again(stage, &before).await?;
+    all_gone(stage).await?;
+    scale(stage, &COORDINATOR).await?;
+    stage.mark("coordinator back, no segments");
+    tokio::time::sleep(Duration::from_secs(8)).await; // longer than FTS needs to flip a cold cluster
+    scale(stage, &SEGMENTS).await?;
+    same_again(stage, &before).await
+}
+
+async fn same_again(stage: &mut Stage, before: &Catalog) -> Result<()> {
+    let now = stage.wait_healthy().await?;
+    stage.mark("every pair up and in sync");
+    let roles = |catalog: &Catalog| catalog.segments().map(|r| (r.dbid, r.role)).collect::<Vec<_>>();
+    ensure!(roles(&now) == roles(before), "roles flipped: {before} became {now}");
+    ensure!(stage.all_recoveries().await?.is_empty(), "a recovery was made");
+    Ok(())
+}
+
+async fn all_gone(stage: &mut Stage) -> Result<()> {
+    let none = COORDINATOR.iter().chain(&SEGMENTS).map(|(name, _)| (*name, 0)).collect::<Vec<_>>();
+    scale(stage, &none).await?;
+    for _ in rounds(HEALED_WITHIN) {
+        let pods = stage.cluster.pods().list(&ListParams::default().labels("app.kubernetes.io/name=greenplum")).await?;
+        if pods.items.is_empty() {
+            stage.mark("all pods gone");
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    anyhow::bail!("the pods do not go away")
+}
+
+async fn scale(stage: &Stage, sets: &[(&str, i32)]) -> Result<()> {
+    let api: Api<StatefulSet> = Api::namespaced(stage.cluster.kubernetes().clone(), NAMESPACE);
+    let patches = sets.iter().map(|(name, replicas)| {
+        let (api, patch) = (api.clone(), Patch::Merge(json!({ "spec": { "replicas": replicas } })));
+        async move { api.patch_scale(name, &PatchParams::default(), &patch).await }
+    });
+    futures::future::try_join_all(patches).await?;
+    Ok(())
+}

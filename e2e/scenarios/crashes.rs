@@ -1,0 +1,119 @@
+//! postgres dies or sleeps; its directory is whole.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use gpheal::{greenplum::wal, model::{InstanceState, Repair}};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::LogParams};
+
+use super::{Stage, stage::rounds};
+use crate::{
+    bed::fault::{keep_down, kill_postmaster, stop_postgres_group},
+    fixture::{DATA_DIRECTORY, NAMESPACE, Row},
+};
+
+/// A restart in place beats FTS' retries of 5 x 1 s; past this it did not.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+
+pub async fn crash_in_place(stage: &mut Stage) -> Result<()> {
+    let (primary, _) = stage.pair(0).await?;
+    kill_postmaster(&stage.container(&primary).await?)?;
+    stage.mark("postmaster of the primary killed");
+    serves_again(stage, &primary).await?;
+    stage.mark("serves again");
+    stage.wait_healthy().await?;
+    let (now, _) = stage.pair(0).await?;
+    ensure!(now.dbid == primary.dbid, "the roles were swapped: {now} acts now");
+    nothing_was_repaired(stage).await
+}
+
+async fn serves_again(stage: &Stage, primary: &Row) -> Result<()> {
+    for _ in rounds(BACK_WITHIN) {
+        if let Ok(session) = stage.cluster.instance(primary).await {
+            if session.client().batch_execute("SELECT 1").await.is_ok() {
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    anyhow::bail!("{} does not serve again within {} s", primary.pod(), BACK_WITHIN.as_secs())
+}
+
+pub async fn mirror_crash(stage: &mut Stage) -> Result<()> {
+    let (primary, mirror) = stage.pair(0).await?;
+    kill_postmaster(&stage.container(&mirror).await?)?;
+    stage.mark("postmaster of the mirror killed");
+    stage.wait_page(&mirror, "a mirror that receives", |p| p.crashes > 0 && p.state == InstanceState::Serving && p.receiving).await?;
+    stage.mark("receives again");
+    stage.wait_healthy().await?;
+    ensure!(stage.pair(0).await?.0.dbid == primary.dbid, "the roles were swapped");
+    nothing_was_repaired(stage).await
+}
+
+async fn nothing_was_repaired(stage: &Stage) -> Result<()> {
+    ensure!(stage.all_recoveries().await?.is_empty(), "a recovery was made for what comes back by itself");
+    Ok(())
+}
+
+pub async fn primary_lost(stage: &mut Stage) -> Result<()> {
+    let (primary, mirror) = stage.pair(0).await?;
+    let down = keep_down(&stage.container(&primary).await?)?;
+    stage.mark("primary kept down");
+    stage.wait_row(mirror.dbid, "pnu").await?;
+    stage.mark("FTS promoted its mirror");
+    let before = wal_end(stage, &primary)?;
+    // Held before its first copied byte, so that the stale primary can be looked at.
+    pause_at(stage, &primary, "ProvingAgain")?;
+    down.release()?;
+    stage.wait_page(&primary, "a hold", |p| p.state == InstanceState::Held).await?;
+    ensure!(wal_end(stage, &primary)? == before, "the stale primary wrote to its log: {before:?} became {:?}", wal_end(stage, &primary)?);
+    never_opened(stage, &primary).await?;
+    stage.mark("the stale primary stayed closed");
+    unpause(stage, &primary)?;
+    let healed = stage.wait_succeeded(primary.dbid).await?;
+    ensure!(healed.type_ == Some(Repair::Incremental), "it was repaired by {:?}", healed.type_);
+    stage.wait_healthy().await?;
+    ensure!(stage.pair(0).await?.0.dbid == mirror.dbid, "the roles are not swapped");
+    Ok(())
+}
+
+fn wal_end(stage: &Stage, row: &Row) -> Result<wal::WalEnd> {
+    let folder = stage.volume(row)?.folder().join(DATA_DIRECTORY).join("pg_wal");
+    wal::end(&folder)?.with_context(|| format!("{} has no log", row.pod()))
+}
+
+/// A mark that makes the Job wait at a step.
+pub fn pause_at(stage: &Stage, row: &Row, step: &str) -> Result<()> {
+    Ok(std::fs::write(stage.volume(row)?.folder().join(".gpheal/pause-at"), step)?)
+}
+
+pub fn unpause(stage: &Stage, row: &Row) -> Result<()> {
+    Ok(std::fs::remove_file(stage.volume(row)?.folder().join(".gpheal/pause-at"))?)
+}
+
+/// The container that came back has never said that it is open for writing.
+async fn never_opened(stage: &Stage, row: &Row) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(stage.cluster.kubernetes().clone(), NAMESPACE);
+    let log = pods.logs(row.pod(), &LogParams { container: Some("greenplum".into()), ..LogParams::default() }).await?;
+    ensure!(log.contains("NeedsRecovery"), "the supervisor did not say NeedsRecovery:\n{log}");
+    ensure!(!log.contains("ready to accept connections"), "the stale primary was opened:\n{log}");
+    Ok(())
+}
+
+pub async fn sleeper(stage: &mut Stage) -> Result<()> {
+    let (primary, mirror) = stage.pair(0).await?;
+    let asleep = stop_postgres_group(&stage.container(&primary).await?)?;
+    stage.mark("all of the primary's postgres stopped");
+    stage.wait_row(mirror.dbid, "pnu").await?;
+    stage.mark("FTS promoted its mirror");
+    asleep.wake();
+    stage.wait_page(&primary, "being no primary any more", |p| {
+        matches!(p.state, InstanceState::NeedsRecovery | InstanceState::Held) || p.serves == Some(gpheal::model::Role::Mirror)
+    })
+    .await?;
+    stage.mark("fenced");
+    let healed = stage.wait_succeeded(primary.dbid).await?;
+    ensure!(healed.type_ == Some(Repair::Incremental), "it was repaired by {:?}", healed.type_);
+    stage.wait_healthy().await.map(drop)
+}

@@ -1,0 +1,107 @@
+//! The Job or the operator dies in the middle.
+
+use anyhow::{Context, Result, ensure};
+use gpheal::{api::recovery::InstanceStatus, model::{Repair, Step}};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::ListParams};
+use serde_json::json;
+
+use super::{
+    Stage, copies,
+    crashes::{pause_at, unpause},
+    stage::{HEALED_WITHIN, rounds},
+};
+use crate::{
+    bed::fault::{delete_pod, keep_down, kill_operator},
+    fixture::{NAMESPACE, Row},
+};
+
+/// Steps at which the Job of a full copy is ended, each with whether a copy mark must stand afterwards.
+const FULL: [(Step, bool); 7] = [
+    (Step::Proving, false),
+    (Step::Holding, false),
+    (Step::ProvingAgain, false),
+    (Step::Analysing, false),
+    (Step::Copying, false), // beside: the old place is not touched
+    (Step::Configuring, false),
+    (Step::Releasing, false),
+];
+
+/// The same for an incremental repair.
+const INCREMENTAL: [(Step, bool); 2] = [(Step::Analysing, false), (Step::Copying, false)];
+
+pub async fn job_killed(stage: &mut Stage) -> Result<()> {
+    let (_, mirror) = stage.pair(1).await?;
+    pause_at(stage, &mirror, &FULL[0].0.to_string())?;
+    copies::empty(stage, &mirror).await?;
+    ended_at_each(stage, &mirror, &FULL).await?;
+    let healed = stage.wait_succeeded(mirror.dbid).await?;
+    ensure!(healed.type_ == Some(Repair::Full), "it was repaired by {:?}", healed.type_);
+    stage.wait_healthy().await?;
+    incremental(stage).await
+}
+
+async fn incremental(stage: &mut Stage) -> Result<()> {
+    let (primary, mirror) = stage.pair(2).await?;
+    let down = keep_down(&stage.container(&primary).await?)?;
+    stage.wait_row(mirror.dbid, "pnu").await?;
+    pause_at(stage, &primary, &INCREMENTAL[0].0.to_string())?;
+    down.release()?;
+    stage.mark("a primary is to be rewound");
+    ended_at_each(stage, &primary, &INCREMENTAL).await?;
+    stage.wait_succeeded(primary.dbid).await?;
+    stage.wait_healthy().await.map(drop)
+}
+
+/// Ends the Job at one step after the other; the last one is left to run.
+async fn ended_at_each(stage: &mut Stage, target: &Row, steps: &[(Step, bool)]) -> Result<()> {
+    for (index, (step, copy_mark)) in steps.iter().enumerate() {
+        let pod = job_pod_at(stage, target, *step).await?;
+        match steps.get(index + 1) {
+            Some((next, _)) => pause_at(stage, target, &next.to_string())?,
+            None => unpause(stage, target)?,
+        }
+        delete_pod(&stage.bed, NAMESPACE, &pod).await?;
+        gone(stage, &pod).await?;
+        let marks = stage.volume(target)?.folder().join(".gpheal");
+        ensure!(marks.join("copy").exists() == *copy_mark, "after an end at {step} the copy mark is not truthful");
+        stage.mark(format!("Job ended at {step}"));
+    }
+    Ok(())
+}
+
+/// The pod of the Job that waits at a step.
+async fn job_pod_at(stage: &Stage, target: &Row, step: Step) -> Result<String> {
+    let there = |_: &_, i: &InstanceStatus| i.step.as_deref() == Some(&step.to_string()) && i.job.is_some();
+    let recovery = stage.wait_recovery(target.dbid, &format!("the step {step}"), there).await?;
+    let job = super::stage::instance_of(&recovery, target.dbid).and_then(|i| i.job).context("no Job is named")?;
+    let pods: Api<Pod> = Api::namespaced(stage.cluster.kubernetes().clone(), NAMESPACE);
+    let found = pods.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"))).await?;
+    found.items.first().and_then(|p| p.metadata.name.clone()).with_context(|| format!("Job {job} has no pod"))
+}
+
+async fn gone(stage: &Stage, pod: &str) -> Result<()> {
+    for _ in rounds(HEALED_WITHIN) {
+        if stage.cluster.pods().get_opt(pod).await?.is_none() {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("the pod {pod} does not go away")
+}
+
+pub async fn operator_killed(stage: &mut Stage) -> Result<()> {
+    let (_, mirror) = stage.pair(2).await?;
+    stage.healing(json!({ "maxRate": 6 * 1024 * 1024 })).await?;
+    copies::empty(stage, &mirror).await?;
+    let copying = |_: &_, i: &InstanceStatus| i.step.as_deref() == Some("Copying") && i.percent.is_some_and(|p| p > 5);
+    stage.wait_recovery(mirror.dbid, "the middle of a copy", copying).await?;
+    kill_operator(&stage.bed).await?;
+    stage.mark("operator killed in the middle of the copy");
+    let healed = stage.wait_succeeded(mirror.dbid).await?;
+    ensure!(healed.attempt == 1, "it took {} attempts", healed.attempt);
+    let jobs = stage.jobs().list(&ListParams::default().labels("gpheal.io/recovery")).await?.items.len();
+    ensure!(jobs == 1, "{jobs} Jobs were made");
+    stage.healing(json!({ "maxRate": null })).await?;
+    stage.wait_healthy().await.map(drop)
+}

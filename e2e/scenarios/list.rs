@@ -1,0 +1,44 @@
+//! Every scenario by name.
+
+use anyhow::Result;
+use futures::future::BoxFuture;
+
+use super::{Stage, asked, cold, copies, crashes, doubles, jobs, policy, volumes};
+
+/// One way to hurt a cluster.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    pub name: &'static str,
+    /// What is done and what must be seen, in a line.
+    pub what: &'static str,
+    pub run: for<'a> fn(&'a mut Stage) -> BoxFuture<'a, Result<()>>,
+}
+
+macro_rules! scenarios {
+    ($($name:literal, $function:path, $what:literal;)*) => {
+        vec![$(Scenario { name: $name, what: $what, run: |stage| Box::pin($function(stage)) }),*]
+    };
+}
+
+/// All scenarios, in the order in which they run.
+pub fn all() -> Vec<Scenario> {
+    scenarios![
+        "crash-in-place", crashes::crash_in_place, "postmaster of a primary killed: serves again without failover";
+        "mirror-crash", crashes::mirror_crash, "postmaster of a mirror killed: back by itself";
+        "primary-lost", crashes::primary_lost, "primary kept down until its mirror is promoted: never opens, incremental, roles swapped";
+        "sleeper", crashes::sleeper, "primary stopped (SIGSTOP) until failover, then woken: fenced, incremental";
+        "mirror-emptied", copies::mirror_emptied, "mirror's directory removed: full copy beside, healed";
+        "mirror-corrupt", copies::mirror_corrupt, "mirror's control file overwritten: full, the old directory stays until the proof";
+        "two-at-once", copies::two_at_once, "mirrors of two contents lost: healed side by side";
+        "not-mounted", volumes::not_mounted, "mirror's volume replaced by an empty one: VolumeUnrecognised, nothing touched";
+        "ahead", volumes::ahead, "primary's volume replaced by an older copy: TargetAheadOfSource, nothing overwritten";
+        "by-hand", asked::by_hand, "recoveries for a healthy mirror and an acting primary refused, for a down mirror while paused healed";
+        "observe-only", policy::observe_only, "mode Observe: the plan in status, no act";
+        "paused", policy::paused, "healing paused: the reason in status, no act";
+        "job-killed", jobs::job_killed, "Job pod deleted at each step: truthful marks each time, healed by the next attempt";
+        "operator-killed", jobs::operator_killed, "operator killed in the middle of a copy: the same Job adopted, one Job in all";
+        "double-fault", doubles::double_fault, "mirror down, then the primary: nothing touched, heals when the primary returns";
+        "flipped-double", doubles::flipped_double, "both killed at once in sync: the reason names it, heals when FTS can promote";
+        "cold-start", cold::cold_start, "all pods gone at once, coordinator back last, then first: no role flipped, no recovery";
+    ]
+}

@@ -1,0 +1,66 @@
+//! `e2e`: scenarios on the bed.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use e2e::{
+    bed::{Bed, say},
+    fixture,
+    scenarios::{self, Options},
+};
+
+/// Hurts a real cluster on the bed, and sees it heal.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run scenarios by name, or all.
+    Run {
+        names: Vec<String>,
+        /// Where the report and what explains a failure are kept.
+        #[arg(long, default_value = "e2e/out")]
+        out: PathBuf,
+        /// Stop at the first failure and leave everything as it is.
+        #[arg(long)]
+        stop_at_failure: bool,
+    },
+    /// List the scenarios.
+    List,
+}
+
+fn main() -> ExitCode {
+    match act(Arguments::parse().verb) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say(format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(verb: Verb) -> Result<bool> {
+    match verb {
+        Verb::List => {
+            for scenario in scenarios::all() {
+                println!("{:<16} {}", scenario.name, scenario.what);
+            }
+            Ok(true)
+        }
+        Verb::Run { names, out, stop_at_failure } => {
+            let bed = Bed::up()?;
+            // Built with the machine's own network, which the bed's does not lead to.
+            fixture::load_image(&bed)?;
+            fixture::product::load(&bed)?;
+            bed.enter_netns()?;
+            let options = Options { names, out, stop_at_failure };
+            tokio::runtime::Runtime::new()?.block_on(scenarios::run(bed, &options))
+        }
+    }
+}

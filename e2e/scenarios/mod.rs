@@ -1,0 +1,25 @@
+//! The scenarios: each hurts a real cluster in one way, and says what must be seen.
+//!
+//! `list` names them, `stage` is what they act on, `runner` goes through them and proves after each
+//! that no acknowledged row is gone, `watchdog` looks on all the time, `report` writes down the times.
+
+mod asked;
+mod cold;
+mod copies;
+mod crashes;
+mod doubles;
+mod jobs;
+mod list;
+mod operator;
+mod policy;
+mod report;
+mod runner;
+mod stage;
+mod volumes;
+mod watchdog;
+
+pub use self::{
+    list::{Scenario, all},
+    runner::{Options, run},
+    stage::Stage,
+};

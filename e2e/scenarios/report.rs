@@ -1,0 +1,52 @@
+//! What the scenarios took: a table for people, JSON for machines.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// One scenario's result.
+#[derive(Serialize)]
+pub struct Line {
+    pub name: String,
+    pub passed: bool,
+    /// Seconds in all, with the proof afterwards.
+    pub seconds: f64,
+    /// Rows that were acknowledged while it ran; every one was found again.
+    pub acknowledged_rows: usize,
+    /// What happened when, seconds since it began.
+    pub marks: Vec<(String, f64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Writes `report.json` and `report.txt`, and prints the table.
+pub fn write(folder: &Path, lines: &[Line]) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::write(folder.join("report.json"), serde_json::to_vec_pretty(lines)?)?;
+    let table = table(lines);
+    fs::write(folder.join("report.txt"), &table)?;
+    println!("\n{table}");
+    Ok(())
+}
+
+fn table(lines: &[Line]) -> String {
+    let mut text = format!("{:<16} {:<7} {:>8} {:>7}  phases (seconds since the hurt)\n", "scenario", "result", "seconds", "rows");
+    for line in lines {
+        let result = if line.passed { "passed" } else { "FAILED" };
+        let marks: Vec<_> = line.marks.iter().map(|(what, at)| format!("{at:.1} {}", short(what))).collect();
+        text.push_str(&format!("{:<16} {result:<7} {:>8.1} {:>7}  {}\n", line.name, line.seconds, line.acknowledged_rows, marks.join(" · ")));
+        if let Some(error) = &line.error {
+            text.push_str(&format!("{:<16} {error}\n", ""));
+        }
+    }
+    text
+}
+
+fn short(what: &str) -> String {
+    let mut text: String = what.chars().take(48).collect();
+    if text.len() < what.len() {
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,132 @@
+//! Goes through scenarios: a healthy start, the hurt, and afterwards the proof that nothing is lost.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use super::{
+    Scenario, Stage, all, operator,
+    report::{self, Line},
+    watchdog::Watchdog,
+};
+use crate::{
+    bed::{Bed, fault::keep_down, say},
+    fixture::{self, Acked, Writer, verify},
+};
+
+/// What to run.
+pub struct Options {
+    /// Names; empty is all.
+    pub names: Vec<String>,
+    pub out: PathBuf,
+    /// Stop at the first that fails, and leave everything as it is.
+    pub stop_at_failure: bool,
+}
+
+/// Runs the scenarios; `true` when all passed. Call it from inside the bed's network, with images loaded.
+pub async fn run(bed: Bed, options: &Options) -> Result<bool> {
+    let chosen = chosen(&options.names)?;
+    fixture::deploy(&bed).await?;
+    operator::install(&bed).await?;
+    let mut stage = Stage::of(bed).await?;
+    let mut lines = vec![];
+    for scenario in &chosen {
+        let line = one(&mut stage, scenario, &options.out).await;
+        let failed = !line.passed;
+        lines.push(line);
+        if failed && options.stop_at_failure {
+            break;
+        }
+    }
+    report::write(&options.out, &lines)?;
+    let passed = lines.iter().filter(|line| line.passed).count();
+    println!("{passed} passed, {} failed, {} skipped", lines.len() - passed, chosen.len() - lines.len());
+    Ok(passed == chosen.len())
+}
+
+fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
+    let all = all();
+    if names.is_empty() {
+        return Ok(all);
+    }
+    let known = || all.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
+    let find = |name: &String| all.iter().find(|s| s.name == name).copied().with_context(|| format!("there is no scenario {name}; there are {}", known()));
+    names.iter().map(find).collect()
+}
+
+async fn one(stage: &mut Stage, scenario: &Scenario, out: &Path) -> Line {
+    say(format!("scenario {}: {}", scenario.name, scenario.what));
+    let begun = Instant::now();
+    let mut rows = 0;
+    let result = play(stage, scenario, &mut rows).await;
+    let error = result.as_ref().err().map(|error| format!("{error:#}"));
+    if let Some(error) = &error {
+        let kept = out.join(scenario.name);
+        say(format!("scenario {} FAILED: {error}", scenario.name));
+        match stage.bed.collect(&kept) {
+            Ok(()) => say(format!("what explains it is kept in {}", kept.display())),
+            Err(error) => say(format!("what explains it could not be kept: {error:#}")),
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    Line { name: scenario.name.into(), passed: result.is_ok(), seconds, acknowledged_rows: rows, marks: stage.marks.clone(), error }
+}
+
+async fn play(stage: &mut Stage, scenario: &Scenario, rows: &mut usize) -> Result<()> {
+    start_healthy(stage).await?;
+    let writer = Writer::start(&stage.cluster).await?;
+    let watchdog = Watchdog::start(stage)?;
+    stage.begin();
+    let played = (scenario.run)(stage).await;
+    let acked = writer.stop().await?;
+    *rows = acked.count();
+    played?;
+    verify(&stage.cluster, &acked).await?;
+    stage.mark(format!("all {} acknowledged rows are there", acked.count()));
+    for dbid in stage.healed.clone() {
+        made_to_serve(stage, dbid, &acked).await?;
+    }
+    watchdog.stop()
+}
+
+/// The policy as it was, no recovery left, every pair in sync.
+async fn start_healthy(stage: &mut Stage) -> Result<()> {
+    stage.begin();
+    stage.healing(json!({ "mode": "Automatic", "paused": false, "full": "Allow", "gracePeriod": "5s", "maxRate": null })).await?;
+    stage.wait_healthy().await.context("before the scenario")?;
+    stage.forget_recoveries().await
+}
+
+/// A healed instance is worth what it can do: its partner is kept down until it serves, and the rows are there.
+async fn made_to_serve(stage: &mut Stage, dbid: i16, acked: &Acked) -> Result<()> {
+    let catalog = stage.wait_healthy().await?;
+    let row = catalog.by_dbid(dbid).with_context(|| format!("dbid {dbid} is gone"))?.clone();
+    if row.is_acting_primary() {
+        return Ok(()); // it served already when the rows were looked for
+    }
+    let partner = catalog.acting_primary(row.content).context("no partner")?.clone();
+    let down = keep_down(&stage.container(&partner).await?)?;
+    stage.wait_row(dbid, "pnu").await?;
+    promoted(stage, &row).await?;
+    verify(&stage.cluster, acked).await.with_context(|| format!("made to serve, dbid {dbid}"))?;
+    stage.mark(format!("dbid {dbid} serves, and all rows are there"));
+    down.release()?;
+    stage.wait_healthy().await.map(drop)
+}
+
+async fn promoted(stage: &Stage, row: &fixture::Row) -> Result<()> {
+    for _ in super::stage::rounds(Duration::from_secs(30)) {
+        if let Ok(session) = stage.cluster.instance(row).await {
+            let answer = session.client().query_one("SELECT pg_is_in_recovery()", &[]).await;
+            if answer.is_ok_and(|row| !row.get::<_, bool>(0)) {
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    bail!("{} is not promoted", row.pod())
+}

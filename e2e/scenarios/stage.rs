@@ -1,0 +1,238 @@
+//! What a scenario acts on: bed, cluster, custom resources, and the clock that writes the time line.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use gpheal::{
+    api::{GreenplumCluster, SegmentRecovery, SegmentRecoverySpec, cluster::UnwellInstance, recovery::InstanceStatus},
+    model::Page,
+};
+use k8s_openapi::api::batch::v1::Job;
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    bed::{Bed, Volume, fault::Container, say},
+    fixture::{Catalog, Cluster, NAMESPACE, Row, volume_of, wait_for_catalog},
+};
+
+/// Name of the GreenplumCluster.
+pub const CLUSTER: &str = "demo";
+/// Port of the supervisors' pages.
+const PAGE_PORT: u16 = 8090;
+const PAUSE: Duration = Duration::from_millis(250);
+/// A pair is healed within this, or the scenario has failed.
+pub const HEALED_WITHIN: Duration = Duration::from_mins(3);
+
+/// The cluster on the bed, as one scenario sees it.
+pub struct Stage {
+    pub bed: Bed,
+    pub cluster: Cluster,
+    started: Instant,
+    /// What happened when, in seconds since the scenario began.
+    pub marks: Vec<(String, f64)>,
+    /// Instances that the scenario had healed: they are made to serve afterwards.
+    pub healed: Vec<i16>,
+}
+
+impl Stage {
+    pub async fn of(bed: Bed) -> Result<Self> {
+        let cluster = Cluster::of(&bed).await?;
+        Ok(Self { bed, cluster, started: Instant::now(), marks: vec![], healed: vec![] })
+    }
+
+    /// Forgets the last scenario.
+    pub fn begin(&mut self) {
+        (self.started, self.marks, self.healed) = (Instant::now(), vec![], vec![]);
+    }
+
+    /// Writes down that something happened now.
+    pub fn mark(&mut self, what: impl Into<String>) {
+        let (what, at) = (what.into(), self.started.elapsed().as_secs_f64());
+        say(format!("  {at:6.1} s  {what}"));
+        self.marks.push((what, at));
+    }
+
+    pub fn clusters(&self) -> Api<GreenplumCluster> {
+        Api::namespaced(self.cluster.kubernetes().clone(), NAMESPACE)
+    }
+
+    pub fn recoveries(&self) -> Api<SegmentRecovery> {
+        Api::namespaced(self.cluster.kubernetes().clone(), NAMESPACE)
+    }
+
+    pub fn jobs(&self) -> Api<Job> {
+        Api::namespaced(self.cluster.kubernetes().clone(), NAMESPACE)
+    }
+
+    pub async fn catalog(&self) -> Result<Catalog> {
+        self.cluster.catalog().await
+    }
+
+    /// Acting primary and mirror of a content.
+    pub async fn pair(&self, content: i16) -> Result<(Row, Row)> {
+        let catalog = self.catalog().await?;
+        let primary = catalog.acting_primary(content).cloned().with_context(|| format!("content {content} has no primary"))?;
+        let mirror = catalog.acting_mirror(content).cloned().with_context(|| format!("content {content} has no mirror"))?;
+        Ok((primary, mirror))
+    }
+
+    pub async fn container(&self, row: &Row) -> Result<Container> {
+        Container::find(&self.bed, NAMESPACE, row.pod(), "greenplum").await
+    }
+
+    pub fn volume(&self, row: &Row) -> Result<Volume> {
+        volume_of(&self.bed, row.pod())
+    }
+
+    pub async fn wait_catalog(&self, what: &str, wanted: impl Fn(&Catalog) -> bool) -> Result<Catalog> {
+        wait_for_catalog(&self.cluster, what, HEALED_WITHIN, wanted).await
+    }
+
+    /// The row of an instance has these letters for role, mode and status (`mnd`).
+    pub async fn wait_row(&self, dbid: i16, letters: &str) -> Result<Catalog> {
+        self.wait_catalog(&format!("dbid {dbid} to be {letters}"), |catalog| {
+            catalog.by_dbid(dbid).is_some_and(|r| [r.role, r.mode, r.status].iter().collect::<String>() == letters)
+        })
+        .await
+    }
+
+    pub async fn wait_healthy(&self) -> Result<Catalog> {
+        self.wait_catalog("every pair to be up and in sync", Catalog::is_healthy).await
+    }
+
+    /// The page of an instance's supervisor.
+    pub async fn page(&self, row: &Row) -> Result<Page> {
+        let pod = self.cluster.pods().get(row.pod()).await?;
+        let ip = pod.status.and_then(|s| s.pod_ip).context("the pod has no address")?;
+        gpheal::supervisor::page(&ip, PAGE_PORT).await.map_err(anyhow::Error::msg)
+    }
+
+    /// Waits for a page, an answer that does not come being no answer yet.
+    pub async fn wait_page(&self, row: &Row, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<Page> {
+        let mut last = String::new();
+        for _ in rounds(HEALED_WITHIN) {
+            match self.page(row).await {
+                Ok(page) if wanted(&page) => return Ok(page),
+                Ok(page) => last = format!("{:?}: {}", page.state, page.detail),
+                Err(error) => last = format!("{error:#}"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        bail!("the supervisor of {} does not come to {what}; last: {last}", row.pod())
+    }
+
+    /// All recoveries, oldest first.
+    pub async fn all_recoveries(&self) -> Result<Vec<SegmentRecovery>> {
+        let mut all = self.recoveries().list(&ListParams::default()).await?.items;
+        all.sort_by_key(|r| r.metadata.creation_timestamp.clone().map(|t| t.0));
+        Ok(all)
+    }
+
+    /// Waits for the recovery that has this instance, and until it is as wanted.
+    pub async fn wait_recovery(&self, dbid: i16, what: &str, wanted: impl Fn(&SegmentRecovery, &InstanceStatus) -> bool) -> Result<SegmentRecovery> {
+        let mut last = "there is none".to_owned();
+        for _ in rounds(HEALED_WITHIN) {
+            for recovery in self.all_recoveries().await? {
+                let Some(instance) = instance_of(&recovery, dbid) else { continue };
+                if wanted(&recovery, &instance) {
+                    return Ok(recovery);
+                }
+                last = recovery.status.map(|s| format!("{:?}: {}", s.phase, s.message)).unwrap_or_default();
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        bail!("the recovery of dbid {dbid} does not come to {what}; last: {last}")
+    }
+
+    /// Waits until a recovery of this instance has succeeded, and returns what it says of it.
+    pub async fn wait_succeeded(&mut self, dbid: i16) -> Result<InstanceStatus> {
+        let over = |r: &SegmentRecovery, _: &InstanceStatus| r.status.as_ref().is_some_and(|s| s.ended_at.is_some());
+        let recovery = self.wait_recovery(dbid, "an end", over).await?;
+        let status = recovery.status.clone().unwrap_or_default();
+        ensure!(status.phase == gpheal::api::recovery::Phase::Succeeded, "the recovery ended {:?}: {}", status.phase, status.message);
+        self.mark(format!("recovery of dbid {dbid} succeeded"));
+        self.healed.push(dbid);
+        instance_of(&recovery, dbid).context("the recovery has lost its instance")
+    }
+
+    /// Waits until the status of the cluster gives this reason for an instance.
+    pub async fn wait_reason(&self, dbid: i16, reason: &str) -> Result<UnwellInstance> {
+        let mut last = "it is well".to_owned();
+        for _ in rounds(HEALED_WITHIN) {
+            let status = self.clusters().get(CLUSTER).await?.status.unwrap_or_default();
+            match status.instances.into_iter().find(|i| i.dbid == i32::from(dbid)) {
+                Some(found) if found.reason == reason => return Ok(found),
+                Some(found) => last = format!("{}: {}", found.reason, found.message),
+                None => "it is well".clone_into(&mut last),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        bail!("the status does not give {reason} for dbid {dbid}; last: {last}")
+    }
+
+    /// Changes the healing policy.
+    pub async fn healing(&self, change: Value) -> Result<()> {
+        let patch = Patch::Merge(json!({ "spec": { "healing": change } }));
+        self.clusters().patch(CLUSTER, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    /// Applies a recovery by hand.
+    pub async fn ask(&self, name: &str, targets: Value, type_: &str) -> Result<()> {
+        let spec: SegmentRecoverySpec = serde_json::from_value(json!({ "clusterRef": { "name": CLUSTER }, "targets": targets, "type": type_ }))?;
+        self.recoveries().create(&PostParams::default(), &SegmentRecovery::new(name, spec)).await?;
+        Ok(())
+    }
+
+    /// Waits until the recovery of this name is over.
+    pub async fn wait_over(&self, name: &str) -> Result<SegmentRecovery> {
+        for _ in rounds(HEALED_WITHIN) {
+            let recovery = self.recoveries().get(name).await?;
+            if recovery.status.as_ref().is_some_and(|s| s.ended_at.is_some()) {
+                return Ok(recovery);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        bail!("SegmentRecovery {name} does not end")
+    }
+
+    /// Removes every recovery, and waits until they and their Jobs are gone.
+    pub async fn forget_recoveries(&self) -> Result<()> {
+        self.recoveries().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        for _ in rounds(Duration::from_mins(2)) {
+            let jobs = self.jobs().list(&ListParams::default().labels("gpheal.io/recovery")).await?.items;
+            if jobs.is_empty() && self.all_recoveries().await?.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        bail!("recoveries or their Jobs do not go away")
+    }
+
+    /// Nothing is repaired for as long: the state is held for a few of the operator's looks.
+    pub async fn stays_untouched(&self, how_long: Duration) -> Result<()> {
+        let until = Instant::now() + how_long;
+        while Instant::now() < until {
+            let all = self.all_recoveries().await?;
+            let names: Vec<_> = all.iter().filter_map(|r| r.metadata.name.clone()).collect();
+            ensure!(names.is_empty(), "recoveries were made: {names:?}");
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+}
+
+/// Rounds of a wait, each followed by a pause.
+pub fn rounds(within: Duration) -> impl Iterator<Item = ()> {
+    let until = Instant::now() + within;
+    std::iter::from_fn(move || (Instant::now() < until).then_some(()))
+}
+
+/// What a recovery says of an instance.
+pub fn instance_of(recovery: &SegmentRecovery, dbid: i16) -> Option<InstanceStatus> {
+    recovery.status.as_ref()?.instances.iter().find(|i| i.dbid == i32::from(dbid)).cloned()
+}

@@ -1,0 +1,132 @@
+//! Looks on while scenarios run: one writer per volume, one Job per content, no write without a change.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{BufRead, BufReader, Seek, SeekFrom},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::batch::v1::Job;
+use kube::{Api, api::ListParams};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use super::Stage;
+use crate::{
+    bed::{Volume, fault::lock_holders},
+    fixture::{NAMESPACE, volume_of},
+};
+
+const LOOK: Duration = Duration::from_millis(300);
+const PODS: [&str; 7] = ["gp-coordinator-0", "gp-primary-0", "gp-primary-1", "gp-primary-2", "gp-mirror-0", "gp-mirror-1", "gp-mirror-2"];
+/// Programs that write a data directory.
+const WRITERS: [&str; 3] = ["postgres", "pg_rewind", "pg_basebackup"];
+
+/// A look-out that runs beside a scenario.
+pub struct Watchdog {
+    broken: Arc<Mutex<BTreeSet<String>>>,
+    task: JoinHandle<()>,
+    audit: PathBuf,
+    audit_from: u64,
+}
+
+impl Watchdog {
+    pub fn start(stage: &Stage) -> Result<Self> {
+        let volumes = PODS.iter().map(|pod| volume_of(&stage.bed, pod)).collect::<Result<Vec<_>>>()?;
+        let jobs: Api<Job> = Api::namespaced(stage.cluster.kubernetes().clone(), NAMESPACE);
+        let broken = Arc::new(Mutex::new(BTreeSet::new()));
+        let seen = Arc::clone(&broken);
+        let task = tokio::spawn(async move {
+            loop {
+                let mut found = two_writers(&volumes);
+                found.extend(two_jobs(&jobs).await);
+                seen.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        let audit = stage.bed.audit_log();
+        let audit_from = fs::metadata(&audit).map_or(0, |m| m.len());
+        Ok(Self { broken, task, audit, audit_from })
+    }
+
+    /// Ends the look-out; an error names what it saw.
+    pub fn stop(self) -> Result<()> {
+        self.task.abort();
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ensure!(broken.is_empty(), "rules were broken: {broken:?}");
+        let idle = writes_without_change(&self.audit, self.audit_from)?;
+        ensure!(idle.is_empty(), "the operator wrote what was already so: {idle:?}");
+        Ok(())
+    }
+}
+
+/// Volumes whose lock is open in writers of two pods at once.
+fn two_writers(volumes: &[Volume]) -> Vec<String> {
+    let mut found = vec![];
+    for volume in volumes {
+        let writers = lock_holders(volume).into_iter().filter(|holder| is_writer(holder.pid));
+        let pods: BTreeSet<_> = writers.filter_map(|holder| pod_of(holder.pid)).collect();
+        if pods.len() > 1 {
+            found.push(format!("{} has writers of several pods: {pods:?}", volume.folder().display()));
+        }
+    }
+    found
+}
+
+fn is_writer(pid: i32) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.file_name().is_some_and(|name| WRITERS.iter().any(|w| name == *w)))
+}
+
+/// The pod's uid out of the process' cgroup.
+fn pod_of(pid: i32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let pod = text.split('/').find(|part| part.starts_with("pod"))?;
+    Some(pod.to_owned())
+}
+
+/// Contents for which two Jobs are active at once.
+async fn two_jobs(jobs: &Api<Job>) -> Vec<String> {
+    let Ok(list) = jobs.list(&ListParams::default().labels("gpheal.io/recovery")).await else { return vec![] };
+    let mut by_dbid: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for job in list.items.iter().filter(|job| job.status.as_ref().is_some_and(|s| s.active.unwrap_or(0) > 0)) {
+        let dbid = job.metadata.labels.as_ref().and_then(|l| l.get("gpheal.io/dbid")).cloned().unwrap_or_default();
+        by_dbid.entry(content_of(&dbid)).or_default().push(job.metadata.name.clone().unwrap_or_default());
+    }
+    by_dbid.into_iter().filter(|(_, jobs)| jobs.len() > 1).map(|(content, jobs)| format!("content {content} has Jobs {jobs:?}")).collect()
+}
+
+/// dbids 2, 3, 4 are the contents 0, 1, 2 as built primaries, 5, 6, 7 as mirrors.
+fn content_of(dbid: &str) -> String {
+    dbid.parse::<i32>().map_or_else(|_| dbid.to_owned(), |dbid| ((dbid - 2) % 3).to_string())
+}
+
+/// Status writes of the operator after which the object's resourceVersion is one that it had before.
+fn writes_without_change(audit: &PathBuf, from: u64) -> Result<Vec<String>> {
+    let mut file = fs::File::open(audit)?;
+    file.seek(SeekFrom::Start(from))?;
+    let (mut seen, mut idle) = (BTreeSet::new(), vec![]);
+    for line in BufReader::new(file).lines().map_while(Result::ok) {
+        let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
+        if let Some(version) = written_version(&event) {
+            if !seen.insert(version.clone()) {
+                idle.push(version);
+            }
+        }
+    }
+    Ok(idle)
+}
+
+/// `RESOURCE/NAME@VERSION` for a finished write of our kinds by the operator.
+fn written_version(event: &Value) -> Option<String> {
+    let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
+    let ours = text("/objectRef/apiGroup") == Some("gpheal.io") && text("/user/username")?.contains("gpheal");
+    let write = ours && text("/stage") == Some("ResponseComplete") && matches!(text("/verb"), Some("patch" | "update"));
+    let done = event.pointer("/responseStatus/code").and_then(Value::as_i64) == Some(200);
+    (write && done).then_some(())?;
+    let version = text("/responseObject/metadata/resourceVersion")?;
+    Some(format!("{}/{}@{version}", text("/objectRef/resource")?, text("/objectRef/name")?))
+}
