@@ -4,9 +4,11 @@
 //! the segment's side `supervisor` (pid 1) and `recover` (the Job), which meet at the `volume`.
 
 pub mod api;
+pub mod apply;
 pub mod greenplum;
 pub mod model;
 pub mod observe;
+pub mod operator;
 pub mod plan;
 pub mod recover;
 pub mod report;

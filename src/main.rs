@@ -14,6 +14,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Watches GreenplumClusters and heals them.
+    Operator(gpheal::operator::Options),
     /// Runs postgres as pid 1 of a segment's or coordinator's container.
     Supervise(gpheal::supervisor::Config),
     /// Repairs one instance (the command of a Job).
@@ -27,6 +29,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
+        Command::Operator(options) => gpheal::operator::main(options),
         Command::Supervise(config) => {
             log_to_stderr();
             current_thread()?.block_on(gpheal::supervisor::run(config))

@@ -32,9 +32,11 @@ pub fn policy(healing: &Healing) -> Policy {
 pub fn recovery(object: &SegmentRecovery) -> Recovery {
     let status = object.status.as_ref();
     let origin = object.metadata.labels.as_ref().and_then(|all| all.get(labels::ORIGIN));
+    // Its Jobs are named without a dbid, so it can only ever be one with one instance.
+    let single = object.spec.targets.dbids.as_ref().is_some_and(|dbids| dbids.len() == 1);
     Recovery {
         name: object.metadata.name.clone().unwrap_or_default(),
-        automatic: origin.is_some_and(|origin| origin == labels::AUTOMATIC),
+        automatic: single && origin.is_some_and(|origin| origin == labels::AUTOMATIC),
         targets: targets(object),
         wanted: match object.spec.type_ {
             RecoveryType::Auto => None,

@@ -1,0 +1,277 @@
+//! The Job of one attempt: where the volume is, as who the segment is, and nothing more.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        batch::v1::{Job, JobSpec},
+        core::v1::{
+            Affinity, Container, EnvVar, EnvVarSource, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
+            ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
+            SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
+        },
+    },
+    apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
+};
+use kube::{ResourceExt, core::ObjectMeta};
+
+use crate::{
+    api::{GreenplumCluster, SegmentRecovery, labels},
+    model::Attempt,
+    observe::{jobs, places},
+};
+
+const BIN: &str = "/gpheal-bin";
+const CREDENTIALS: &str = "/etc/gpheal/credentials";
+const TOKENS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// A SIGTERM has to find the time to stop a tool and to leave truthful marks.
+const GRACE: i64 = 60;
+/// Ended Jobs are kept for a day: their logs are what a person reads first.
+const KEPT: i32 = 86_400;
+/// The largest environment variable that is sure to pass to a process is far above this.
+const LONGEST_ATTEMPT: usize = 32 * 1024;
+
+/// Why a Job can not be made.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum JobError {
+    #[error("pod {pod} has no container {container}")]
+    NoContainer { pod: String, container: String },
+    #[error("pod {pod} is on no node yet")]
+    NoNode { pod: String },
+    #[error("no image of gpheal is known: set GPHEAL_IMAGE on the operator, or give pod {pod} an init container that runs 'gpheal install'")]
+    NoImage { pod: String },
+    #[error("the attempt can not be written: {why}")]
+    Attempt { why: String },
+}
+
+/// What a Job is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    pub cluster: &'a GreenplumCluster,
+    pub recovery: &'a SegmentRecovery,
+    pub attempt: &'a Attempt,
+    /// The pod of the instance to repair.
+    pub pod: &'a Pod,
+    /// The operator's own image, when it knows it.
+    pub image: Option<&'a str>,
+}
+
+/// The Job of `plan.attempt`.
+///
+/// # Errors
+/// [`JobError`]
+pub fn job(plan: &Plan) -> Result<Job, JobError> {
+    let labels = labels_of(plan);
+    let template = PodTemplateSpec {
+        metadata: Some(ObjectMeta { labels: Some(labels.clone()), annotations: Some(annotations()), ..ObjectMeta::default() }),
+        spec: Some(pod_spec(plan)?),
+    };
+    Ok(Job {
+        metadata: ObjectMeta {
+            name: Some(plan.attempt.id.clone()),
+            namespace: plan.cluster.namespace(),
+            labels: Some(labels),
+            owner_references: super::owned_by(plan.recovery),
+            ..ObjectMeta::default()
+        },
+        spec: Some(JobSpec {
+            // The ladder is ours: a Job never tries twice, and never beside a pod that still ends.
+            backoff_limit: Some(0),
+            pod_replacement_policy: Some("Failed".into()),
+            ttl_seconds_after_finished: Some(KEPT),
+            template,
+            ..JobSpec::default()
+        }),
+        status: None,
+    })
+}
+
+/// Never the segment's own labels: a Service or a budget must not take the Job for an instance.
+fn labels_of(plan: &Plan) -> BTreeMap<String, String> {
+    let attempt = plan.attempt;
+    let pairs = [
+        ("app.kubernetes.io/name", "gpheal".to_owned()),
+        ("app.kubernetes.io/component", "recovery".to_owned()),
+        ("app.kubernetes.io/managed-by", labels::MANAGER.to_owned()),
+        (labels::CLUSTER, attempt.cluster.clone()),
+        (labels::RECOVERY, attempt.recovery.clone()),
+        (labels::DBID, attempt.target.dbid.to_string()),
+        (labels::ATTEMPT, attempt.number.to_string()),
+    ];
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// A sidecar that never ends would keep the Job from ending; a node must not be emptied under a copy.
+fn annotations() -> BTreeMap<String, String> {
+    let pairs = [("sidecar.istio.io/inject", "false"), ("linkerd.io/inject", "disabled"), ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false")];
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+fn pod_spec(plan: &Plan) -> Result<PodSpec, JobError> {
+    let pod = plan.pod.name_any();
+    let name = &plan.cluster.spec.segments.container;
+    let segment = places::container(plan.pod, name).ok_or_else(|| JobError::NoContainer { pod: pod.clone(), container: name.clone() })?;
+    let theirs = plan.pod.spec.clone().unwrap_or_default();
+    let node = theirs.node_name.clone().ok_or_else(|| JobError::NoNode { pod: pod.clone() })?;
+    let image = image(plan, &theirs).ok_or(JobError::NoImage { pod })?;
+    let mounts = mounts(segment);
+    Ok(PodSpec {
+        volumes: Some(volumes(plan, &theirs, &mounts)),
+        init_containers: Some(vec![installer(image, segment)]),
+        containers: vec![worker(plan, segment, mounts)?],
+        affinity: Some(on_node(node)),
+        tolerations: Some(tolerations(&theirs, &plan.cluster.spec.job.tolerations)),
+        security_context: Some(pod_security(theirs.security_context)),
+        restart_policy: Some("Never".into()),
+        termination_grace_period_seconds: Some(GRACE),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        service_account_name: theirs.service_account_name,
+        image_pull_secrets: theirs.image_pull_secrets,
+        priority_class_name: theirs.priority_class_name,
+        runtime_class_name: theirs.runtime_class_name,
+        scheduler_name: theirs.scheduler_name,
+        dns_config: theirs.dns_config,
+        dns_policy: theirs.dns_policy,
+        host_aliases: theirs.host_aliases,
+        ..PodSpec::default()
+    })
+}
+
+/// The operator's own image, else the one that the segment's pod itself took gpheal from.
+fn image(plan: &Plan, theirs: &PodSpec) -> Option<String> {
+    let installs = |container: &&Container| {
+        let words = container.command.iter().flatten().chain(container.args.iter().flatten());
+        words.clone().any(|word| word == "install") && words.clone().any(|word| word.ends_with("gpheal"))
+    };
+    let installer = || theirs.init_containers.iter().flatten().find(installs)?.image.clone();
+    plan.image.map(str::to_owned).or_else(installer)
+}
+
+/// By the node's name, not its hostname label, which can differ; and by affinity, so that the scheduler still
+/// sees to volumes, room and taints.
+fn on_node(node: String) -> Affinity {
+    let is_it = NodeSelectorRequirement { key: "metadata.name".into(), operator: "In".into(), values: Some(vec![node]) };
+    let term = NodeSelectorTerm { match_fields: Some(vec![is_it]), match_expressions: None };
+    let required = NodeSelector { node_selector_terms: vec![term] };
+    let node = NodeAffinity { required_during_scheduling_ignored_during_execution: Some(required), ..NodeAffinity::default() };
+    Affinity { node_affinity: Some(node), ..Affinity::default() }
+}
+
+fn tolerations(theirs: &PodSpec, ours: &[Toleration]) -> Vec<Toleration> {
+    let mut all: Vec<Toleration> = theirs.tolerations.clone().unwrap_or_default();
+    all.extend(ours.iter().filter(|one| !theirs.tolerations.iter().flatten().any(|other| other == *one)).cloned());
+    all
+}
+
+/// The user and groups are the segment's, so that files keep their owner; the profile is never less than restricted asks for.
+fn pod_security(theirs: Option<PodSecurityContext>) -> PodSecurityContext {
+    let mut context = theirs.unwrap_or_default();
+    context.seccomp_profile.get_or_insert_with(|| SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None });
+    context.sysctls = None;
+    context
+}
+
+fn container_security(segment: &Container) -> SecurityContext {
+    let theirs = segment.security_context.clone().unwrap_or_default();
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(k8s_openapi::api::core::v1::Capabilities { add: None, drop: Some(vec!["ALL".into()]) }),
+        privileged: None,
+        proc_mount: None,
+        ..theirs
+    }
+}
+
+fn installer(image: String, segment: &Container) -> Container {
+    Container {
+        name: "gpheal".into(),
+        image: Some(image),
+        image_pull_policy: segment.image_pull_policy.clone(),
+        command: Some(vec!["/gpheal".into(), "install".into(), BIN.into()]),
+        resources: Some(tiny()),
+        security_context: Some(container_security(segment)),
+        volume_mounts: Some(vec![mount("gpheal-job-bin", BIN, false)]),
+        ..Container::default()
+    }
+}
+
+fn worker(plan: &Plan, segment: &Container, mut mounts: Vec<VolumeMount>) -> Result<Container, JobError> {
+    mounts.push(mount("gpheal-job-bin", BIN, true));
+    mounts.push(mount("gpheal-job-credentials", CREDENTIALS, true));
+    Ok(Container {
+        name: jobs::CONTAINER.into(),
+        image: segment.image.clone(),
+        image_pull_policy: segment.image_pull_policy.clone(),
+        command: Some(vec![format!("{BIN}/gpheal"), "recover".into()]),
+        working_dir: segment.working_dir.clone(),
+        env: Some(environment(plan, segment)?),
+        env_from: segment.env_from.clone(),
+        resources: Some(plan.cluster.spec.job.resources.as_ref().map_or_else(tiny, |wanted| ResourceRequirements {
+            requests: Some(quantities(&wanted.requests)),
+            limits: Some(quantities(&wanted.limits)),
+            claims: None,
+        })),
+        security_context: Some(container_security(segment)),
+        volume_mounts: Some(mounts),
+        ..Container::default()
+    })
+}
+
+/// The segment's environment (its PATH and whatever its libraries want), without what its supervisor is told.
+fn environment(plan: &Plan, segment: &Container) -> Result<Vec<EnvVar>, JobError> {
+    let attempt = serde_json::to_string(plan.attempt).map_err(|e| JobError::Attempt { why: e.to_string() })?;
+    if attempt.len() > LONGEST_ATTEMPT {
+        return Err(JobError::Attempt { why: format!("{} bytes", attempt.len()) });
+    }
+    let coordinator = format!("{}:{}", plan.cluster.coordinator_host(), plan.cluster.spec.coordinator.port);
+    let plain = [(jobs::ATTEMPT_VARIABLE, attempt), ("GPHEAL_COORDINATOR", coordinator), ("GPHEAL_CREDENTIALS", CREDENTIALS.to_owned())];
+    let fields = [("POD_NAME", "metadata.name"), ("POD_UID", "metadata.uid"), ("NODE_NAME", "spec.nodeName")];
+    let ours = |name: &str| name.starts_with("GPHEAL_") || fields.iter().any(|(field, _)| *field == name);
+    let mut env: Vec<EnvVar> = segment.env.iter().flatten().filter(|variable| !ours(&variable.name)).cloned().collect();
+    env.extend(plain.map(|(name, value)| EnvVar { name: name.into(), value: Some(value), value_from: None }));
+    env.extend(fields.map(|(name, path)| {
+        let field_ref = Some(ObjectFieldSelector { field_path: path.into(), api_version: None });
+        EnvVar { name: name.into(), value: None, value_from: Some(EnvVarSource { field_ref, ..EnvVarSource::default() }) }
+    }));
+    Ok(env)
+}
+
+fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount { name: name.into(), mount_path: path.into(), read_only: Some(read_only), ..VolumeMount::default() }
+}
+
+/// The segment's own mounts at their own paths: data, tablespaces, sockets, configuration. Not a token, and not
+/// what the Job has of its own.
+fn mounts(segment: &Container) -> Vec<VolumeMount> {
+    let foreign = |mount: &&VolumeMount| ![BIN, CREDENTIALS, TOKENS].contains(&mount.mount_path.trim_end_matches('/'));
+    segment.volume_mounts.iter().flatten().filter(foreign).cloned().collect()
+}
+
+fn volumes(plan: &Plan, theirs: &PodSpec, mounts: &[VolumeMount]) -> Vec<Volume> {
+    let mounted = |volume: &&Volume| mounts.iter().any(|mount| mount.name == volume.name);
+    let mut volumes: Vec<Volume> = theirs.volumes.iter().flatten().filter(mounted).cloned().collect();
+    volumes.push(Volume { name: "gpheal-job-bin".into(), empty_dir: Some(k8s_openapi::api::core::v1::EmptyDirVolumeSource::default()), ..Volume::default() });
+    let secret_name = Some(plan.cluster.spec.coordinator.credentials_secret.name.clone());
+    let secret = SecretVolumeSource { secret_name, ..SecretVolumeSource::default() };
+    volumes.push(Volume { name: "gpheal-job-credentials".into(), secret: Some(secret), ..Volume::default() });
+    volumes
+}
+
+/// The work is done by disk and network; a large request would only keep the Job from its one node.
+fn tiny() -> ResourceRequirements {
+    let requests = [("cpu", "50m"), ("memory", "64Mi")].map(|(key, value)| (key.to_owned(), Quantity(value.to_owned())));
+    ResourceRequirements { requests: Some(requests.into()), ..ResourceRequirements::default() }
+}
+
+fn quantities(wanted: &BTreeMap<String, IntOrString>) -> BTreeMap<String, Quantity> {
+    let text = |value: &IntOrString| match value {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(text) => text.clone(),
+    };
+    wanted.iter().map(|(key, value)| (key.clone(), Quantity(text(value)))).collect()
+}
+
+#[cfg(test)]
+#[path = "job_tests.rs"]
+mod tests;

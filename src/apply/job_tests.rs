@@ -1,0 +1,130 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    api::fixtures,
+    model::{Content, Place, Repair, world::fixtures::row},
+    observe::fixtures::pod,
+};
+
+fn attempt() -> Attempt {
+    Attempt {
+        id: "mend-d5-a1".into(),
+        cluster: "demo".into(),
+        recovery: "mend".into(),
+        number: 1,
+        repair: Repair::Full,
+        content: Content(0),
+        target: Place::from(&row("5:0mmnd")),
+        source: Place::from(&row("2:0ppnu")),
+        max_rate: None,
+    }
+}
+
+fn made_from(cluster: &GreenplumCluster, pod: &Pod, image: Option<&str>) -> Result<Value, JobError> {
+    let (recovery, attempt) = (fixtures::recovery("mend", &[5]), attempt());
+    let job = job(&Plan { cluster, recovery: &recovery, attempt: &attempt, pod, image })?;
+    Ok(serde_json::to_value(job).unwrap())
+}
+
+fn made(change: impl FnOnce(&mut Value)) -> Value {
+    made_from(&fixtures::cluster(), &pod("gp-mirror-0", change), Some("gpheal:1")).unwrap()
+}
+
+fn names<'a>(list: &'a Value, key: &str) -> Vec<&'a str> {
+    list.as_array().unwrap().iter().map(|one| one[key].as_str().unwrap()).collect()
+}
+
+#[test]
+fn it_is_ours_runs_once_and_goes_with_its_recovery() {
+    let job = made(|_| ());
+    assert_eq!(job["metadata"]["name"], "mend-d5-a1");
+    let owner = &job["metadata"]["ownerReferences"][0];
+    assert_eq!((&owner["kind"], &owner["uid"], &owner["controller"]), (&json!("SegmentRecovery"), &json!("uid-mend"), &json!(true)));
+    assert_eq!(owner["blockOwnerDeletion"], true);
+    let spec = &job["spec"];
+    assert_eq!((&spec["backoffLimit"], &spec["podReplacementPolicy"]), (&json!(0), &json!("Failed")));
+    let pod = &spec["template"]["spec"];
+    assert_eq!((&pod["restartPolicy"], &pod["automountServiceAccountToken"]), (&json!("Never"), &json!(false)));
+    assert_eq!(pod["terminationGracePeriodSeconds"], 60);
+    let labels = spec["template"]["metadata"]["labels"].as_object().unwrap();
+    assert_eq!(labels["app.kubernetes.io/name"], "gpheal", "never the segment's labels");
+    assert!(!labels.contains_key("app.kubernetes.io/instance"));
+    assert_eq!((&labels[labels::DBID], &labels[labels::ATTEMPT]), (&json!("5"), &json!("1")));
+}
+
+#[test]
+fn it_runs_where_and_as_who_the_segment_is() {
+    let pod = &made(|_| ())["spec"]["template"]["spec"];
+    let term = &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"][0];
+    assert_eq!(term["matchFields"][0], json!({"key": "metadata.name", "operator": "In", "values": ["n1"]}));
+    assert!(pod["nodeName"].is_null() && pod["hostname"].is_null() && pod["subdomain"].is_null());
+    assert_eq!((&pod["securityContext"]["runAsUser"], &pod["securityContext"]["fsGroup"]), (&json!(1000), &json!(1000)));
+    assert_eq!(pod["tolerations"], json!([{"key": "database", "operator": "Exists"}]));
+    let work = &pod["containers"][0];
+    assert_eq!((&work["image"], &work["name"]), (&json!("localhost/greenplum:dev"), &json!("recover")));
+    assert_eq!(work["command"], json!(["/gpheal-bin/gpheal", "recover"]));
+    let mounts = names(&work["volumeMounts"], "mountPath");
+    assert_eq!(mounts, ["/data", "/tmp", "/gpheal-bin", "/etc/gpheal/credentials"]);
+    assert_eq!(names(&pod["volumes"], "name"), ["data", "tmp", "gpheal-job-bin", "gpheal-job-credentials"]);
+    assert_eq!(pod["volumes"][0]["persistentVolumeClaim"]["claimName"], "data-gp-mirror-0");
+}
+
+#[test]
+fn it_would_pass_pod_security_restricted_even_where_the_segment_would_not() {
+    let loose = made(|pod| {
+        pod["spec"]["securityContext"] = json!({"runAsUser": 1000, "runAsNonRoot": true});
+        pod["spec"]["containers"][0]["securityContext"] = json!({"privileged": true, "capabilities": {"add": ["SYS_ADMIN"]}});
+    });
+    let pod = &loose["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    for container in [&pod["containers"][0], &pod["initContainers"][0]] {
+        let context = &container["securityContext"];
+        assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}));
+        assert_eq!((&context["allowPrivilegeEscalation"], &context["privileged"]), (&json!(false), &Value::Null));
+    }
+}
+
+#[test]
+fn the_environment_is_the_segments_without_what_its_supervisor_is_told() {
+    let job = made(|_| ());
+    let env = &job["spec"]["template"]["spec"]["containers"][0]["env"];
+    let expected = ["PATH", "GPHEAL_ATTEMPT", "GPHEAL_COORDINATOR", "GPHEAL_CREDENTIALS", "POD_NAME", "POD_UID", "NODE_NAME"];
+    assert_eq!(names(env, "name"), expected);
+    assert_eq!(serde_json::from_str::<Attempt>(env[1]["value"].as_str().unwrap()).unwrap(), attempt());
+    assert_eq!(env[2]["value"], "gp-coordinator-0.gp.demo.svc:5432");
+    let read: Job = serde_json::from_value(job).unwrap();
+    assert_eq!(jobs::told(&read), Some(attempt()), "what was told can be read back");
+}
+
+#[test]
+fn the_image_of_gpheal_is_the_operators_or_the_segments() {
+    let segment = pod("gp-mirror-0", |_| ());
+    let image = |job: Value| job["spec"]["template"]["spec"]["initContainers"][0]["image"].clone();
+    assert_eq!(image(made(|_| ())), "gpheal:1");
+    assert_eq!(image(made_from(&fixtures::cluster(), &segment, None).unwrap()), "localhost/gpheal:dev");
+    let bare = pod("gp-mirror-0", |p| _ = p["spec"]["initContainers"].take());
+    assert!(matches!(made_from(&fixtures::cluster(), &bare, None), Err(JobError::NoImage { .. })));
+}
+
+#[test]
+fn what_can_not_be_made_says_why() {
+    let unscheduled = pod("gp-mirror-0", |p| _ = p["spec"]["nodeName"].take());
+    assert!(matches!(made_from(&fixtures::cluster(), &unscheduled, None), Err(JobError::NoNode { .. })));
+    let other = pod("gp-mirror-0", |p| p["spec"]["containers"][0]["name"] = json!("postgres"));
+    assert!(matches!(made_from(&fixtures::cluster(), &other, None), Err(JobError::NoContainer { .. })));
+}
+
+#[test]
+fn resources_and_tolerations_of_the_spec_are_used() {
+    let mut cluster = fixtures::cluster();
+    cluster.spec.job = serde_json::from_value(json!({
+        "resources": {"requests": {"cpu": 2, "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
+        "tolerations": [{"key": "database", "operator": "Exists"}, {"key": "more", "operator": "Exists"}],
+    }))
+    .unwrap();
+    let job = made_from(&cluster, &pod("gp-mirror-0", |_| ()), None).unwrap();
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!(pod["containers"][0]["resources"]["requests"], json!({"cpu": "2", "memory": "1Gi"}));
+    assert_eq!(names(&pod["tolerations"], "key"), ["database", "more"], "each once");
+}

@@ -1,0 +1,63 @@
+//! An API server that answers from a script, and fails a test that asks for less or for more.
+
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use kube::{Client, client::Body};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+/// One expected request and its answer.
+pub struct Exchange {
+    method: &'static str,
+    path: String,
+    check: Box<dyn FnOnce(&Value) + Send>,
+    status: u16,
+    answer: Value,
+}
+
+/// Expects `METHOD /path` and answers 200 with `answer`.
+pub fn expect(method: &'static str, path: &str, answer: Value) -> Exchange {
+    Exchange { method, path: path.to_owned(), check: Box::new(|_| ()), status: 200, answer }
+}
+
+impl Exchange {
+    /// Looks at the request's body.
+    pub fn body(mut self, check: impl FnOnce(&Value) + Send + 'static) -> Self {
+        self.check = Box::new(check);
+        self
+    }
+
+    /// Answers with an error of Kubernetes instead.
+    pub fn refused(mut self, code: u16, reason: &str) -> Self {
+        self.status = code;
+        self.answer = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": reason});
+        self
+    }
+}
+
+/// A client of the scripted server, and the task to be awaited with [`finished`].
+pub fn server(script: Vec<Exchange>) -> (Client, JoinHandle<()>) {
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let task = tokio::spawn(async move {
+        for expected in script {
+            let (request, reply) = handle.next_request().await.expect("one more request");
+            let (parts, body) = request.into_parts();
+            let got = format!("{} {}", parts.method, parts.uri.path());
+            assert_eq!(got, format!("{} {}", expected.method, expected.path));
+            let bytes = body.collect().await.unwrap().to_bytes();
+            (expected.check)(&serde_json::from_slice(&bytes).unwrap_or(Value::Null));
+            let answer = Body::from(serde_json::to_vec(&expected.answer).unwrap());
+            reply.send_response(Response::builder().status(StatusCode::from_u16(expected.status).unwrap()).body(answer).unwrap());
+        }
+        let extra = handle.next_request().await;
+        assert!(extra.is_none(), "an unexpected request: {:?}", extra.map(|(request, _)| request.uri().clone()));
+    });
+    (Client::new(service, "demo"), task)
+}
+
+/// Every client has to be dropped by now; the script was played to its end and nothing else was asked.
+pub async fn finished(task: JoinHandle<()>) {
+    tokio::time::timeout(Duration::from_secs(1), task).await.expect("a request is missing").expect("the script holds");
+}

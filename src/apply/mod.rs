@@ -1,0 +1,226 @@
+//! Plan -> Kubernetes. Each effect is bound to what the plan saw: an object that has moved since is not written,
+//! it is looked at again; a name that is taken is ours, because names are deterministic, or it is an error.
+
+pub mod job;
+pub mod recovery;
+
+#[cfg(test)]
+pub mod mock;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::{
+    api::{GreenplumCluster, SegmentRecovery, labels},
+    model::{Attempt, Dbid, NewRecovery, Plan},
+    observe::Seen,
+};
+
+/// Bound of one call.
+const CALL: Duration = Duration::from_secs(15);
+
+/// Why an effect did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("can not create {what} {name}")]
+    Create {
+        what: &'static str,
+        name: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    #[error("can not write the status of {name}")]
+    Status {
+        name: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    #[error("no answer within {} s when writing {name}", CALL.as_secs())]
+    TimedOut { name: String },
+    #[error("the name {name} is taken by a {what} that is not ours; delete it if it is of no use")]
+    Taken { what: &'static str, name: String },
+    #[error("the Job {name} can not be made")]
+    Job {
+        name: String,
+        #[source]
+        source: job::JobError,
+    },
+    #[error("the pod of dbid {dbid} was not seen")]
+    NoPod { dbid: Dbid },
+}
+
+/// Whether a status was written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Written<T> {
+    /// As the API server has it now.
+    Now(Box<T>),
+    /// It says the same already.
+    Unchanged,
+    /// Somebody wrote in between, or deleted it: look again.
+    Moved,
+}
+
+/// What became of one plan.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Recoveries that were made, by name, with why.
+    pub recoveries: Vec<(String, String)>,
+    /// Something was made, so the next look should come soon.
+    pub made: bool,
+    pub errors: Vec<ApplyError>,
+}
+
+/// Writes within one namespace.
+#[derive(Clone)]
+pub struct Applier {
+    client: Client,
+    namespace: String,
+    /// Image of this program, for the Jobs' init container.
+    image: Option<String>,
+}
+
+impl Applier {
+    pub fn new(client: Client, namespace: &str, image: Option<String>) -> Self {
+        Self { client, namespace: namespace.to_owned(), image }
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Makes the recoveries of a plan. One that fails does not keep the others from being made.
+    pub async fn new_recoveries(&self, cluster: &GreenplumCluster, plan: &Plan) -> Applied {
+        let mut applied = Applied::default();
+        for new in &plan.new_recoveries {
+            match self.new_recovery(cluster, new).await {
+                Ok(true) => applied.recoveries.push((new.name.clone(), new.why.clone())),
+                Ok(false) => {}
+                Err(error) => applied.errors.push(error),
+            }
+            applied.made = true;
+        }
+        applied
+    }
+
+    /// Whether it was made now; a namesake is the same recovery, made before a restart or a conflict.
+    async fn new_recovery(&self, cluster: &GreenplumCluster, new: &NewRecovery) -> Result<bool, ApplyError> {
+        let object = recovery::object(cluster, new);
+        match self.create(&object).await? {
+            Created::Now => {
+                tracing::info!(recovery = %new.name, dbid = %new.dbid, content = %new.content, repair = %new.repair, why = %new.why, "a recovery is made");
+                Ok(true)
+            }
+            Created::Exists => Ok(false),
+            Created::Failed(source) => Err(ApplyError::Create { what: "SegmentRecovery", name: new.name.clone(), source }),
+        }
+    }
+
+    /// Makes the Job of an attempt. A namesake that this recovery owns was made before: it is adopted.
+    ///
+    /// # Errors
+    /// [`ApplyError`]
+    pub async fn job(
+        &self,
+        cluster: &GreenplumCluster,
+        object: &SegmentRecovery,
+        seen: &Seen,
+        attempt: &Attempt,
+    ) -> Result<(), ApplyError> {
+        let dbid = attempt.target.dbid;
+        let name = attempt.id.clone();
+        let pod = seen.pods.get(&dbid).ok_or(ApplyError::NoPod { dbid })?;
+        let plan = job::Plan { cluster, recovery: object, attempt, pod, image: self.image.as_deref() };
+        let job = job::job(&plan).map_err(|source| ApplyError::Job { name: name.clone(), source })?;
+        match self.create(&job).await? {
+            Created::Now => {
+                tracing::info!(%dbid, content = %attempt.content, recovery = %attempt.recovery, job = %name, repair = %attempt.repair, "a Job is made");
+                Ok(())
+            }
+            Created::Exists => self.adopt(object, &name, dbid).await,
+            Created::Failed(source) => Err(ApplyError::Create { what: "Job", name, source }),
+        }
+    }
+
+    async fn adopt(&self, object: &SegmentRecovery, name: &str, dbid: Dbid) -> Result<(), ApplyError> {
+        let failed = |source| ApplyError::Create { what: "Job", name: name.to_owned(), source: Box::new(source) };
+        let found = self.bounded(name, self.api::<Job>().get(name)).await?.map_err(failed)?;
+        let owned = found.owner_references().iter().any(|owner| Some(&owner.uid) == object.metadata.uid.as_ref());
+        let same = found.labels().get(labels::DBID).is_some_and(|text| *text == dbid.to_string());
+        if !(owned && same) {
+            return Err(ApplyError::Taken { what: "Job", name: name.to_owned() });
+        }
+        tracing::info!(%dbid, job = %name, "a Job that was made before is adopted");
+        Ok(())
+    }
+
+    /// Writes a status by server-side apply, if it differs, on the very object that was read.
+    ///
+    /// # Errors
+    /// [`ApplyError`]
+    pub async fn status<K, S>(&self, object: &K, old: Option<&S>, new: &S) -> Result<Written<K>, ApplyError>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+        S: Serialize + PartialEq,
+    {
+        if old == Some(new) {
+            return Ok(Written::Unchanged);
+        }
+        let name = object.name_any();
+        let body = json!({
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+            "metadata": {"name": name, "resourceVersion": object.resource_version()},
+            "status": new,
+        });
+        let how = PatchParams::apply(labels::MANAGER).force();
+        match self.bounded(&name, self.api::<K>().patch_status(&name, &how, &Patch::Apply(body))).await? {
+            Ok(written) => Ok(Written::Now(Box::new(written))),
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(Written::Moved),
+            Err(source) => Err(ApplyError::Status { name, source: Box::new(source) }),
+        }
+    }
+
+    async fn create<K>(&self, object: &K) -> Result<Created, ApplyError>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Serialize + std::fmt::Debug,
+    {
+        let how = PostParams { field_manager: Some(labels::MANAGER.into()), ..PostParams::default() };
+        match self.bounded(&object.name_any(), self.api::<K>().create(&how, object)).await? {
+            Ok(_) => Ok(Created::Now),
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Created::Exists),
+            Err(source) => Ok(Created::Failed(Box::new(source))),
+        }
+    }
+
+    async fn bounded<T>(
+        &self,
+        name: &str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<Result<T, kube::Error>, ApplyError> {
+        timeout(CALL, call).await.map_err(|_| ApplyError::TimedOut { name: name.to_owned() })
+    }
+}
+
+/// It goes with its owner, and the owner's deletion in the foreground waits until it is gone.
+fn owned_by<K: Resource<DynamicType = ()>>(owner: &K) -> Option<Vec<OwnerReference>> {
+    let reference = owner.controller_owner_ref(&())?;
+    Some(vec![OwnerReference { block_owner_deletion: Some(true), ..reference }])
+}
+
+enum Created {
+    Now,
+    Exists,
+    Failed(Box<kube::Error>),
+}

@@ -1,0 +1,210 @@
+//! What the API server must see of each write, "nothing" included.
+
+use std::collections::BTreeMap;
+
+use http::Request;
+use serde_json::{Value, json};
+
+use super::{
+    Applier, Written,
+    mock::{Exchange, expect, finished, server},
+    recovery::Moved,
+};
+use crate::{
+    api::{SegmentRecovery, SegmentRecoveryStatus, convert, fixtures},
+    model::{Dbid, InstanceState, Plan, Policy, RecoveryNext, World, world::fixtures as worlds},
+    observe::{Seen, fixtures::pod},
+    plan, report,
+};
+
+const RECOVERIES: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/segmentrecoveries";
+const STATUS: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/segmentrecoveries/mend/status";
+const JOBS: &str = "/apis/batch/v1/namespaces/demo/jobs";
+const JOB: &str = "/apis/batch/v1/namespaces/demo/jobs/mend-d5-a1";
+
+fn applier(script: Vec<Exchange>) -> (Applier, tokio::task::JoinHandle<()>) {
+    let (client, task) = server(script);
+    (Applier::new(client, "demo", Some("gpheal:1".into())), task)
+}
+
+/// A world whose mirror needs a full copy, with a recovery by hand in it.
+fn seen(object: &SegmentRecovery) -> (Seen, RecoveryNext) {
+    let world = World::of(&["2:0ppnu", "5:0mmnd"]).page(5, |p| p.state = InstanceState::NeedsFull).recovery(convert::recovery(object));
+    let plan = plan::plan(&Policy::default(), &world, worlds::now());
+    let next = plan.recoveries["mend"].clone();
+    let pods = BTreeMap::from([(Dbid(5), pod("gp-mirror-0", |_| ()))]);
+    (Seen { world, pods, objects: BTreeMap::new(), jobs: BTreeMap::new() }, next)
+}
+
+fn named(phase: &str) -> SegmentRecovery {
+    let mut object = fixtures::recovery("mend", &[5]);
+    let instances = json!([{"dbid": 5, "content": 0, "phase": "Pending"}]);
+    object.status = serde_json::from_value(json!({"phase": phase, "instances": instances})).unwrap();
+    object
+}
+
+/// The object as an API server answers a status write: with the status and another resourceVersion.
+fn answered(version: &str) -> Value {
+    let mut object = serde_json::to_value(named("Pending")).unwrap();
+    object["metadata"]["resourceVersion"] = json!(version);
+    object
+}
+
+async fn advance(applier: &Applier, object: &SegmentRecovery) -> Moved {
+    let (seen, next) = seen(object);
+    let make = |next: &RecoveryNext| report::recovery::status(object, next, &BTreeMap::new(), worlds::now());
+    applier.advance(&fixtures::cluster(), &seen, object, &next, &make, &|_, _| true).await.unwrap()
+}
+
+fn begun(version: &'static str) -> Exchange {
+    expect("PATCH", STATUS, answered("22")).body(move |body| {
+        assert_eq!(body["metadata"]["resourceVersion"], version);
+        let one = &body["status"]["instances"][0];
+        assert_eq!((&one["attempt"], &one["job"], &one["type"]), (&json!(1), &json!("mend-d5-a1"), &json!("Full")));
+        assert_eq!(body["status"]["phase"], "Running");
+    })
+}
+
+fn made() -> Exchange {
+    expect("POST", JOBS, json!({"metadata": {"name": "mend-d5-a1"}})).body(|job| assert_eq!(job["metadata"]["name"], "mend-d5-a1"))
+}
+
+fn exists() -> Exchange {
+    made().refused(409, "AlreadyExists")
+}
+
+fn found(owner: &str) -> Exchange {
+    let owner = json!({"apiVersion": "gpheal.io/v1alpha1", "kind": "SegmentRecovery", "name": "mend", "uid": owner});
+    expect("GET", JOB, json!({"metadata": {"name": "mend-d5-a1", "ownerReferences": [owner], "labels": {"gpheal.io/dbid": "5"}}}))
+}
+
+#[tokio::test]
+async fn the_instances_are_named_then_the_job_is_made_then_the_status_says_so() {
+    let naming = expect("PATCH", STATUS, answered("21")).body(|body| {
+        assert_eq!(body["metadata"]["resourceVersion"], "20");
+        assert_eq!((&body["status"]["instances"][0]["attempt"], &body["status"]["phase"]), (&json!(0), &json!("Pending")));
+    });
+    let (applier, task) = applier(vec![naming, made(), begun("21")]);
+    let moved = advance(&applier, &fixtures::recovery("mend", &[5])).await;
+    assert!(moved.made && moved.errors.is_empty() && matches!(moved.written, Written::Now(_)));
+    drop(applier);
+    finished(task).await;
+}
+
+#[tokio::test]
+async fn once_named_the_job_comes_first() {
+    let (applier, task) = applier(vec![made(), begun("20")]);
+    advance(&applier, &named("Pending")).await;
+    drop(applier);
+    finished(task).await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_there_and_ours_is_adopted() {
+    let (applier, task) = applier(vec![exists(), found("uid-mend"), begun("20")]);
+    assert!(advance(&applier, &named("Pending")).await.errors.is_empty());
+    drop(applier);
+    finished(task).await;
+}
+
+#[tokio::test]
+async fn anothers_job_of_that_name_is_no_attempt() {
+    let not_begun = expect("PATCH", STATUS, answered("22")).body(|body| {
+        assert_eq!((&body["status"]["instances"][0]["attempt"], &body["status"]["phase"]), (&json!(0), &json!("Pending")));
+        assert!(body["status"]["message"].as_str().unwrap().contains("taken by a Job that is not ours"));
+    });
+    let (applier, task) = applier(vec![exists(), found("uid-of-a-deleted-namesake"), not_begun]);
+    assert_eq!(advance(&applier, &named("Pending")).await.errors.len(), 1);
+    drop(applier);
+    finished(task).await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_refused_leaves_the_attempt_unbegun_and_says_why() {
+    let quota = made().refused(403, "exceeded quota");
+    let not_begun = expect("PATCH", STATUS, answered("22")).body(|body| {
+        assert_eq!(body["status"]["instances"][0]["attempt"], 0);
+        assert!(body["status"]["message"].as_str().unwrap().contains("exceeded quota"), "{body}");
+    });
+    let (applier, task) = applier(vec![quota, not_begun]);
+    assert_eq!(advance(&applier, &named("Pending")).await.errors.len(), 1);
+    drop(applier);
+    finished(task).await;
+}
+
+#[tokio::test]
+async fn a_status_that_moved_or_went_is_looked_at_again() {
+    for code in [(409, "Conflict"), (404, "NotFound")] {
+        let (applier, task) = applier(vec![expect("PATCH", STATUS, json!({})).refused(code.0, code.1)]);
+        let status = SegmentRecoveryStatus { message: "new".into(), ..SegmentRecoveryStatus::default() };
+        let written = applier.status(&named("Pending"), None, &status).await.unwrap();
+        assert_eq!(written, Written::Moved);
+        drop(applier);
+        finished(task).await;
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_before_the_job_makes_no_job() {
+    let (applier, task) = applier(vec![expect("PATCH", STATUS, json!({})).refused(409, "Conflict")]);
+    let moved = advance(&applier, &fixtures::recovery("mend", &[5])).await;
+    assert!(matches!(moved.written, Written::Moved) && !moved.made);
+    drop(applier);
+    finished(task).await;
+}
+
+#[tokio::test]
+async fn what_says_the_same_is_not_written() {
+    let (applier, task) = applier(vec![]);
+    let object = named("Running");
+    let same = object.status.clone().unwrap();
+    assert_eq!(applier.status(&object, object.status.as_ref(), &same).await.unwrap(), Written::Unchanged);
+    drop(applier);
+    finished(task).await;
+}
+
+#[tokio::test]
+async fn a_status_is_applied_by_force_under_our_name() {
+    let (service, mut handle) = tower_test::mock::pair::<Request<kube::client::Body>, http::Response<kube::client::Body>>();
+    let asked = tokio::spawn(async move {
+        let (request, _) = handle.next_request().await.unwrap();
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        (query, request.headers()[http::header::CONTENT_TYPE].to_str().unwrap().to_owned())
+    });
+    let applier = Applier::new(kube::Client::new(service, "demo"), "demo", None);
+    let _ = applier.status(&named("Pending"), None, &SegmentRecoveryStatus::default()).await;
+    let (query, kind) = asked.await.unwrap();
+    assert!(query.contains("fieldManager=gpheal") && query.contains("force=true"), "{query}");
+    assert_eq!(kind, "application/apply-patch+yaml");
+}
+
+fn new_recovery() -> Plan {
+    let world = World::of(&["2:0ppnu", "5:0mmnd"]).page(5, |p| p.state = InstanceState::NeedsFull);
+    let plan = plan::plan(&Policy::default(), &world, worlds::now());
+    assert_eq!(plan.new_recoveries.len(), 1);
+    plan
+}
+
+#[tokio::test]
+async fn a_recovery_is_made_for_its_cluster() {
+    let made = expect("POST", RECOVERIES, serde_json::to_value(fixtures::recovery("r", &[5])).unwrap()).body(|body| {
+        assert!(body["metadata"]["name"].as_str().unwrap().starts_with("demo-d5-"));
+        assert_eq!(body["spec"], json!({"clusterRef": {"name": "demo"}, "targets": {"dbids": [5]}, "type": "Auto"}));
+        assert_eq!(body["metadata"]["ownerReferences"][0]["uid"], "uid-cluster");
+        assert_eq!(body["metadata"]["labels"]["gpheal.io/origin"], "automatic");
+    });
+    let (applier, task) = applier(vec![made]);
+    let applied = applier.new_recoveries(&fixtures::cluster(), &new_recovery()).await;
+    assert_eq!((applied.recoveries.len(), applied.made, applied.errors.len()), (1, true, 0));
+    drop(applier);
+    finished(task).await;
+}
+
+#[tokio::test]
+async fn a_recovery_that_is_there_is_the_same_one() {
+    let (applier, task) = applier(vec![expect("POST", RECOVERIES, json!({})).refused(409, "AlreadyExists")]);
+    let applied = applier.new_recoveries(&fixtures::cluster(), &new_recovery()).await;
+    assert_eq!((applied.recoveries.len(), applied.made, applied.errors.len()), (0, true, 0));
+    drop(applier);
+    finished(task).await;
+}

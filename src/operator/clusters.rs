@@ -1,0 +1,131 @@
+//! One driver per cluster: begun when its object appears, ended when it goes.
+
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt};
+use kube::{ResourceExt, core::DeserializeGuard, runtime::watcher::Event};
+use tokio::{
+    sync::Notify,
+    task::{AbortHandle, JoinSet},
+};
+use tracing::Instrument;
+
+use super::{
+    driver::{Context, Driver},
+    watches::{self, Changes},
+};
+use crate::{api::GreenplumCluster, report::metrics::Of};
+
+/// Who is woken for which cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Wakers(Arc<Mutex<BTreeMap<Of, Arc<Notify>>>>);
+
+impl Wakers {
+    /// Has a cluster looked at now.
+    pub fn wake(&self, namespace: Option<String>, cluster: &str) {
+        let of = Of { namespace: namespace.unwrap_or_default(), cluster: cluster.to_owned() };
+        if let Some(waker) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&of) {
+            waker.notify_one();
+        }
+    }
+
+    fn of(&self, of: &Of) -> Arc<Notify> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(of.clone()).or_default().clone()
+    }
+
+    fn forget(&self, of: &Of) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(of);
+    }
+}
+
+/// Watches all clusters, and drives each.
+pub async fn run(context: Context, namespace: Option<String>) {
+    let wakers = Wakers::default();
+    let mut watches = JoinSet::new();
+    watches::begin(&mut watches, &context.client, namespace.as_deref(), &wakers);
+    let mut clusters = Clusters { context: context.clone(), wakers, drivers: BTreeMap::new(), tasks: JoinSet::new(), listed: vec![] };
+    let mut events = watches::stream::<DeserializeGuard<GreenplumCluster>>(&context.client, namespace.as_deref(), None);
+    let mut changes = Changes::default();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => clusters.on(event, &mut changes),
+            Err(error) => tracing::warn!(error = crate::report::error::chain(&error), "the watch of GreenplumClusters broke and begins again"),
+        }
+        while clusters.tasks.try_join_next().is_some() {}
+    }
+}
+
+struct Clusters {
+    context: Context,
+    wakers: Wakers,
+    drivers: BTreeMap<Of, AbortHandle>,
+    /// Ends all drivers when it is dropped.
+    tasks: JoinSet<()>,
+    listed: Vec<Of>,
+}
+
+fn key(object: &DeserializeGuard<GreenplumCluster>) -> Of {
+    Of { namespace: object.namespace().unwrap_or_default(), cluster: object.name_any() }
+}
+
+impl Clusters {
+    fn on(&mut self, event: Event<DeserializeGuard<GreenplumCluster>>, changes: &mut Changes) {
+        match event {
+            Event::Init => self.listed.clear(),
+            Event::InitApply(object) => {
+                self.listed.push(key(&object));
+                self.drive(key(&object), changes.is_news(&object));
+            }
+            Event::InitDone => {
+                let gone: Vec<_> = self.drivers.keys().filter(|of| !self.listed.contains(of)).cloned().collect();
+                gone.iter().for_each(|of| self.end(of));
+            }
+            Event::Apply(object) => self.drive(key(&object), changes.is_news(&object)),
+            Event::Delete(object) => self.end(&key(&object)),
+        }
+    }
+
+    /// Begins a driver, or wakes the one that there is when the object was changed by somebody else than us.
+    fn drive(&mut self, of: Of, news: bool) {
+        if self.drivers.get(&of).is_some_and(|driver| !driver.is_finished()) {
+            if news {
+                self.wakers.of(&of).notify_one();
+            }
+            return;
+        }
+        let (context, wake) = (self.context.clone(), self.wakers.of(&of));
+        let span = tracing::info_span!("cluster", namespace = %of.namespace, cluster = %of.cluster);
+        let driver = self.tasks.spawn(drive(context, of.clone(), wake).instrument(span));
+        self.drivers.insert(of, driver);
+    }
+
+    /// A driver that finds its object gone ends by itself, and clears up; this is for the rest.
+    fn end(&mut self, of: &Of) {
+        self.wakers.of(of).notify_one();
+        self.wakers.forget(of);
+        self.drivers.remove(of);
+    }
+}
+
+/// A driver and the watch of its pods. A fault in the program ends one pass of one cluster, not the operator.
+async fn drive(context: Context, of: Of, wake: Arc<Notify>) {
+    loop {
+        let (told, selector) = tokio::sync::watch::channel(None);
+        let driver = Driver::new(context.clone(), of.clone(), wake.clone(), told);
+        let pods = watches::pods(context.client.clone(), of.namespace.clone(), selector, wake.clone());
+        let ended = tokio::select! {
+            ended = AssertUnwindSafe(driver.run()).catch_unwind() => ended,
+            () = pods => Ok(()),
+        };
+        if ended.is_ok() {
+            return;
+        }
+        tracing::error!("a pass ended by a fault in the program; the next begins in 10 s");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}

@@ -1,0 +1,303 @@
+//! One cluster: observe, plan, apply, report, again and again. Its own task, so that a cluster whose coordinator
+//! hangs holds up nobody else.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::{Api, Client, Resource, ResourceExt, core::DeserializeGuard};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    api::{GreenplumCluster, GreenplumClusterStatus, SegmentRecovery, convert},
+    apply::{Applied, Applier, ApplyError, Written},
+    model::{Plan, RecoveryNext},
+    observe::{Observer, Seen, cluster::ObserveError},
+    plan,
+    report::{
+        self, error,
+        events::{self, Happened, Sender},
+        metrics::{Metrics, Of, Pass},
+        pace::Pace,
+    },
+};
+
+/// Between looks while something is going on.
+const RESTLESS: Duration = Duration::from_secs(2);
+/// Between looks while all is well. FTS's own truth makes no event in Kubernetes.
+const WELL: Duration = Duration::from_secs(30);
+/// After something was made.
+const SOON: Duration = Duration::from_millis(500);
+/// Least time between two looks, however many events there are.
+const APART: Duration = Duration::from_millis(500);
+/// Longest time between two passes that fail.
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+/// Bound of reading the cluster's own object.
+const CALL: Duration = Duration::from_secs(15);
+
+/// What all drivers share.
+#[derive(Clone)]
+pub struct Context {
+    pub client: Client,
+    pub metrics: Metrics,
+    pub events: Sender,
+    pub image: Option<String>,
+}
+
+/// Why a pass failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    #[error("can not read GreenplumCluster {name}")]
+    Read {
+        name: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    #[error("no answer within {} s when reading GreenplumCluster {name}", CALL.as_secs())]
+    TimedOut { name: String },
+    #[error("GreenplumCluster {name} is invalid: {why}")]
+    Invalid { name: String, why: String },
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+/// What a pass came to.
+enum Ended {
+    /// The object is gone, or going.
+    Gone,
+    /// The next look is due then.
+    Next { after: Duration, changed: bool },
+}
+
+/// Drives one cluster.
+pub struct Driver {
+    context: Context,
+    of: Of,
+    api: Api<DeserializeGuard<GreenplumCluster>>,
+    observer: Observer,
+    applier: Applier,
+    pace: Pace,
+    shown: BTreeSet<&'static str>,
+    wake: Arc<Notify>,
+    selector: tokio::sync::watch::Sender<Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>>,
+}
+
+impl Driver {
+    /// `selector` is told which pods are worth a look when they change.
+    pub fn new(
+        context: Context,
+        of: Of,
+        wake: Arc<Notify>,
+        selector: tokio::sync::watch::Sender<Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>>,
+    ) -> Self {
+        let client = context.client.clone();
+        Self {
+            api: Api::namespaced(client.clone(), &of.namespace),
+            observer: Observer::new(client.clone(), &of.namespace, wake.clone()),
+            applier: Applier::new(client, &of.namespace, context.image.clone()),
+            pace: Pace::default(),
+            shown: BTreeSet::new(),
+            context,
+            of,
+            wake,
+            selector,
+        }
+    }
+
+    /// Until the object is gone.
+    pub async fn run(mut self) {
+        let mut failures = 0_u32;
+        loop {
+            match self.pass().await {
+                Ok(Ended::Gone) => break,
+                Ok(Ended::Next { after, changed }) => {
+                    failures = 0;
+                    self.context.metrics.pass(if changed { Pass::Changed } else { Pass::Unchanged });
+                    self.rest(after).await;
+                }
+                Err(failure) => {
+                    failures += 1;
+                    let pause = back_off(failures);
+                    self.context.metrics.pass(Pass::Failed);
+                    tracing::error!(error = error::chain(&failure), again_in = ?pause, "a pass failed");
+                    sleep(pause).await;
+                }
+            }
+        }
+        tracing::info!("the cluster's object is gone; it is healed no more");
+        self.context.metrics.forget(&self.of, &self.shown);
+    }
+
+    async fn rest(&self, after: Duration) {
+        sleep(APART.min(after)).await;
+        let _ = timeout(after.saturating_sub(APART), self.wake.notified()).await;
+    }
+
+    async fn pass(&mut self) -> Result<Ended, DriveError> {
+        let Some(cluster) = self.read().await? else { return Ok(Ended::Gone) };
+        self.selector.send_if_modified(|known| {
+            let wanted = Some(cluster.spec.segments.selector.clone());
+            let moved = *known != wanted;
+            *known = wanted;
+            moved
+        });
+        let seen = match self.observer.look(&cluster).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                self.unseen(&cluster, &error).await?;
+                return Err(error.into());
+            }
+        };
+        let now = Timestamp::now();
+        let plan = plan::plan(&convert::policy(&cluster.spec.healing), &seen.world, now);
+        self.observer.follow(&cluster, &seen, &plan).await;
+        let mut applied = self.applier.new_recoveries(&cluster, &plan).await;
+        let mut changed = !applied.recoveries.is_empty();
+        for (name, next) in &plan.recoveries {
+            changed |= self.recovery(&cluster, &seen, name, next, now, &mut applied).await;
+        }
+        changed |= self.cluster(&cluster, &seen, &plan, &applied, now).await?;
+        self.pace.keep_only(|name| name == self.of.cluster || seen.objects.contains_key(name));
+        if let Some(error) = applied.errors.into_iter().next() {
+            return Err(error.into());
+        }
+        let after = if applied.made { SOON } else if seen.world.restless() { RESTLESS } else { WELL };
+        Ok(Ended::Next { after, changed })
+    }
+
+    /// The cluster's object as it is now; never from a cache.
+    async fn read(&self) -> Result<Option<GreenplumCluster>, DriveError> {
+        let name = self.of.cluster.clone();
+        let read = timeout(CALL, self.api.get_opt(&name)).await.map_err(|_| DriveError::TimedOut { name: name.clone() })?;
+        let found = read.map_err(|source| DriveError::Read { name: name.clone(), source: Box::new(source) })?;
+        match found.map(|guarded| guarded.0) {
+            None => Ok(None),
+            Some(Ok(cluster)) if cluster.metadata.deletion_timestamp.is_some() => Ok(None),
+            Some(Ok(cluster)) => Ok(Some(cluster)),
+            Some(Err(invalid)) => Err(DriveError::Invalid { name, why: invalid.error }),
+        }
+    }
+
+    /// Carries one recovery on. One that fails does not keep the others from going on.
+    async fn recovery(
+        &mut self,
+        cluster: &GreenplumCluster,
+        seen: &Seen,
+        name: &str,
+        next: &RecoveryNext,
+        now: Timestamp,
+        applied: &mut Applied,
+    ) -> bool {
+        let Some(object) = seen.objects.get(name) else { return false };
+        let jobs = seen.jobs.get(name).cloned().unwrap_or_default();
+        let make = |next: &RecoveryNext| report::recovery::status(object, next, &jobs, now);
+        let pace = &self.pace;
+        let due = |new: &crate::api::SegmentRecoveryStatus, made: bool| {
+            made || pace.due(name, report::recovery::matters(object.status.as_ref(), new))
+        };
+        let moved = match self.applier.advance(cluster, seen, object, next, &make, &due).await {
+            Ok(moved) => moved,
+            Err(error) => {
+                applied.errors.push(error);
+                return false;
+            }
+        };
+        applied.made |= moved.made || moved.written == Written::Moved;
+        applied.errors.extend(moved.errors);
+        match moved.written {
+            Written::Now(written) => {
+                self.pace.wrote(name);
+                self.tell_recovery(object, &written, now).await;
+                true
+            }
+            Written::Unchanged => moved.made,
+            Written::Moved => false,
+        }
+    }
+
+    async fn tell_recovery(&self, before: &SegmentRecovery, after: &SegmentRecovery, now: Timestamp) {
+        let Some(status) = &after.status else { return };
+        let happened = events::of_recovery(before.status.as_ref(), status);
+        log(&before.name_any(), &happened);
+        self.context.events.send(&before.object_ref(&()), &happened, now).await;
+        self.context.metrics.recovery(before.status.as_ref(), after);
+    }
+
+    async fn cluster(
+        &mut self,
+        cluster: &GreenplumCluster,
+        seen: &Seen,
+        plan: &Plan,
+        applied: &Applied,
+        now: Timestamp,
+    ) -> Result<bool, DriveError> {
+        let status = report::cluster::status(cluster, &seen.world, plan, now);
+        if seen.world.catalog.seen().is_some() {
+            self.context.metrics.cluster(&self.of, &status.counts, plan, &mut self.shown);
+        }
+        let made = applied.recoveries.iter().map(|(name, why)| Happened {
+            warning: false,
+            reason: "RecoveryCreated".into(),
+            note: format!("SegmentRecovery {name}: {why}"),
+        });
+        self.write(cluster, &status, made.collect(), now).await
+    }
+
+    /// A status of a look that failed altogether.
+    async fn unseen(&mut self, cluster: &GreenplumCluster, error: &ObserveError) -> Result<bool, DriveError> {
+        let now = Timestamp::now();
+        let status = report::cluster::unseen(cluster, &error::chain(error), now);
+        self.write(cluster, &status, vec![], now).await
+    }
+
+    async fn write(
+        &mut self,
+        cluster: &GreenplumCluster,
+        status: &GreenplumClusterStatus,
+        mut happened: Vec<Happened>,
+        now: Timestamp,
+    ) -> Result<bool, DriveError> {
+        let old = cluster.status.as_ref();
+        let mut wrote = false;
+        if self.pace.due(&self.of.cluster, report::cluster::matters(old, status))
+            && let Written::Now(_) = self.applier.status(cluster, old, status).await?
+        {
+            self.pace.wrote(&self.of.cluster);
+            happened.extend(events::of_cluster(old, status));
+            wrote = true;
+        }
+        log(&self.of.cluster, &happened);
+        self.context.events.send(&cluster.object_ref(&()), &happened, now).await;
+        Ok(wrote)
+    }
+}
+
+/// What is told as events is told in the log, too.
+fn log(object: &str, happened: &[Happened]) {
+    for one in happened {
+        if one.warning {
+            tracing::warn!(%object, reason = %one.reason, "{}", one.note);
+        } else {
+            tracing::info!(%object, reason = %one.reason, "{}", one.note);
+        }
+    }
+}
+
+/// 1 s, 2 s, 4 s … at most a minute.
+fn back_off(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.saturating_sub(1).min(6)).min(LONGEST_BACK_OFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_in_a_row_are_tried_again_ever_more_slowly() {
+        assert_eq!([1, 2, 3, 7, 100].map(|n| back_off(n).as_secs()), [1, 2, 4, 60, 60]);
+    }
+}

@@ -1,0 +1,106 @@
+//! `gpheal operator`: wiring of watches, lease, HTTP and one driver per cluster.
+
+pub mod clusters;
+pub mod driver;
+pub mod http;
+pub mod lease;
+pub mod log;
+pub mod watches;
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::{
+    driver::Context,
+    http::Health,
+    lease::{Lease, LeaseLost},
+};
+use crate::report::{events::Sender, metrics::Metrics};
+
+/// How the operator runs.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// Heal clusters of this namespace only; all namespaces otherwise.
+    #[arg(long, env = "GPHEAL_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Namespace of the lease: the operator's own.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "gpheal-system")]
+    pub lease_namespace: String,
+    /// Name of the lease: one operator at a time holds it.
+    #[arg(long, env = "GPHEAL_LEASE", default_value = "gpheal")]
+    pub lease_name: String,
+    /// Who holds the lease: unique per pod.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
+    /// Image of gpheal for the Jobs; without it, the one that the segments' pods install from.
+    #[arg(long, env = "GPHEAL_IMAGE")]
+    pub image: Option<String>,
+    /// How lines are logged.
+    #[arg(long, env = "GPHEAL_LOG_FORMAT", default_value = "text")]
+    pub log_format: log::Format,
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, env = "GPHEAL_METRICS_ADDR", default_value = "0.0.0.0:8080")]
+    pub metrics_addr: SocketAddr,
+}
+
+/// Runs until it is told to stop, or until the lease is lost.
+///
+/// # Errors
+/// What keeps it from running; a lost lease, too: whoever holds it now acts alone.
+pub fn main(options: Options) -> anyhow::Result<()> {
+    log::start(options.log_format);
+    // Two providers may be compiled in by others' features; which one is used is decided here, once.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(run(options));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
+    let metrics = Metrics::default();
+    let health = Health::default();
+    let listener = tokio::net::TcpListener::bind(options.metrics_addr)
+        .await
+        .with_context(|| format!("can not listen on {}; choose another --metrics-addr", options.metrics_addr))?;
+    let http = http::serve(listener, metrics.clone(), health.clone());
+    tokio::select! {
+        ended = http => ended.context("the HTTP server ended"),
+        ended = lead(&options, metrics, health) => ended,
+    }
+}
+
+async fn lead(options: &Options, metrics: Metrics, health: Health) -> anyhow::Result<()> {
+    let mut config = Config::infer().await.context("can not tell how to reach the Kubernetes API")?;
+    config.connect_timeout = Some(Duration::from_secs(10));
+    let client = Client::try_from(config).context("can not make a client of the Kubernetes API")?;
+    let identity = options.identity.clone().unwrap_or_else(|| format!("gpheal-{}", std::process::id()));
+    let mut lease = Lease::new(client.clone(), &options.lease_namespace, &options.lease_name, &identity);
+    let context = Context {
+        client: client.clone(),
+        metrics: metrics.clone(),
+        events: Sender::new(client, &identity),
+        image: options.image.clone(),
+    };
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let led = async {
+        lease.acquire(&health).await;
+        metrics.leading(true);
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), %identity, "this operator leads");
+        tokio::select! {
+            LeaseLost = lease.keep() => Err(anyhow::anyhow!("the lease was lost; whoever holds it now acts alone")),
+            () = clusters::run(context, options.namespace.clone()) => Err(anyhow::anyhow!("the watches ended")),
+        }
+    };
+    let stopped = tokio::select! {
+        ended = led => return ended,
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!(signal = stopped, "stops; running Jobs go on, and the next operator finds them");
+    lease.release().await;
+    Ok(())
+}

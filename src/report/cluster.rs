@@ -1,0 +1,238 @@
+//! The status of a cluster: a pure function of what was seen, what is planned, and what the status said before.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::conditions;
+use crate::{
+    api::{
+        GreenplumCluster, GreenplumClusterStatus,
+        cluster::{Counts, LISTED, UnwellInstance},
+        condition::{self, seconds},
+    },
+    model::{Catalog, Plan, Reason, Refusal, Status, Unwell, World},
+};
+
+/// The new status. While the catalog can not be read, what was last known of instances stands, and the conditions say so.
+pub fn status(cluster: &GreenplumCluster, world: &World, plan: &Plan, now: Timestamp) -> GreenplumClusterStatus {
+    let old = cluster.status.clone().unwrap_or_default();
+    let generation = cluster.metadata.generation;
+    let wanted = conditions::wanted(cluster, world, plan);
+    let conditions = condition::merge(&old.conditions, &wanted, generation, now);
+    let message = wanted.iter().find(|one| one.kind == "Ready").map(|ready| ready.message.clone()).unwrap_or_default();
+    let status = GreenplumClusterStatus { observed_generation: generation, conditions, message, ..old };
+    match world.catalog.seen() {
+        None => status,
+        Some(catalog) => {
+            let counts = counts(catalog, plan);
+            GreenplumClusterStatus {
+                in_sync: format!("{}/{}", counts.in_sync, counts.contents),
+                counts,
+                instances: plan.unwell.iter().take(LISTED).map(unwell).collect(),
+                unlisted: number(plan.unwell.len().saturating_sub(LISTED)),
+                ..status
+            }
+        }
+    }
+}
+
+/// The status after a look that failed altogether: everything stands, Ready is unknown.
+pub fn unseen(cluster: &GreenplumCluster, why: &str, now: Timestamp) -> GreenplumClusterStatus {
+    let old = cluster.status.clone().unwrap_or_default();
+    let wanted = condition::Wanted::new("Ready", None, "NotObserved", why);
+    let mut conditions = old.conditions.clone();
+    conditions.retain(|one| one.type_ != "Ready");
+    conditions.extend(condition::merge(&old.conditions, &[wanted], cluster.metadata.generation, now));
+    GreenplumClusterStatus { conditions, message: why.to_owned(), ..old }
+}
+
+fn number(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+/// Instances in numbers.
+pub fn counts(catalog: &Catalog, plan: &Plan) -> Counts {
+    let rows: Vec<_> = catalog.rows.iter().filter(|row| row.content.0 >= 0).collect();
+    let count = |keep: &dyn Fn(&crate::model::Row) -> bool| number(rows.iter().filter(|row| keep(row)).count());
+    let contents = catalog.contents();
+    let in_sync = contents.iter().filter(|content| catalog.pair(**content).is_ok_and(|pair| pair.mirror.well())).count();
+    Counts {
+        contents: number(contents.len()),
+        in_sync: number(in_sync),
+        instances: number(rows.len()),
+        up: count(&|row| row.status == Status::Up),
+        down: count(&|row| row.status == Status::Down),
+        swapped: count(&|row| row.role != row.preferred_role),
+        recovering: number(plan.unwell.iter().filter(|one| matches!(one.reason, Reason::Recovering { .. })).count()),
+    }
+}
+
+fn unwell(unwell: &Unwell) -> UnwellInstance {
+    let bare = UnwellInstance {
+        dbid: unwell.dbid.0.into(),
+        content: unwell.content.0.into(),
+        row: unwell.row.clone(),
+        since: Time(seconds(unwell.since)),
+        reason: String::new(),
+        message: String::new(),
+        lifted_by: String::new(),
+        would: None,
+        recovery: None,
+    };
+    let text = String::from;
+    match &unwell.reason {
+        Reason::Recovering { recovery } => UnwellInstance {
+            reason: text("Recovering"),
+            message: format!("SegmentRecovery {recovery} works on it"),
+            recovery: Some(recovery.clone()),
+            ..bare
+        },
+        Reason::Planned { recovery, repair } => UnwellInstance {
+            reason: text("Planned"),
+            message: format!("SegmentRecovery {recovery} is being made ({repair})"),
+            recovery: Some(recovery.clone()),
+            ..bare
+        },
+        Reason::Refused(refusal) => {
+            let (message, lifted_by) = words(refusal);
+            let recovery = match refusal {
+                Refusal::RecoveryFailed { recovery } | Refusal::AlreadyRecovering { recovery, .. } => Some(recovery.clone()),
+                _ => None,
+            };
+            let would = match refusal {
+                Refusal::ObserveOnly { would } | Refusal::Paused { would } => Some(would.to_string()),
+                _ => None,
+            };
+            UnwellInstance { reason: refusal.code().to_owned(), message, lifted_by, would, recovery, ..bare }
+        }
+    }
+}
+
+/// A refusal in words that stand still: seconds that run down would be a write every second.
+pub fn words(refusal: &Refusal) -> (String, String) {
+    match refusal {
+        Refusal::WithinGrace { .. } => (
+            "down for less than the grace period; it may come back by itself".into(),
+            "lifted when spec.healing.gracePeriod is over, or when its supervisor asks for a repair".into(),
+        ),
+        other => (other.to_string(), other.lifted_by()),
+    }
+}
+
+/// Whether `new` says more than other words for the same: such a change is written at once.
+pub fn matters(old: Option<&GreenplumClusterStatus>, new: &GreenplumClusterStatus) -> bool {
+    old.map(without_words) != Some(without_words(new))
+}
+
+fn without_words(status: &GreenplumClusterStatus) -> GreenplumClusterStatus {
+    let mut bare = status.clone();
+    bare.message.clear();
+    bare.conditions.iter_mut().for_each(|condition| condition.message.clear());
+    for one in &mut bare.instances {
+        one.message.clear();
+        one.lifted_by.clear();
+    }
+    bare
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::fixtures,
+        model::{Content, Dbid, Look, Policy, world::fixtures::now},
+        plan,
+    };
+
+    fn told(world: &World) -> GreenplumClusterStatus {
+        let plan = plan::plan(&Policy::default(), world, now());
+        status(&fixtures::cluster(), world, &plan, now())
+    }
+
+    fn condition<'a>(status: &'a GreenplumClusterStatus, kind: &str) -> (&'a str, &'a str) {
+        status.conditions.iter().find(|c| c.type_ == kind).map(|c| (c.status.as_str(), c.reason.as_str())).unwrap()
+    }
+
+    #[test]
+    fn a_well_cluster_is_ready_and_says_so() {
+        let status = told(&World::of(&["1:-1ppsu", "2:0ppsu", "5:0mmsu"]));
+        assert_eq!(condition(&status, "Ready"), ("True", "InSync"));
+        assert_eq!((status.in_sync.as_str(), status.counts.down, status.instances.len()), ("1/1", 0, 0));
+        for (kind, value) in [("Degraded", "False"), ("Balanced", "True"), ("Stalled", "False"), ("CoordinatorReachable", "True")] {
+            assert_eq!(condition(&status, kind).0, value, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_down_mirror_in_its_grace_is_told_in_words_that_stand_still() {
+        let world = |seconds| World::of(&["2:0ppnu", "5:0mmnd"]).down_for(5, seconds).page(5, |p| p.receiving = false);
+        let (first, later) = (told(&world(5)), told(&world(9)));
+        assert_eq!(first.instances[0].reason, "WithinGrace");
+        assert_eq!(first.instances[0].message, later.instances[0].message);
+        assert_eq!(condition(&first, "Degraded").0, "True");
+        assert_eq!((first.counts.down, first.in_sync.as_str()), (1, "0/1"));
+    }
+
+    #[test]
+    fn a_planned_repair_and_an_observed_one_are_told_apart() {
+        let world = World::of(&["2:0ppnu", "5:0mmnd"]).page(5, |p| p.state = crate::model::InstanceState::NeedsFull);
+        assert_eq!(told(&world).instances[0].reason, "Planned");
+        let observe = Policy { mode: crate::model::HealingMode::Observe, ..Policy::default() };
+        let plan = plan::plan(&observe, &world, now());
+        let status = status(&fixtures::cluster(), &world, &plan, now());
+        assert_eq!((status.instances[0].reason.as_str(), status.instances[0].would.as_deref()), ("ObserveOnly", Some("Full")));
+    }
+
+    #[test]
+    fn what_was_known_stands_while_the_coordinator_is_away() {
+        let mut cluster = fixtures::cluster();
+        let mut world = World::of(&["2:0ppnu", "5:0mmnd"]).down_for(5, 5);
+        cluster.status = Some(told(&world));
+        world.catalog = Look::Unknown("timed out".into());
+        let blind = status(&cluster, &world, &Plan::default(), now());
+        assert_eq!(condition(&blind, "CoordinatorReachable"), ("False", "CoordinatorUnreachable"));
+        assert_eq!((condition(&blind, "InSync").0, blind.instances.len()), ("Unknown", 1));
+        assert_eq!(condition(&blind, "Ready").0, "False");
+    }
+
+    #[test]
+    fn a_double_fault_stalls() {
+        let status = told(&World::of(&["2:0ppnu", "5:0mmnd"]).source(0, Look::Unknown("refused".into())));
+        assert_eq!(condition(&status, "DoubleFault").0, "True");
+        assert_eq!(condition(&status, "Stalled").0, "True");
+        assert_eq!(condition(&status, "HealingBlocked").0, "True");
+        assert_eq!(status.instances.len(), 2, "both sides are named");
+    }
+
+    #[test]
+    fn the_list_is_bounded_and_says_how_many_it_leaves_out() {
+        let world = World::of(&["2:0ppsu", "5:0mmsu"]);
+        let one = |n: i16| Unwell {
+            dbid: Dbid(n),
+            content: Content(0),
+            row: String::new(),
+            since: now(),
+            reason: Reason::Refused(Refusal::CatchingUp),
+        };
+        let plan = Plan { unwell: (1..=60).map(one).collect(), ..Plan::default() };
+        let status = status(&fixtures::cluster(), &world, &plan, now());
+        assert_eq!((status.instances.len(), status.unlisted), (50, 10));
+    }
+
+    #[test]
+    fn other_words_do_not_matter_and_another_reason_does() {
+        let old = told(&World::of(&["2:0ppnu", "5:0mmnd"]).source(0, Look::Unknown("refused".into())));
+        let reworded = told(&World::of(&["2:0ppnu", "5:0mmnd"]).source(0, Look::Unknown("timed out".into())));
+        assert!(old != reworded && !matters(Some(&old), &reworded));
+        assert!(matters(Some(&old), &told(&World::of(&["2:0ppnu", "5:0mmnd"]))) && matters(None, &old));
+    }
+
+    #[test]
+    fn a_look_that_failed_leaves_what_was_known() {
+        let mut cluster = fixtures::cluster();
+        cluster.status = Some(told(&World::of(&["2:0ppsu", "5:0mmsu"])));
+        let unseen = unseen(&cluster, "can not read pods", now());
+        assert_eq!((condition(&unseen, "Ready").0, unseen.in_sync.as_str()), ("Unknown", "1/1"));
+        assert_eq!(unseen.conditions.len(), cluster.status.unwrap().conditions.len());
+    }
+}

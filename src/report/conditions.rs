@@ -1,0 +1,148 @@
+//! The conditions of a cluster: three that kstatus reads, seven for people and alerts.
+
+use crate::{
+    api::{GreenplumCluster, condition::Wanted},
+    model::{Catalog, HealingMode, Look, Plan, Reason, Refusal, Unwell, World, refusal::ContractPoint},
+};
+
+/// All ten, in the order in which they are shown.
+pub fn wanted(cluster: &GreenplumCluster, world: &World, plan: &Plan) -> Vec<Wanted> {
+    let mut all = match &world.catalog {
+        Look::Seen(catalog) => of_instances(catalog, plan),
+        Look::Unknown(why) => unreachable(why),
+    };
+    all.push(reconciling(world, plan));
+    all.push(stalled(world, plan));
+    all.push(paused(cluster));
+    all
+}
+
+fn unreachable(why: &str) -> Vec<Wanted> {
+    let reason = "CoordinatorUnreachable";
+    let message = Refusal::CoordinatorUnreachable { why: why.to_owned() };
+    let mut all = vec![
+        Wanted::new("Ready", Some(false), reason, message.to_string()),
+        Wanted::new("CoordinatorReachable", Some(false), reason, why),
+        Wanted::new("HealingBlocked", Some(true), reason, message.lifted_by()),
+    ];
+    all.extend(["Degraded", "InSync", "Balanced", "DoubleFault"].map(|kind| Wanted::new(kind, None, reason, "the catalog can not be read")));
+    all
+}
+
+fn of_instances(catalog: &Catalog, plan: &Plan) -> Vec<Wanted> {
+    let contents = catalog.contents();
+    let pairs: Vec<_> = contents.iter().filter_map(|content| catalog.pair(*content).ok()).collect();
+    let in_sync = pairs.iter().filter(|pair| pair.mirror.well()).count();
+    let all_in_sync = in_sync == contents.len();
+    let balanced = catalog.rows.iter().all(|row| row.role == row.preferred_role);
+    let double = first(plan, |r| matches!(r, Refusal::DoubleFault { .. } | Refusal::FlippedDouble { .. }));
+    let blocked = first(plan, blocks);
+    let told = |found: Option<(&Unwell, &Refusal)>| found.map_or(String::new(), |(one, refusal)| sentence(one, refusal));
+    let code = |found: Option<(&Unwell, &Refusal)>, none: &'static str| found.map_or(none, |(_, refusal)| refusal.code());
+    vec![
+        ready(plan, all_in_sync, in_sync, contents.len()),
+        Wanted::new("CoordinatorReachable", Some(true), "Answers", ""),
+        Wanted::new("Degraded", Some(!all_in_sync), if all_in_sync { "FullRedundancy" } else { "MirrorsMissing" }, lacking(in_sync, contents.len())),
+        Wanted::new("InSync", Some(all_in_sync), if all_in_sync { "InSync" } else { "NotInSync" }, ""),
+        Wanted::new("Balanced", Some(balanced), if balanced { "PreferredRoles" } else { "RolesSwapped" }, ""),
+        Wanted::new("DoubleFault", Some(double.is_some()), code(double, "NoDoubleFault"), told(double)),
+        Wanted::new("HealingBlocked", Some(blocked.is_some()), code(blocked, "NotBlocked"), told(blocked)),
+    ]
+}
+
+fn lacking(in_sync: usize, contents: usize) -> String {
+    if in_sync == contents { String::new() } else { format!("{} of {contents} contents have no mirror in sync", contents - in_sync) }
+}
+
+/// Ready is: every content is served and has its mirror in sync. The reason is the worst thing that is known.
+fn ready(plan: &Plan, all_in_sync: bool, in_sync: usize, contents: usize) -> Wanted {
+    if plan.unwell.is_empty() && all_in_sync {
+        return Wanted::new("Ready", Some(true), "InSync", format!("all {contents} contents are in sync"));
+    }
+    let worst = first(plan, blocks).or_else(|| first(plan, |_| true));
+    let recovering = plan.unwell.iter().find_map(|one| match &one.reason {
+        Reason::Recovering { recovery } | Reason::Planned { recovery, .. } => Some((one, recovery)),
+        Reason::Refused(_) => None,
+    });
+    match (first(plan, blocks), recovering, worst) {
+        (None, Some((one, recovery)), _) => Wanted::new(
+            "Ready",
+            Some(false),
+            "Recovering",
+            format!("{in_sync} of {contents} contents are in sync; SegmentRecovery {recovery} works on dbid {}", one.dbid),
+        ),
+        (_, _, Some((one, refusal))) => Wanted::new("Ready", Some(false), refusal.code(), sentence(one, refusal)),
+        (_, _, None) => Wanted::new("Ready", Some(false), "NotInSync", lacking(in_sync, contents)),
+    }
+}
+
+fn sentence(one: &Unwell, refusal: &Refusal) -> String {
+    let (message, lifted_by) = super::cluster::words(refusal);
+    format!("dbid {} (content {}): {message}; {lifted_by}", one.dbid, one.content)
+}
+
+fn first(plan: &Plan, keep: impl Fn(&Refusal) -> bool) -> Option<(&Unwell, &Refusal)> {
+    plan.unwell.iter().find_map(|one| match &one.reason {
+        Reason::Refused(refusal) if keep(refusal) => Some((one, refusal)),
+        _ => None,
+    })
+}
+
+/// Something stands in the way of a repair; what only takes its time does not.
+fn blocks(refusal: &Refusal) -> bool {
+    !matches!(
+        refusal,
+        Refusal::WithinGrace { .. }
+            | Refusal::CatchingUp
+            | Refusal::AlreadyRecovering { .. }
+            | Refusal::JobBudget { .. }
+            | Refusal::SupervisorSays { .. }
+            | Refusal::ActingPrimaryNotAnswering { .. }
+    )
+}
+
+/// A person has to do something: waiting alone lifts none of these.
+fn needs_a_person(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::ContractNotFulfilled { points } => points.iter().any(|point| !matches!(point, ContractPoint::NoPod { .. })),
+        other => matches!(
+            other,
+            Refusal::CatalogInvalid { .. }
+                | Refusal::DoubleFault { .. }
+                | Refusal::FlippedDouble { .. }
+                | Refusal::VolumeUnrecognised { .. }
+                | Refusal::AccessMode { .. }
+                | Refusal::PrimaryDataMissing { .. }
+                | Refusal::FullNotAllowed { .. }
+                | Refusal::RecoveryFailed { .. }
+        ),
+    }
+}
+
+fn reconciling(world: &World, plan: &Plan) -> Wanted {
+    let live = world.recoveries.iter().filter(|recovery| !recovery.phase.is_over()).count() + plan.new_recoveries.len();
+    let ended = plan.recoveries.values().filter(|next| next.phase.is_over()).count();
+    match live.saturating_sub(ended) {
+        0 => Wanted::new("Reconciling", Some(false), "Idle", ""),
+        live => Wanted::new("Reconciling", Some(true), "Recovering", format!("{live} recoveries are not over")),
+    }
+}
+
+fn stalled(world: &World, plan: &Plan) -> Wanted {
+    let blind = world.catalog.unknown().is_some();
+    match first(plan, needs_a_person) {
+        Some((one, refusal)) => Wanted::new("Stalled", Some(true), refusal.code(), sentence(one, refusal)),
+        None if blind => Wanted::new("Stalled", None, "CoordinatorUnreachable", ""),
+        None => Wanted::new("Stalled", Some(false), "NotStalled", ""),
+    }
+}
+
+fn paused(cluster: &GreenplumCluster) -> Wanted {
+    let healing = &cluster.spec.healing;
+    let observes = crate::api::convert::policy(healing).mode == HealingMode::Observe;
+    match (healing.paused, observes) {
+        (true, _) => Wanted::new("Paused", Some(true), "Paused", "spec.healing.paused is true; recoveries made by hand run all the same"),
+        (false, true) => Wanted::new("Paused", Some(true), "ObserveOnly", "spec.healing.mode is Observe; recoveries made by hand run all the same"),
+        (false, false) => Wanted::new("Paused", Some(false), "Automatic", ""),
+    }
+}

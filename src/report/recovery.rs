@@ -1,0 +1,242 @@
+//! The status of one recovery: its next state with what its Jobs say, as people read it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::{
+    api::{
+        SegmentRecovery, SegmentRecoveryStatus,
+        condition::{self, Wanted, seconds},
+        convert,
+        recovery::InstanceStatus,
+    },
+    model::{Dbid, InstanceNext, Phase, RecoveryNext, Standing},
+    observe::jobs::JobSeen,
+};
+
+/// The new status of `object`.
+pub fn status(object: &SegmentRecovery, next: &RecoveryNext, jobs: &BTreeMap<Dbid, JobSeen>, now: Timestamp) -> SegmentRecoveryStatus {
+    let old = object.status.clone().unwrap_or_default();
+    let one = |(dbid, next): (&Dbid, &InstanceNext)| {
+        let before = old.instances.iter().find(|one| one.dbid == i32::from(dbid.0));
+        instance(*dbid, next, before, jobs.get(dbid))
+    };
+    let instances: Vec<_> = next.instances.iter().map(one).collect();
+    let over = next.phase.is_over();
+    let begun = instances.iter().filter_map(|one| one.attempt_started_at.clone()).min();
+    let message = message(next, jobs);
+    SegmentRecoveryStatus {
+        observed_generation: object.metadata.generation,
+        conditions: condition::merge(&old.conditions, &conditions(next.phase, &message), object.metadata.generation, now),
+        phase: next.phase.into(),
+        message,
+        type_: type_of(&instances),
+        percent: if next.phase == Phase::Succeeded { Some(100) } else { percent(&instances) },
+        time_left: if over { None } else { instances.iter().filter_map(|one| one.seconds_left).max().map(duration) },
+        started_at: old.started_at.or(begun),
+        ended_at: if over { old.ended_at.or_else(|| Some(Time(seconds(now)))) } else { None },
+        instances,
+    }
+}
+
+fn instance(dbid: Dbid, next: &InstanceNext, before: Option<&InstanceStatus>, job: Option<&JobSeen>) -> InstanceStatus {
+    let mut status = convert::instance_status(dbid, &next.state);
+    let same_attempt = before.filter(|before| before.attempt == status.attempt);
+    status.job = next.create_job.as_ref().map(|attempt| attempt.id.clone()).or(status.job).or_else(|| same_attempt?.job.clone());
+    status.step = step(next, job);
+    match &next.standing {
+        Standing::Attempting => progress(&mut status, same_attempt, job),
+        Standing::Proving(_) | Standing::Healed => copied(&mut status, same_attempt),
+        Standing::Over => keep(&mut status, same_attempt),
+        Standing::Waiting(_) | Standing::Refused(_) | Standing::BackingOff { .. } | Standing::Failed => keep_bytes(&mut status, same_attempt),
+    }
+    status
+}
+
+fn step(next: &InstanceNext, job: Option<&JobSeen>) -> Option<String> {
+    match &next.standing {
+        Standing::Waiting(_) => Some("Waiting".into()),
+        Standing::BackingOff { .. } => Some("BackingOff".into()),
+        Standing::Attempting => Some(job.and_then(|job| job.view.step).map_or_else(|| "Scheduling".into(), |step| step.to_string())),
+        Standing::Proving(_) => Some("Verifying".into()),
+        Standing::Refused(_) | Standing::Healed | Standing::Failed | Standing::Over => None,
+    }
+}
+
+/// What the Job says now, else what it last said.
+fn progress(status: &mut InstanceStatus, before: Option<&InstanceStatus>, job: Option<&JobSeen>) {
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    match job.and_then(|job| job.view.progress.as_ref()) {
+        Some(progress) => {
+            status.bytes = Some(number(progress.bytes));
+            status.total = progress.total.map(number);
+            status.percent = progress.percent();
+            status.rate = Some(number(progress.rate));
+            status.seconds_left = progress.seconds_left.map(number);
+        }
+        None => keep(status, before),
+    }
+}
+
+/// Its copy is whole, whatever the last line of its log said.
+fn copied(status: &mut InstanceStatus, before: Option<&InstanceStatus>) {
+    keep_bytes(status, before);
+    status.percent = Some(100);
+}
+
+fn keep_bytes(status: &mut InstanceStatus, before: Option<&InstanceStatus>) {
+    keep(status, before);
+    status.rate = None;
+    status.seconds_left = None;
+}
+
+fn keep(status: &mut InstanceStatus, before: Option<&InstanceStatus>) {
+    let Some(before) = before else { return };
+    status.bytes = before.bytes;
+    status.total = before.total;
+    status.percent = before.percent;
+    status.rate = before.rate;
+    status.seconds_left = before.seconds_left;
+}
+
+fn type_of(instances: &[InstanceStatus]) -> Option<String> {
+    let mut types: Vec<_> = instances.iter().filter_map(|one| one.type_).collect();
+    types.sort_unstable();
+    types.dedup();
+    match types[..] {
+        [] => None,
+        [one] => Some(one.as_str().to_owned()),
+        _ => Some("Mixed".into()),
+    }
+}
+
+/// By bytes, as far as totals are known; an instance that is done counts as whole.
+fn percent(instances: &[InstanceStatus]) -> Option<i32> {
+    let known: Vec<_> = instances.iter().filter_map(|one| Some((one.bytes?, one.total.filter(|total| *total > 0)?))).collect();
+    let (bytes, total) = known.iter().fold((0_i64, 0_i64), |(b, t), (bytes, total)| (b.saturating_add(*bytes), t.saturating_add(*total)));
+    match total {
+        0 => instances.iter().filter_map(|one| one.percent).min(),
+        total => i32::try_from((i128::from(bytes) * 100 / i128::from(total)).clamp(0, 100)).ok(),
+    }
+}
+
+/// `2m10s`, as Kubernetes writes durations.
+pub fn duration(seconds: i64) -> String {
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, minutes) => format!("{minutes}m{rest}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{rest}s"),
+    }
+}
+
+fn message(next: &RecoveryNext, jobs: &BTreeMap<Dbid, JobSeen>) -> String {
+    let waits = |(dbid, job): (&Dbid, &JobSeen)| job.waits.as_ref().map(|why| format!("; dbid {dbid}: Job {}: {why}", job.view.name));
+    let attempting = |dbid: &Dbid| next.instances.get(dbid).is_some_and(|one| one.standing == Standing::Attempting);
+    let waits: String = jobs.iter().filter(|(dbid, _)| attempting(dbid)).filter_map(waits).collect();
+    format!("{}{waits}", next.message)
+}
+
+fn conditions(phase: Phase, message: &str) -> [Wanted; 3] {
+    let reason = phase.as_str();
+    let stalled = matches!(phase, Phase::Failed | Phase::Refused | Phase::Cancelled);
+    [
+        Wanted::new("Ready", Some(phase == Phase::Succeeded), reason, message),
+        Wanted::new("Reconciling", Some(!phase.is_over()), reason, ""),
+        Wanted::new("Stalled", Some(stalled), reason, if stalled { message } else { "" }),
+    ]
+}
+
+/// Whether `new` says more than progress: such a change is written at once.
+pub fn matters(old: Option<&SegmentRecoveryStatus>, new: &SegmentRecoveryStatus) -> bool {
+    old.map(without_progress) != Some(without_progress(new))
+}
+
+fn without_progress(status: &SegmentRecoveryStatus) -> SegmentRecoveryStatus {
+    let mut bare = status.clone();
+    bare.message.clear();
+    bare.percent = None;
+    bare.time_left = None;
+    bare.conditions.iter_mut().for_each(|condition| condition.message.clear());
+    for one in &mut bare.instances {
+        keep(one, Some(&InstanceStatus { bytes: None, total: None, percent: None, rate: None, seconds_left: None, ..one.clone() }));
+    }
+    bare
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::fixtures,
+        model::{Content, JobState, JobView, Progress, RecoveryInstance, Repair, Step, world::fixtures as worlds},
+    };
+
+    fn next(standing: Standing, phase: Phase) -> RecoveryNext {
+        let mut running = worlds::running("mend", 5, 0, Repair::Full, JobState::Active);
+        let state: RecoveryInstance = running.instances.remove(&Dbid(5)).unwrap();
+        let instance = InstanceNext { state: RecoveryInstance { phase, content: Content(0), ..state }, standing, create_job: None };
+        RecoveryNext { phase, instances: BTreeMap::from([(Dbid(5), instance)]), message: "dbid 5: attempt 1 (Full)".into() }
+    }
+
+    fn job(bytes: u64) -> BTreeMap<Dbid, JobSeen> {
+        let progress = Progress { step: Step::Copying, bytes, total: Some(200), rate: 10, seconds_left: Some((200 - bytes) / 10) };
+        let view = JobView { name: "mend-a1".into(), state: JobState::Active, step: Some(Step::Copying), progress: Some(progress) };
+        BTreeMap::from([(Dbid(5), JobSeen { view, waits: None, running_pod: None })])
+    }
+
+    fn after(object: &SegmentRecovery, next: &RecoveryNext, jobs: &BTreeMap<Dbid, JobSeen>) -> SegmentRecovery {
+        let status = status(object, next, jobs, worlds::now());
+        SegmentRecovery { status: Some(status), ..object.clone() }
+    }
+
+    #[test]
+    fn progress_is_shown_and_outlives_the_job() {
+        let object = fixtures::recovery("mend", &[5]);
+        let copying = after(&object, &next(Standing::Attempting, Phase::Running), &job(50));
+        let told = copying.status.clone().unwrap();
+        assert_eq!((told.percent, told.time_left.as_deref(), told.type_.as_deref()), (Some(25), Some("15s"), Some("Full")));
+        assert_eq!(told.instances[0].step.as_deref(), Some("Copying"));
+        let proving = after(&copying, &next(Standing::Proving(vec![]), Phase::Running), &BTreeMap::new());
+        let told = proving.status.clone().unwrap();
+        assert_eq!((told.instances[0].percent, told.instances[0].step.as_deref(), told.time_left), (Some(100), Some("Verifying"), None));
+        assert_eq!(told.instances[0].job.as_deref(), Some("mend-a1"));
+        let healed = after(&proving, &next(Standing::Healed, Phase::Succeeded), &BTreeMap::new()).status.unwrap();
+        assert_eq!((healed.percent, healed.ended_at), (Some(100), Some(Time(worlds::now()))));
+        assert!(condition::holds(&healed.conditions, "Ready") && !condition::holds(&healed.conditions, "Reconciling"));
+    }
+
+    #[test]
+    fn only_progress_does_not_matter() {
+        let object = fixtures::recovery("mend", &[5]);
+        let copying = next(Standing::Attempting, Phase::Running);
+        let first = after(&object, &copying, &job(50));
+        let further = status(&first, &copying, &job(60), worlds::now());
+        assert_ne!(first.status.as_ref(), Some(&further));
+        assert!(!matters(first.status.as_ref(), &further));
+        let ended = status(&first, &next(Standing::Proving(vec![]), Phase::Running), &BTreeMap::new(), worlds::now());
+        assert!(matters(first.status.as_ref(), &ended) && matters(None, &further));
+    }
+
+    #[test]
+    fn the_same_look_twice_is_the_same_status() {
+        let first = after(&fixtures::recovery("mend", &[5]), &next(Standing::Healed, Phase::Succeeded), &BTreeMap::new());
+        let later = worlds::now() + jiff::SignedDuration::from_secs(60);
+        assert_eq!(Some(status(&first, &next(Standing::Over, Phase::Succeeded), &BTreeMap::new(), later)), first.status);
+    }
+
+    #[test]
+    fn a_pod_that_does_not_start_is_told() {
+        let mut jobs = job(0);
+        jobs.get_mut(&Dbid(5)).unwrap().waits = Some("0/3 nodes are available".into());
+        let status = status(&fixtures::recovery("mend", &[5]), &next(Standing::Attempting, Phase::Running), &jobs, worlds::now());
+        assert_eq!(status.message, "dbid 5: attempt 1 (Full); dbid 5: Job mend-a1: 0/3 nodes are available");
+    }
+
+    #[test]
+    fn durations_are_short() {
+        assert_eq!([5, 130, 3723].map(duration), ["5s", "2m10s", "1h2m3s"]);
+    }
+}
