@@ -30,6 +30,11 @@ enum Verb {
         #[arg(long)]
         stop_at_failure: bool,
     },
+    /// Three injuries and three healings, for people.
+    Demo {
+        #[arg(long, default_value = "e2e/out")]
+        out: PathBuf,
+    },
     /// List the scenarios.
     List,
 }
@@ -54,13 +59,18 @@ fn act(verb: Verb) -> Result<bool> {
             Ok(true)
         }
         Verb::Run { names, out, stop_at_failure } => {
-            let bed = Bed::up()?;
-            // Built with the machine's own network, which the bed's does not lead to.
-            fixture::load_image(&bed)?;
-            fixture::product::load(&bed)?;
-            bed.enter_netns()?;
             let options = Options { names, out, stop_at_failure };
-            tokio::runtime::Runtime::new()?.block_on(scenarios::run(bed, &options))
+            on_the_bed(async move |bed| scenarios::run(bed, &options).await)
         }
+        Verb::Demo { out } => on_the_bed(async move |bed| scenarios::demo(bed, out).await),
     }
+}
+
+fn on_the_bed(act: impl AsyncFnOnce(Bed) -> Result<bool>) -> Result<bool> {
+    let bed = Bed::up()?;
+    // Built with the machine's own network, which the bed's does not lead to.
+    fixture::load_image(&bed)?;
+    fixture::product::load(&bed)?;
+    bed.enter_netns()?;
+    tokio::runtime::Runtime::new()?.block_on(act(bed))
 }

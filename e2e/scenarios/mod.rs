@@ -7,6 +7,7 @@ mod asked;
 mod cold;
 mod copies;
 mod crashes;
+mod demo;
 mod doubles;
 mod jobs;
 mod list;
@@ -19,6 +20,7 @@ mod volumes;
 mod watchdog;
 
 pub use self::{
+    demo::demo,
     list::{Scenario, all},
     runner::{Options, run},
     stage::Stage,
