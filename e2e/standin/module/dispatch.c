@@ -190,7 +190,11 @@ gp_standin_recovery_main(Datum argument)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(CATALOG_DATABASE, NULL, 0);
 	while (!reaches_all_primaries())
+	{
+		/* A segment that cannot be reached sets off the prober, also here. */
+		fts_request_scan();
 		rest(RECOVERY_PAUSE_MS);
+	}
 	cluster_state->segments_reached = true;
 	for (;;)
 		rest(-1);

@@ -1,0 +1,85 @@
+//! What gpheal relies on in a Greenplum, asked of one: of the stand-in, or of
+//! the installation that `GPHOME` points at. A check that fails on the stand-in
+//! is a fault of the stand-in; one that fails on a Greenplum is a fault of what
+//! gpheal believes.
+//!
+//! The suite makes a cluster of bare processes in a temporary folder, by steps
+//! that are the same for both, and hurts it in a fixed order: each check leaves
+//! all pairs up and in sync.
+
+mod access;
+mod bench;
+mod catalog;
+mod cold;
+mod dialect;
+mod failover;
+mod mirror;
+mod query;
+mod server;
+mod tools;
+
+use std::{future::Future, pin::Pin, time::Instant};
+
+use anyhow::Result;
+
+use self::bench::Bench;
+
+type Check = for<'a> fn(&'a mut Bench) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+
+macro_rules! checks {
+    ($($module:ident::$name:ident),+ $(,)?) => {
+        &[$((concat!(stringify!($module), "::", stringify!($name)), |bench| Box::pin($module::$name(bench)))),+]
+    };
+}
+
+/// In this order: what merely looks comes first.
+const CHECKS: &[(&str, Check)] = checks![
+    catalog::columns_have_greenplum_types,
+    catalog::keys_are_unique,
+    catalog::direct_writes_need_a_setting,
+    catalog::functions_add_and_remove_rows,
+    access::identity_is_shown_in_utility_mode,
+    access::segments_refuse_normal_sessions,
+    access::mirrors_refuse_everybody,
+    access::a_probe_cannot_be_asked_in_utility_mode,
+    access::statements_reach_every_content,
+    tools::versions_are_told,
+    tools::base_backup_wants_a_dbid_and_an_empty_directory,
+    tools::base_backup_overwrites_when_forced,
+    tools::base_backup_fails_while_the_slot_is_used,
+    tools::inherited_lock_is_held_until_the_last_process_is_gone,
+    mirror::a_dead_mirror_has_grace_then_is_marked_down,
+    mirror::a_short_absence_of_the_mirror_is_nothing,
+    failover::a_primary_back_within_the_retries_is_not_replaced,
+    failover::catalog_changes_before_the_mirror_is_promoted,
+    failover::a_stale_primary_opens_when_nobody_stops_it,
+    failover::both_dead_in_sync_flips_and_resends_the_promotion,
+    failover::double_fault_changes_nothing,
+    cold::utility_mode_answers_alone_and_nothing_flips,
+    cold::dispatch_hangs_until_segments_answer_and_flips_meanwhile,
+];
+
+/// Runs the checks whose name holds `filter`, prints an outcome for each, and
+/// returns how many passed and failed.
+pub async fn run(filter: &str) -> Result<(usize, usize)> {
+    let mut bench = Bench::start().await?;
+    println!("conformance of {} ({})", bench.dialect().version(), bench.folder().display());
+    let (mut passed, mut failed) = (0, 0);
+    for (name, check) in CHECKS.iter().filter(|(name, _)| name.contains(filter)) {
+        let begun = Instant::now();
+        let outcome = check(&mut bench).await;
+        let seconds = begun.elapsed().as_secs_f32();
+        if let Err(error) = outcome {
+            failed += 1;
+            println!("FAILED {name} ({seconds:.1} s)\n       {error:#}");
+            bench.start_again().await?;
+        } else {
+            passed += 1;
+            println!("ok     {name} ({seconds:.1} s)");
+        }
+    }
+    if failed > 0 {
+        println!("logs and data of the last cluster: {}", bench.keep().display());
+    }
+    Ok((passed, failed))
+}

@@ -1,0 +1,132 @@
+//! One postgres as a plain process.
+
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, Uid, User, chown},
+};
+
+/// Who runs the servers: postgres refuses root.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    ids: Option<(u32, u32)>,
+}
+
+const ACCOUNT: &str = "postgres";
+
+impl Owner {
+    pub fn of_this_machine() -> Result<Self> {
+        if !Uid::effective().is_root() {
+            return Ok(Self { ids: None });
+        }
+        let user = User::from_name(ACCOUNT)?.with_context(|| format!("there is no user {ACCOUNT} to run servers as"))?;
+        Ok(Self { ids: Some((user.uid.as_raw(), user.gid.as_raw())) })
+    }
+
+    /// A folder that the servers may write to.
+    pub fn folder(self, path: &Path) -> Result<()> {
+        fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+        fs::set_permissions(path, Permissions::from_mode(0o700))?;
+        if let Some((user, group)) = self.ids {
+            chown(path, Some(user.into()), Some(group.into()))?;
+        }
+        Ok(())
+    }
+
+    pub fn command(self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        if let Some((user, group)) = self.ids {
+            command.uid(user).gid(group);
+        }
+        command
+    }
+}
+
+/// A place for an instance, with a server in it or not.
+pub struct Server {
+    pub dbid: i16,
+    pub content: i16,
+    pub port: u16,
+    pub directory: PathBuf,
+    child: Option<Child>,
+}
+
+impl Server {
+    pub fn new(folder: &Path, name: &str, dbid: i16, content: i16, port: u16) -> Self {
+        Self { dbid, content, port, directory: folder.join(name), child: None }
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.directory.with_extension("log")
+    }
+
+    pub fn log_text(&self) -> Result<String> {
+        fs::read_to_string(self.log()).with_context(|| format!("cannot read {}", self.log().display()))
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub fn read(&self, name: &str) -> Result<String> {
+        fs::read_to_string(self.file(name)).with_context(|| format!("cannot read {name} of dbid {}", self.dbid))
+    }
+
+    pub fn run(&mut self, mut command: Command) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.log())?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.child = Some(command.spawn().with_context(|| format!("cannot start dbid {}", self.dbid))?);
+        Ok(())
+    }
+
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    pub fn pid(&self) -> Result<Pid> {
+        let child = self.child.as_ref().with_context(|| format!("dbid {} does not run", self.dbid))?;
+        Ok(Pid::from_raw(i32::try_from(child.id())?))
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(self.pid()?, signal)?)
+    }
+
+    /// The postmaster alone; its children notice and follow.
+    pub fn crash(&mut self) -> Result<()> {
+        self.end_by(Signal::SIGKILL)
+    }
+
+    /// Fast: sessions are ended, everything is written.
+    pub fn stop(&mut self) -> Result<()> {
+        self.end_by(Signal::SIGINT)
+    }
+
+    fn end_by(&mut self, signal: Signal) -> Result<()> {
+        self.signal(signal)?;
+        let mut child = self.child.take().context("it does not run")?;
+        for _ in 0..600 {
+            if child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.child = Some(child);
+        bail!("dbid {} did not end within 30 s of {signal}", self.dbid)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing is left to be said to: the suite is over.
+        let _ = self.end_by(Signal::SIGQUIT);
+    }
+}
