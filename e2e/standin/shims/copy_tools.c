@@ -211,7 +211,8 @@ opendir(const char *path)
 	DIR		   *dir = REAL(opendir) (path);
 	int			place = looked_at_count;
 
-	if (dir && force && getpid() == starter && first_look(path))
+	/* What lies below the target is opened to be synced, not to be checked. */
+	if (dir && force && below_target(path) == NULL && first_look(path))
 		emptied[place] = dir;
 	return dir;
 }
