@@ -19,7 +19,7 @@ const INJURIES: [&str; 3] = ["crash-in-place", "primary-lost", "mirror-emptied"]
 /// Runs the demo; `true` when everything healed.
 pub async fn demo(bed: Bed, out: std::path::PathBuf) -> Result<bool> {
     let watch = watch(&bed)?;
-    let options = Options { names: INJURIES.iter().map(|name| (*name).to_owned()).collect(), out, stop_at_failure: true };
+    let options = Options { names: INJURIES.iter().map(|name| (*name).to_owned()).collect(), out, stop_at_failure: true, keep: false };
     let healed = runner::run(bed, &options).await;
     watch.abort();
     let healed = healed?;

@@ -29,6 +29,9 @@ enum Verb {
         /// Stop at the first failure and leave everything as it is.
         #[arg(long)]
         stop_at_failure: bool,
+        /// Go on with the cluster that is there, instead of a fresh one.
+        #[arg(long)]
+        keep: bool,
     },
     /// Three injuries and three healings, for people.
     Demo {
@@ -58,8 +61,8 @@ fn act(verb: Verb) -> Result<bool> {
             }
             Ok(true)
         }
-        Verb::Run { names, out, stop_at_failure } => {
-            let options = Options { names, out, stop_at_failure };
+        Verb::Run { names, out, stop_at_failure, keep } => {
+            let options = Options { names, out, stop_at_failure, keep };
             on_the_bed(async move |bed| scenarios::run(bed, &options).await)
         }
         Verb::Demo { out } => on_the_bed(async move |bed| scenarios::demo(bed, out).await),

@@ -25,11 +25,17 @@ pub struct Options {
     pub out: PathBuf,
     /// Stop at the first that fails, and leave everything as it is.
     pub stop_at_failure: bool,
+    /// Go on with the cluster that is there, instead of a fresh one.
+    pub keep: bool,
 }
 
 /// Runs the scenarios; `true` when all passed. Call it from inside the bed's network, with images loaded.
 pub async fn run(bed: Bed, options: &Options) -> Result<bool> {
     let chosen = chosen(&options.names)?;
+    if !options.keep {
+        say("taking away the cluster of an earlier run");
+        fixture::destroy(&bed).await?;
+    }
     fixture::deploy(&bed).await?;
     operator::install(&bed).await?;
     let mut stage = Stage::of(bed).await?;

@@ -1,6 +1,8 @@
 //! May postgres start on this volume, may it go on? The table of design §3.3 as one pure function:
 //! lock (held by whoever asks), then marks, then catalog, then start.
 
+use tokio::time::Instant;
+
 use crate::{
     model::{Content, InstanceState, Look, Role, page::Shape},
     volume::{Marks, TokenState},
@@ -171,6 +173,12 @@ pub enum Watch {
     Stop(String),
 }
 
+/// What a row is worth: it was true when it was asked for, and nothing that it is held against may have turned since.
+/// A mirror that FTS has just promoted runs read-write, and the row that was read a minute ago still says mirror.
+pub fn believed(row: &Look<RowHere>, asked: Instant, turned: Instant) -> Look<RowHere> {
+    if asked >= turned { row.clone() } else { Look::Unknown("the row was not read since things turned".into()) }
+}
+
 /// The decision for a postgres that runs. `read_write`: it is known, or was started, as a primary.
 pub fn watch(facts: &Facts, read_write: bool) -> Watch {
     if facts.marks.maintenance {
@@ -181,12 +189,11 @@ pub fn watch(facts: &Facts, read_write: bool) -> Watch {
         return Watch::Fence("the catalog says mirror and postgres runs read-write".into());
     }
     if facts.marks.hold.is_some() {
-        return match (&facts.row, read_write) {
-            (Look::Seen(RowHere::Mine { role: Role::Mirror, .. }), false) => Watch::Obey,
-            (Look::Seen(RowHere::Mine { role: Role::Primary, .. }), _) => Watch::Disobey("the catalog says primary".into()),
-            (Look::Seen(RowHere::NotMine(why)), _) => Watch::Disobey(why.clone()),
-            (Look::Unknown(why), _) => Watch::Disobey(format!("the coordinator can not be asked ({why})")),
-            (Look::Seen(RowHere::Mine { role: Role::Mirror, .. }), true) => Watch::Fence("unreachable: fenced above".into()),
+        return match &facts.row {
+            Look::Seen(RowHere::Mine { role: Role::Mirror, .. }) => Watch::Obey,
+            Look::Seen(RowHere::Mine { role: Role::Primary, .. }) => Watch::Disobey("the catalog says primary".into()),
+            Look::Seen(RowHere::NotMine(why)) => Watch::Disobey(why.clone()),
+            Look::Unknown(_) => Watch::LetRun, // unknown is not yes, and not no either: the row is being asked for
         };
     }
     match by_marks(&facts.marks) {

@@ -165,6 +165,18 @@ fn a_running_postgres_is_fenced_held_or_left_alone() {
     assert_eq!(watched(row(m, true), false, true), Watch::Obey);
     assert!(matches!(watched(row(p, true), true, true), Watch::Disobey(_)), "a hold on the acting primary");
     assert!(matches!(watched(row(p, true), false, true), Watch::Disobey(_)), "a mirror that FTS is about to promote");
-    assert!(matches!(watched(Look::Unknown("gone".into()), false, true), Watch::Disobey(_)), "unknown is not yes");
+    assert_eq!(watched(Look::Unknown("gone".into()), false, true), Watch::LetRun, "unknown is not yes");
     assert_eq!(watched(Look::Unknown("gone".into()), true, false), Watch::LetRun);
+}
+
+/// Seen on the bed: a mirror that FTS had promoted was fenced by the row of a minute before.
+#[test]
+fn a_promoted_mirror_is_not_fenced_by_the_row_of_before() {
+    let asked = Instant::now();
+    let promoted = asked + std::time::Duration::from_secs(1);
+    let old = row(Role::Mirror, true);
+    let mut facts = facts(Shape::Primary, believed(&old, asked, promoted));
+    assert_eq!(watch(&facts, true), Watch::LetRun);
+    facts.row = believed(&old, promoted, promoted);
+    assert!(matches!(watch(&facts, true), Watch::Fence(_)), "asked after it was opened, the same row is a stale primary's");
 }

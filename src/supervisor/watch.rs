@@ -13,7 +13,7 @@ use super::{
     Round, Supervisor, Woken, ask,
     ask::Answer,
     crash::{self, Again},
-    decide::{Facts, RowHere, Watch, watch},
+    decide::{Facts, RowHere, Watch, believed, watch},
     idle::{Here, MARKS},
     process::{self, End, Postgres},
     serving::{self, Answered},
@@ -47,9 +47,15 @@ struct Running {
     serving_since: Option<Instant>,
     was_primary: bool,
     row: Look<RowHere>,
+    /// When that row was asked for.
+    row_asked: Instant,
+    /// When what the row is held against last turned: read-only to read-write, no hold to hold.
+    turned: Instant,
+    turned_from: (bool, bool),
     probe: Option<JoinHandle<Answered>>,
     next_probe: Instant,
     read: Option<JoinHandle<Look<Answer>>>,
+    read_begun: Instant,
     next_read: Instant,
     refused: Option<String>,
 }
@@ -80,6 +86,10 @@ impl Supervisor {
             serving_since: None,
             was_primary: primary || here.shaped.shape == Shape::Primary,
             row: Look::Unknown("not read since the start".into()),
+            row_asked: now,
+            turned: now,
+            turned_from: (false, false),
+            read_begun: now,
             probe: None,
             next_probe: now,
             read: None,
@@ -160,6 +170,7 @@ impl Supervisor {
         if running.read.is_none() && now >= running.next_read {
             let (config, seen) = (self.config.clone(), self.seen_timeline());
             self.board.counts.catalog_reads.inc();
+            running.read_begun = now;
             running.read = Some(tokio::spawn(async move { ask::catalog(&config, seen).await }));
         }
     }
@@ -199,6 +210,7 @@ impl Supervisor {
         running.read = None;
         let look = look.unwrap_or_else(|| Look::Unknown("the question was broken off".into()));
         self.remember(&look);
+        running.row_asked = running.read_begun;
         running.row = match &look {
             Look::Seen(answer) => Look::Seen(ask::row_here(&self.config, &answer.catalog, running.here.dbid)),
             Look::Unknown(why) => Look::Unknown(why.clone()),
@@ -225,20 +237,15 @@ impl Supervisor {
     fn judge(&mut self, running: &mut Running) -> Option<Outcome> {
         let marks = self.volume.marks();
         self.show_volume(&marks);
-        if marks.hold.is_none() {
-            running.refused = None;
-        } else if running.refused.is_none() && running.read.is_none() && running.next_read > Instant::now() + Duration::from_secs(2) {
-            running.next_read = Instant::now(); // a hold is obeyed only on a fresh row
-            running.row = Look::Unknown("not read since the hold".into());
-        }
-        let read_write = running.was_primary && self.shape_now(running.dialect) == Shape::Primary;
+        let read_write = self.shape_now(running.dialect) == Shape::Primary;
+        self.notice_turn(running, (read_write, marks.hold.is_some()));
         let facts = Facts {
             marks,
             token: running.here.token.clone(),
             shape: self.shape_now(running.dialect),
             shape_why: String::new(),
             content: running.here.content,
-            row: running.row.clone(),
+            row: believed(&running.row, running.row_asked, running.turned),
             peer: Look::Unknown("not asked".into()),
             was_in_sync: false,
             unusable: None,
@@ -257,11 +264,24 @@ impl Supervisor {
         None
     }
 
+    /// A row that was asked for before it turned says nothing about what it turned into: ask at once.
+    fn notice_turn(&self, running: &mut Running, now: (bool, bool)) {
+        if running.turned_from == now {
+            return;
+        }
+        (running.turned_from, running.turned, running.refused) = (now, Instant::now(), None);
+        if running.here.content != Some(crate::model::Content::COORDINATOR) {
+            running.read.take().inspect(JoinHandle::abort);
+            running.next_read = Instant::now();
+        }
+    }
+
     fn disobey(&mut self, running: &mut Running, why: String) {
-        let settled = running.read.is_none() && (running.row.seen().is_some() || !why.contains("not read since"));
-        if settled && running.refused.as_ref() != Some(&why) {
+        if running.refused.as_ref() != Some(&why) {
             tracing::warn!(why, "a hold is not obeyed");
-            let _ = self.acknowledge(Some(why.clone()));
+            if let Err(error) = self.acknowledge(Some(why.clone())) {
+                tracing::warn!(%error, "the refusal could not be left on the volume");
+            }
             running.refused = Some(why);
         }
     }
