@@ -38,7 +38,9 @@ pub enum JobError {
     NoContainer { pod: String, container: String },
     #[error("pod {pod} is on no node yet")]
     NoNode { pod: String },
-    #[error("no image of gpheal is known: set GPHEAL_IMAGE on the operator, or give pod {pod} an init container that runs 'gpheal install'")]
+    #[error(
+        "no image of gpheal is known: set GPHEAL_IMAGE on the operator, or give pod {pod} an init container that runs 'gpheal install'"
+    )]
     NoImage { pod: String },
     #[error("the attempt can not be written: {why}")]
     Attempt { why: String },
@@ -103,7 +105,11 @@ fn labels_of(plan: &Plan) -> BTreeMap<String, String> {
 
 /// A sidecar that never ends would keep the Job from ending; a node must not be emptied under a copy.
 fn annotations() -> BTreeMap<String, String> {
-    let pairs = [("sidecar.istio.io/inject", "false"), ("linkerd.io/inject", "disabled"), ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false")];
+    let pairs = [
+        ("sidecar.istio.io/inject", "false"),
+        ("linkerd.io/inject", "disabled"),
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+    ];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
@@ -225,11 +231,11 @@ fn environment(plan: &Plan, segment: &Container) -> Result<Vec<EnvVar>, JobError
         return Err(JobError::Attempt { why: format!("{} bytes", attempt.len()) });
     }
     let coordinator = format!("{}:{}", plan.cluster.coordinator_host(), plan.cluster.spec.coordinator.port);
-    let plain = [(jobs::ATTEMPT_VARIABLE, attempt), ("GPHEAL_COORDINATOR", coordinator), ("GPHEAL_CREDENTIALS", CREDENTIALS.to_owned())];
+    let values = [(jobs::ATTEMPT_VARIABLE, attempt), ("GPHEAL_COORDINATOR", coordinator), ("GPHEAL_CREDENTIALS", CREDENTIALS.to_owned())];
     let fields = [("POD_NAME", "metadata.name"), ("POD_UID", "metadata.uid"), ("NODE_NAME", "spec.nodeName")];
     let ours = |name: &str| name.starts_with("GPHEAL_") || fields.iter().any(|(field, _)| *field == name);
     let mut env: Vec<EnvVar> = segment.env.iter().flatten().filter(|variable| !ours(&variable.name)).cloned().collect();
-    env.extend(plain.map(|(name, value)| EnvVar { name: name.into(), value: Some(value), value_from: None }));
+    env.extend(values.map(|(name, value)| EnvVar { name: name.into(), value: Some(value), value_from: None }));
     env.extend(fields.map(|(name, path)| {
         let field_ref = Some(ObjectFieldSelector { field_path: path.into(), api_version: None });
         EnvVar { name: name.into(), value: None, value_from: Some(EnvVarSource { field_ref, ..EnvVarSource::default() }) }
@@ -251,7 +257,11 @@ fn mounts(segment: &Container) -> Vec<VolumeMount> {
 fn volumes(plan: &Plan, theirs: &PodSpec, mounts: &[VolumeMount]) -> Vec<Volume> {
     let mounted = |volume: &&Volume| mounts.iter().any(|mount| mount.name == volume.name);
     let mut volumes: Vec<Volume> = theirs.volumes.iter().flatten().filter(mounted).cloned().collect();
-    volumes.push(Volume { name: "gpheal-job-bin".into(), empty_dir: Some(k8s_openapi::api::core::v1::EmptyDirVolumeSource::default()), ..Volume::default() });
+    volumes.push(Volume {
+        name: "gpheal-job-bin".into(),
+        empty_dir: Some(k8s_openapi::api::core::v1::EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    });
     let secret_name = Some(plan.cluster.spec.coordinator.credentials_secret.name.clone());
     let secret = SecretVolumeSource { secret_name, ..SecretVolumeSource::default() };
     volumes.push(Volume { name: "gpheal-job-credentials".into(), secret: Some(secret), ..Volume::default() });

@@ -1,4 +1,5 @@
 //! An API server that answers from a script, and fails a test that asks for less or for more.
+#![allow(clippy::return_self_not_must_use, reason = "modifiers of test objects")]
 
 use std::time::Duration;
 

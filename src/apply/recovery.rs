@@ -74,7 +74,8 @@ impl Applier {
         let mut next = next.clone();
         let errors = self.jobs(cluster, seen, &current, &mut next).await;
         let status = make(&next);
-        let written = if due(&status, jobs > 0) { self.status(&current, current.status.as_ref(), &status).await? } else { Written::Unchanged };
+        let written =
+            if due(&status, jobs > 0) { self.status(&current, current.status.as_ref(), &status).await? } else { Written::Unchanged };
         Ok(Moved { written, made: jobs > 0, errors })
     }
 

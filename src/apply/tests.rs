@@ -194,8 +194,8 @@ async fn a_recovery_is_made_for_its_cluster() {
         assert_eq!(body["metadata"]["labels"]["gpheal.io/origin"], "automatic");
     });
     let (applier, task) = applier(vec![made]);
-    let applied = applier.new_recoveries(&fixtures::cluster(), &new_recovery()).await;
-    assert_eq!((applied.recoveries.len(), applied.made, applied.errors.len()), (1, true, 0));
+    let done = applier.new_recoveries(&fixtures::cluster(), &new_recovery()).await;
+    assert_eq!((done.recoveries.len(), done.made, done.errors.len()), (1, true, 0));
     drop(applier);
     finished(task).await;
 }
@@ -203,8 +203,8 @@ async fn a_recovery_is_made_for_its_cluster() {
 #[tokio::test]
 async fn a_recovery_that_is_there_is_the_same_one() {
     let (applier, task) = applier(vec![expect("POST", RECOVERIES, json!({})).refused(409, "AlreadyExists")]);
-    let applied = applier.new_recoveries(&fixtures::cluster(), &new_recovery()).await;
-    assert_eq!((applied.recoveries.len(), applied.made, applied.errors.len()), (0, true, 0));
+    let done = applier.new_recoveries(&fixtures::cluster(), &new_recovery()).await;
+    assert_eq!((done.recoveries.len(), done.made, done.errors.len()), (0, true, 0));
     drop(applier);
     finished(task).await;
 }

@@ -133,14 +133,12 @@ impl Session {
     /// [`SessionError::Statement`], [`SessionError::TimedOut`]
     pub async fn rows_within(&self, sql: &str, bound: Duration) -> Result<Vec<tokio_postgres::Row>, SessionError> {
         let cancel = self.client.cancel_token();
-        match tokio::time::timeout(bound, self.client.query_typed(sql, &[])).await {
-            Ok(answer) => answer.map_err(|error| classify(&self.server, &error)),
-            Err(_) => {
-                // A dropped future does not end the server's statement.
-                let _ = tokio::time::timeout(CONNECT, cancel.cancel_query(NoTls)).await;
-                Err(SessionError::TimedOut { server: self.server.clone(), seconds: bound.as_secs() })
-            }
+        if let Ok(answer) = tokio::time::timeout(bound, self.client.query_typed(sql, &[])).await {
+            return answer.map_err(|error| classify(&self.server, &error));
         }
+        // A dropped future does not end the server's statement.
+        let _ = tokio::time::timeout(CONNECT, cancel.cancel_query(NoTls)).await;
+        Err(SessionError::TimedOut { server: self.server.clone(), seconds: bound.as_secs() })
     }
 
     /// One statement whose rows nobody needs.

@@ -178,6 +178,7 @@ impl World {
 #[cfg(test)]
 pub mod fixtures {
     //! A small world of one healthy pair, bent by chained modifiers.
+    #![allow(clippy::return_self_not_must_use, reason = "modifiers of test objects")]
     use super::*;
     use crate::model::{
         InstanceState, Mode, Role, Row, Status,

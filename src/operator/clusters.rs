@@ -54,7 +54,7 @@ pub async fn run(context: Context, namespace: Option<String>) {
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => clusters.on(event, &mut changes),
-            Err(error) => tracing::warn!(error = crate::report::error::chain(&error), "the watch of GreenplumClusters broke and begins again"),
+            Err(error) => watches::broke("GreenplumClusters", &error),
         }
         while clusters.tasks.try_join_next().is_some() {}
     }
@@ -83,7 +83,9 @@ impl Clusters {
             }
             Event::InitDone => {
                 let gone: Vec<_> = self.drivers.keys().filter(|of| !self.listed.contains(of)).cloned().collect();
-                gone.iter().for_each(|of| self.end(of));
+                for of in &gone {
+                    self.end(of);
+                }
             }
             Event::Apply(object) => self.drive(key(&object), changes.is_news(&object)),
             Event::Delete(object) => self.end(&key(&object)),

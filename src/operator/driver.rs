@@ -33,7 +33,7 @@ const SOON: Duration = Duration::from_millis(500);
 /// Least time between two looks, however many events there are.
 const APART: Duration = Duration::from_millis(500);
 /// Longest time between two passes that fail.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
 /// Bound of reading the cluster's own object.
 const CALL: Duration = Duration::from_secs(15);
 
@@ -112,7 +112,7 @@ impl Driver {
     pub async fn run(mut self) {
         let mut failures = 0_u32;
         loop {
-            match self.pass().await {
+            match Box::pin(self.pass()).await {
                 Ok(Ended::Gone) => break,
                 Ok(Ended::Next { after, changed }) => {
                     failures = 0;
@@ -165,7 +165,13 @@ impl Driver {
         if let Some(error) = applied.errors.into_iter().next() {
             return Err(error.into());
         }
-        let after = if applied.made { SOON } else if seen.world.restless() { RESTLESS } else { WELL };
+        let after = if applied.made {
+            SOON
+        } else if seen.world.restless() {
+            RESTLESS
+        } else {
+            WELL
+        };
         Ok(Ended::Next { after, changed })
     }
 
@@ -174,11 +180,11 @@ impl Driver {
         let name = self.of.cluster.clone();
         let read = timeout(CALL, self.api.get_opt(&name)).await.map_err(|_| DriveError::TimedOut { name: name.clone() })?;
         let found = read.map_err(|source| DriveError::Read { name: name.clone(), source: Box::new(source) })?;
-        match found.map(|guarded| guarded.0) {
-            None => Ok(None),
-            Some(Ok(cluster)) if cluster.metadata.deletion_timestamp.is_some() => Ok(None),
-            Some(Ok(cluster)) => Ok(Some(cluster)),
-            Some(Err(invalid)) => Err(DriveError::Invalid { name, why: invalid.error }),
+        let Some(guarded) = found else { return Ok(None) };
+        match guarded.0 {
+            Ok(cluster) if cluster.metadata.deletion_timestamp.is_some() => Ok(None),
+            Ok(cluster) => Ok(Some(cluster)),
+            Err(invalid) => Err(DriveError::Invalid { name, why: invalid.error }),
         }
     }
 

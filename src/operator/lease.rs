@@ -179,7 +179,8 @@ impl Lease {
         let before = found.as_ref().and_then(|object| object.spec.clone()).unwrap_or_default();
         let ours = before.holder_identity.as_deref() == Some(self.me.as_str());
         let now = MicroTime(Timestamp::now());
-        let metadata = found.map_or_else(|| ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() }, |object| object.metadata);
+        let metadata =
+            found.map_or_else(|| ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() }, |object| object.metadata);
         let spec = LeaseSpec {
             holder_identity: Some(self.me.clone()),
             lease_duration_seconds: i32::try_from(HOLDS.as_secs()).ok(),
@@ -212,7 +213,8 @@ mod tests {
 
     #[test]
     fn it_is_taken_only_when_nobody_holds_it() {
-        let held = |holder: &str| LeaseSpec { holder_identity: Some(holder.into()), lease_duration_seconds: Some(15), ..LeaseSpec::default() };
+        let held =
+            |holder: &str| LeaseSpec { holder_identity: Some(holder.into()), lease_duration_seconds: Some(15), ..LeaseSpec::default() };
         assert_eq!(decide(None, "me", Duration::ZERO), Claim::Create);
         assert_eq!(decide(Some(&held("me")), "me", Duration::ZERO), Claim::Renew);
         assert_eq!(decide(Some(&held("")), "me", Duration::ZERO), Claim::Take);
@@ -241,8 +243,7 @@ mod tests {
     #[tokio::test]
     async fn anothers_is_left_alone_until_it_stands_still() {
         let taken = expect("PUT", ONE, object("me", "8")).body(|body| assert_eq!(body["spec"]["leaseTransitions"], 4));
-        let (client, task) =
-            server(vec![expect("GET", ONE, object("other", "7")), expect("GET", ONE, object("other", "7")), taken]);
+        let (client, task) = server(vec![expect("GET", ONE, object("other", "7")), expect("GET", ONE, object("other", "7")), taken]);
         let mut lease = lease(client);
         assert_eq!(lease.attempt().await, Ok(false));
         lease.seen = lease.seen.map(|(version, since)| (version, since.checked_sub(HOLDS).unwrap()));

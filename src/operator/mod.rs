@@ -79,12 +79,8 @@ async fn lead(options: &Options, metrics: Metrics, health: Health) -> anyhow::Re
     let client = Client::try_from(config).context("can not make a client of the Kubernetes API")?;
     let identity = options.identity.clone().unwrap_or_else(|| format!("gpheal-{}", std::process::id()));
     let mut lease = Lease::new(client.clone(), &options.lease_namespace, &options.lease_name, &identity);
-    let context = Context {
-        client: client.clone(),
-        metrics: metrics.clone(),
-        events: Sender::new(client, &identity),
-        image: options.image.clone(),
-    };
+    let context =
+        Context { client: client.clone(), metrics: metrics.clone(), events: Sender::new(client, &identity), image: options.image.clone() };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let led = async {
         lease.acquire(&health).await;

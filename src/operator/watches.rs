@@ -82,7 +82,9 @@ async fn recoveries(mut events: impl Stream<Item = watcher::Result<Event<Deseria
 fn wake_for(wakers: &Wakers, object: &DeserializeGuard<SegmentRecovery>) {
     match &object.0 {
         Ok(recovery) => wakers.wake(object.namespace(), &recovery.spec.cluster_ref.name),
-        Err(invalid) => tracing::warn!(recovery = %object.name_any(), error = %invalid, "a SegmentRecovery can not be read and is left alone"),
+        Err(invalid) => {
+            tracing::warn!(recovery = %object.name_any(), error = %invalid, "a SegmentRecovery can not be read and is left alone");
+        }
     }
 }
 
@@ -123,7 +125,7 @@ pub async fn pods(client: Client, namespace: String, mut selector: watch::Receiv
     }
 }
 
-fn broke(what: &str, error: &watcher::Error) {
+pub fn broke(what: &str, error: &watcher::Error) {
     tracing::warn!(error = error::chain(error), "the watch of {what} broke and begins again");
 }
 

@@ -12,7 +12,8 @@ pub const LONGEST_RECOVERY: usize = 40;
 pub fn recovery(world: &World, dbid: Dbid) -> String {
     let written = world.instances.get(&dbid).and_then(|instance| instance.last_history).map_or_else(String::new, |t| t.to_string());
     let seen = format!("{}/{dbid}/{written}", world.cluster_uid);
-    let hash: String = Sha256::digest(seen).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let digest = Sha256::digest(seen);
+    let hash = format!("{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
     let tail = format!("-d{dbid}-{hash}");
     let mut head = world.cluster_name.clone();
     head.truncate(LONGEST_RECOVERY - tail.len());

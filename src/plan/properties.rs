@@ -80,8 +80,8 @@ fn bend(world: World, content: i16, target: i16, twist: &Twist) -> World {
     });
     let world = match twist.source {
         0 => world.source(content, Look::Unknown("refused".into())),
-        1 if world.sources.get(&Content(content)).is_some() => world.source_with(content, |s| s.in_recovery = true),
-        2 if world.sources.get(&Content(content)).is_some() => {
+        1 if world.sources.contains_key(&Content(content)) => world.source_with(content, |s| s.in_recovery = true),
+        2 if world.sources.contains_key(&Content(content)) => {
             world.source_with(content, |s| s.system_identifier = Some(SystemIdentifier(8)))
         }
         _ => world,

@@ -108,14 +108,12 @@ fn lost(why: String) -> Failure {
 }
 
 fn ended(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance, outcome: &Outcome) -> InstanceNext {
-    match outcome.failure.clone() {
-        Some(failure) => failed(desk, recovery, dbid, state, failure),
-        None => {
-            state.proving_since = Some(desk.now);
-            state.failure = None;
-            prove(desk, recovery, dbid, state, desk.now)
-        }
+    if let Some(failure) = outcome.failure.clone() {
+        return failed(desk, recovery, dbid, state, failure);
     }
+    state.proving_since = Some(desk.now);
+    state.failure = None;
+    prove(desk, recovery, dbid, state, desk.now)
 }
 
 fn prove(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance, since: jiff::Timestamp) -> InstanceNext {

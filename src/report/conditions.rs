@@ -25,7 +25,9 @@ fn unreachable(why: &str) -> Vec<Wanted> {
         Wanted::new("CoordinatorReachable", Some(false), reason, why),
         Wanted::new("HealingBlocked", Some(true), reason, message.lifted_by()),
     ];
-    all.extend(["Degraded", "InSync", "Balanced", "DoubleFault"].map(|kind| Wanted::new(kind, None, reason, "the catalog can not be read")));
+    all.extend(
+        ["Degraded", "InSync", "Balanced", "DoubleFault"].map(|kind| Wanted::new(kind, None, reason, "the catalog can not be read")),
+    );
     all
 }
 
@@ -42,7 +44,12 @@ fn of_instances(catalog: &Catalog, plan: &Plan) -> Vec<Wanted> {
     vec![
         ready(plan, all_in_sync, in_sync, contents.len()),
         Wanted::new("CoordinatorReachable", Some(true), "Answers", ""),
-        Wanted::new("Degraded", Some(!all_in_sync), if all_in_sync { "FullRedundancy" } else { "MirrorsMissing" }, lacking(in_sync, contents.len())),
+        Wanted::new(
+            "Degraded",
+            Some(!all_in_sync),
+            if all_in_sync { "FullRedundancy" } else { "MirrorsMissing" },
+            lacking(in_sync, contents.len()),
+        ),
         Wanted::new("InSync", Some(all_in_sync), if all_in_sync { "InSync" } else { "NotInSync" }, ""),
         Wanted::new("Balanced", Some(balanced), if balanced { "PreferredRoles" } else { "RolesSwapped" }, ""),
         Wanted::new("DoubleFault", Some(double.is_some()), code(double, "NoDoubleFault"), told(double)),
@@ -142,7 +149,9 @@ fn paused(cluster: &GreenplumCluster) -> Wanted {
     let observes = crate::api::convert::policy(healing).mode == HealingMode::Observe;
     match (healing.paused, observes) {
         (true, _) => Wanted::new("Paused", Some(true), "Paused", "spec.healing.paused is true; recoveries made by hand run all the same"),
-        (false, true) => Wanted::new("Paused", Some(true), "ObserveOnly", "spec.healing.mode is Observe; recoveries made by hand run all the same"),
+        (false, true) => {
+            Wanted::new("Paused", Some(true), "ObserveOnly", "spec.healing.mode is Observe; recoveries made by hand run all the same")
+        }
         (false, false) => Wanted::new("Paused", Some(false), "Automatic", ""),
     }
 }

@@ -71,7 +71,8 @@ fn coordinator(before: &GreenplumClusterStatus, new: &GreenplumClusterStatus) ->
 fn unwell(one: &UnwellInstance) -> Happened {
     let lifted = if one.lifted_by.is_empty() { String::new() } else { format!("; {}", one.lifted_by) };
     let note = format!("dbid {} (content {}, {}): {}{lifted}", one.dbid, one.content, one.row, one.message);
-    let passing = matches!(one.reason.as_str(), "Recovering" | "Planned" | "CatchingUp" | "AlreadyRecovering" | "JobBudget");
+    let passing =
+        matches!(one.reason.as_str(), "Recovering" | "Planned" | "CatchingUp" | "AlreadyRecovering" | "JobBudget" | "SupervisorSays");
     Happened { warning: !passing, reason: one.reason.clone(), note }
 }
 
@@ -135,7 +136,8 @@ impl Sender {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         for (number, happened) in all.iter().enumerate() {
             let event = self.event(about, happened, now, number);
-            let sent = tokio::time::timeout(std::time::Duration::from_secs(10), api.create(&kube::api::PostParams::default(), &event)).await;
+            let sent =
+                tokio::time::timeout(std::time::Duration::from_secs(10), api.create(&kube::api::PostParams::default(), &event)).await;
             match sent {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!(error = error::chain(&error), reason = %happened.reason, "an event can not be sent"),

@@ -213,13 +213,8 @@ mod tests {
     fn a_reason_that_is_gone_is_shown_no_more() {
         let of = Of { namespace: "demo".into(), cluster: "demo".into() };
         let (metrics, mut shown) = (Metrics::default(), BTreeSet::new());
-        let unwell = Unwell {
-            dbid: Dbid(5),
-            content: Content(0),
-            row: String::new(),
-            since: now(),
-            reason: Reason::Refused(Refusal::CatchingUp),
-        };
+        let unwell =
+            Unwell { dbid: Dbid(5), content: Content(0), row: String::new(), since: now(), reason: Reason::Refused(Refusal::CatchingUp) };
         let plan = Plan { unwell: vec![unwell], ..Plan::default() };
         let counts = Counts { up: 6, ..Counts::default() };
         metrics.cluster(&of, &counts, &plan, &mut shown);

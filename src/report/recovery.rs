@@ -50,7 +50,9 @@ fn instance(dbid: Dbid, next: &InstanceNext, before: Option<&InstanceStatus>, jo
         Standing::Attempting => progress(&mut status, same_attempt, job),
         Standing::Proving(_) | Standing::Healed => copied(&mut status, same_attempt),
         Standing::Over => keep(&mut status, same_attempt),
-        Standing::Waiting(_) | Standing::Refused(_) | Standing::BackingOff { .. } | Standing::Failed => keep_bytes(&mut status, same_attempt),
+        Standing::Waiting(_) | Standing::Refused(_) | Standing::BackingOff { .. } | Standing::Failed => {
+            keep_bytes(&mut status, same_attempt);
+        }
     }
     status
 }

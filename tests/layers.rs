@@ -1,0 +1,81 @@
+//! The layers: what decides knows nothing of how it is looked at, carried out, or what time it is.
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![];
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Lines of code in `folder` that name one of `words`; comments may speak of anything.
+fn naming(folder: &str, words: &[&str]) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder);
+    let files = sources(&root);
+    assert!(!files.is_empty(), "{folder} has no sources");
+    let mut found = vec![];
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if words.iter().any(|word| code.contains(word)) {
+                found.push(format!("{}:{}: {}", file.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+fn assert_unnamed(folder: &str, words: &[&str]) {
+    let found = naming(folder, words);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+const OUTSIDE: &[&str] =
+    &["kube::", "k8s_openapi", "tokio", "hyper", "axum", "std::fs", "std::net", "std::env", "std::process", "std::time::Instant"];
+const CLOCKS: &[&str] = &["Timestamp::now", "Instant::now", "SystemTime", "Zoned::now", "rand::"];
+const OTHERS: &[&str] = &[
+    "crate::api",
+    "crate::apply",
+    "crate::greenplum",
+    "crate::observe",
+    "crate::operator",
+    "crate::recover::",
+    "crate::report",
+    "crate::supervisor",
+    "crate::volume",
+];
+
+#[test]
+fn model_and_plan_know_nothing_of_the_outside() {
+    for folder in ["model", "plan"] {
+        assert_unnamed(folder, &[OUTSIDE, CLOCKS, OTHERS].concat());
+    }
+}
+
+#[test]
+fn only_the_plan_decides() {
+    // What looks and what tells could else grow rules of their own. Names are the plan's, and shared.
+    for folder in ["observe", "report"] {
+        assert_unnamed(folder, &["plan::gates", "plan::ladder", "plan::triage", "plan::proof", "plan::recovery"]);
+    }
+}
+
+#[test]
+fn the_segments_side_knows_nothing_of_kubernetes() {
+    // Supervisor and Job have no credentials of Kubernetes, and need none.
+    for folder in ["volume", "supervisor", "recover", "greenplum"] {
+        assert_unnamed(folder, &["kube::", "k8s_openapi", "crate::api", "crate::apply", "crate::observe", "crate::operator"]);
+    }
+}
