@@ -79,7 +79,11 @@ pub fn primary_gone(world: &World, pair: &Pair, why: &str) -> Refusal {
     if pair.mirror.status == Status::Up && pair.mirror.well() {
         return Refusal::ActingPrimaryNotAnswering { primary, why }; // FTS will promote the mirror
     }
-    let promoted = world.instances.get(&primary).is_some_and(|instance| instance.seen_promoted);
+    let instance = world.instances.get(&primary);
+    if instance.and_then(|i| i.page.seen()).is_some_and(|page| page.state == InstanceState::Starting) {
+        return Refusal::ActingPrimaryNotAnswering { primary, why }; // it is being promoted, or comes back by itself
+    }
+    let promoted = instance.is_some_and(|instance| instance.seen_promoted);
     let flipped = pair.primary.role != pair.primary.preferred_role && !promoted && pair.mirror.status == Status::Down;
     if flipped { Refusal::FlippedDouble { primary, mirror, why } } else { Refusal::DoubleFault { primary, mirror, why } }
 }
@@ -198,5 +202,14 @@ mod tests {
         let flipped = World::of(&["2:0mpnd", "5:0pmnu"]).source(0, Look::Unknown("refused".into()));
         assert_eq!(code(&flipped.clone().instance(5, |i| i.seen_promoted = false), 2), "FlippedDouble");
         assert_eq!(code(&flipped, 2), "DoubleFault");
+    }
+
+    #[test]
+    fn a_primary_that_is_just_starting_is_no_double_fault_yet() {
+        let starting = down().source(0, Look::Unknown("starts".into())).page(2, |p| p.state = InstanceState::Starting);
+        assert_eq!(code(&starting, 5), "ActingPrimaryNotAnswering");
+        let promoting = World::of(&["2:0mpnd", "5:0pmnu"]).source(0, Look::Unknown("starts".into()));
+        let promoting = promoting.instance(5, |i| i.seen_promoted = false).page(5, |p| p.state = InstanceState::Starting);
+        assert_eq!(code(&promoting, 2), "ActingPrimaryNotAnswering");
     }
 }

@@ -73,7 +73,7 @@ fn up_but_not_serving(desk: &Desk, row: &Row) -> Option<Refusal> {
 }
 
 fn mirror_unwell(desk: &mut Desk, plan: &mut Plan, row: &Row) -> Reason {
-    if let Some(recovery) = working_on(desk, row) {
+    if let Some(recovery) = working_on(desk, plan, row) {
         return Reason::Recovering { recovery };
     }
     match automatic(desk, row) {
@@ -87,9 +87,13 @@ fn mirror_unwell(desk: &mut Desk, plan: &mut Plan, row: &Row) -> Reason {
     }
 }
 
-fn working_on(desk: &Desk, row: &Row) -> Option<String> {
-    let live = desk.world.recoveries.iter().filter(|r| !r.phase.is_over());
-    live.filter(|r| r.instances.get(&row.dbid).is_some_and(|i| !i.phase.is_over())).map(|r| r.name.clone()).next()
+/// By its next state, which may name its instances in this very pass.
+fn working_on(desk: &Desk, plan: &Plan, row: &Row) -> Option<String> {
+    let live = desk.world.recoveries.iter().filter(|r| !r.phase.is_over()).map(|r| r.name.clone());
+    live.into_iter().find(|name| {
+        let next = plan.recoveries.get(name).and_then(|next| next.instances.get(&row.dbid));
+        next.is_some_and(|next| !next.state.phase.is_over())
+    })
 }
 
 /// The recovery that automatic healing makes for `row`.

@@ -58,6 +58,7 @@ fn each_state_of_a_pair_has_its_answer() {
         ("SupervisorSays", 2, World::of(&["2:0ppsu", "5:0mmsu"]).page(2, starting)),
         ("CatalogInvalid", 2, World::of(&["2:0ppsu", "5:0pmsu"])),
         ("RecoveryFailed", 5, failed(needs_recovery())),
+        ("recovering", 5, needs_recovery().recovery(asked("by-hand", &[5], None))), // named in this very look
         ("recovering", 5, needs_recovery().recovery(running("by-hand", 5, 0, Repair::Full, crate::model::JobState::Active))),
     ] {
         assert_eq!(reason(&Policy::default(), &world, dbid), expected, "{:?}", world.catalog);
