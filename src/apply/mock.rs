@@ -1,7 +1,11 @@
 //! An API server that answers from a script, and fails a test that asks for less or for more.
 #![allow(clippy::return_self_not_must_use, reason = "modifiers of test objects")]
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -61,4 +65,56 @@ pub fn server(script: Vec<Exchange>) -> (Client, JoinHandle<()>) {
 /// Every client has to be dropped by now; the script was played to its end and nothing else was asked.
 pub async fn finished(task: JoinHandle<()>) {
     tokio::time::timeout(Duration::from_secs(1), task).await.expect("a request is missing").expect("the script holds");
+}
+
+/// An API server of objects by path, for whatever asks in an order of its own. A status that is written stands in
+/// the object from then on; every write is taken down.
+#[derive(Clone, Default)]
+pub struct Objects {
+    all: Arc<Mutex<BTreeMap<String, Value>>>,
+    writes: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+impl Objects {
+    /// What is answered to a GET of `path`; everything else is not found.
+    pub fn put(&self, path: &str, object: Value) {
+        self.all.lock().unwrap().insert(path.to_owned(), object);
+    }
+
+    /// The writes since this was last asked: `METHOD path`, and the body.
+    pub fn writes(&self) -> Vec<(String, Value)> {
+        std::mem::take(&mut *self.writes.lock().unwrap())
+    }
+
+    pub fn client(&self) -> Client {
+        let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+        let objects = self.clone();
+        tokio::spawn(async move {
+            while let Some((request, reply)) = handle.next_request().await {
+                let (parts, body) = request.into_parts();
+                let body = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap_or(Value::Null);
+                let (status, answer) = objects.answer(parts.method.as_str(), parts.uri.path(), body);
+                let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+                reply.send_response(Response::builder().status(status).body(answer).unwrap());
+            }
+        });
+        Client::new(service, "demo")
+    }
+
+    fn answer(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let missing = || (404, json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404, "message": path}));
+        let mut all = self.all.lock().unwrap();
+        if method == "GET" {
+            return all.get(path).map_or_else(missing, |object| (200, object.clone()));
+        }
+        self.writes.lock().unwrap().push((format!("{method} {path}"), body.clone()));
+        match path.strip_suffix("/status").map(|path| all.get_mut(path)) {
+            None => (201, body),
+            Some(None) => missing(),
+            Some(Some(object)) => {
+                object["status"] = body["status"].clone();
+                (200, object.clone())
+            }
+        }
+    }
 }

@@ -190,3 +190,74 @@ async fn bounded<T>(what: &'static str, call: impl Future<Output = Result<T, kub
     let answered = timeout(CALL, call).await.map_err(|_| ObserveError::TimedOut { what })?;
     answered.map_err(|source| ObserveError::Read { what, source: Box::new(source) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::fixtures,
+        apply::mock::{Objects, expect, finished, server},
+        model::world::fixtures::row,
+        observe::fixtures::pod,
+    };
+    use serde_json::json;
+
+    const SECRET: &str = "/api/v1/namespaces/demo/secrets/login";
+    const CLAIM: &str = "/api/v1/namespaces/demo/persistentvolumeclaims/data-gp-mirror-0";
+
+    fn reader(objects: &Objects) -> Reader {
+        Reader::new(objects.client(), "demo")
+    }
+
+    #[tokio::test]
+    async fn recoveries_of_this_cluster_are_read_oldest_first() {
+        let named = |name: &str, cluster: &str, made: &str| {
+            let mut object = serde_json::to_value(fixtures::recovery(name, &[5])).unwrap();
+            object["spec"]["clusterRef"]["name"] = json!(cluster);
+            object["metadata"]["creationTimestamp"] = json!(made);
+            object
+        };
+        let (old, new) = ("2027-01-15T08:00:00Z", "2027-01-15T09:00:00Z");
+        let items = [named("b", "demo", new), named("a", "demo", old), named("c", "other", old)];
+        let objects = Objects::default();
+        objects.put("/apis/gpheal.io/v1alpha1/namespaces/demo/segmentrecoveries", json!({"metadata": {}, "items": items}));
+        let read = reader(&objects).recoveries("demo").await.unwrap();
+        assert_eq!(read.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn credentials_are_read_and_what_is_missing_is_named() {
+        let objects = Objects::default();
+        let reader = reader(&objects);
+        assert!(reader.login("login").await.unwrap_err().contains("there is no Secret login"));
+        objects.put(SECRET, json!({"metadata": {}, "data": {"username": "Z3BhZG1pbg=="}}));
+        assert_eq!(reader.login("login").await.unwrap_err(), "Secret login has no key password");
+        objects.put(SECRET, json!({"metadata": {}, "data": {"username": "Z3BhZG1pbg==", "password": "c2VjcmV0Cg=="}}));
+        let login = reader.login("login").await.unwrap();
+        assert_eq!((login.user.as_str(), login.password.as_str()), ("gpadmin", "secret"), "a last line's end is no part of it");
+    }
+
+    #[tokio::test]
+    async fn only_claims_of_unwell_rows_are_read_and_each_once() {
+        let shared = json!({"metadata": {}, "spec": {"accessModes": ["ReadWriteMany"]}});
+        let (client, task) = server(vec![expect("GET", CLAIM, shared)]);
+        let reader = Reader::new(client, "demo");
+        let catalog = Catalog { rows: vec![row("2:0ppsu"), row("5:0mmnd")] };
+        let pod = pod("gp-mirror-0", |_| ());
+        let places = BTreeMap::from([(Dbid(2), Place::One(&pod)), (Dbid(5), Place::One(&pod))]);
+        let mut known = BTreeMap::new();
+        for _ in 0..2 {
+            let found = reader.access(&catalog, &places, "greenplum", &mut known).await.unwrap();
+            assert_eq!(found, BTreeMap::from([(Dbid(5), ("data-gp-mirror-0".to_owned(), "ReadWriteMany".to_owned()))]));
+        }
+        drop(reader);
+        finished(task).await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_refused_is_an_error_and_not_an_empty_world() {
+        let (client, task) = server(vec![expect("GET", "/api/v1/namespaces/demo/pods", json!({})).refused(403, "Forbidden")]);
+        assert!(matches!(Reader::new(client, "demo").job_pods("demo").await, Err(ObserveError::Read { .. })));
+        finished(task).await;
+    }
+}

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
-use super::{Unanswered, database::Topology};
+use super::{Unanswered, database::Topology, recoveries::RecoverySeen};
 use crate::{
     api::{GreenplumCluster, convert},
     greenplum::{Login, SessionError},
@@ -64,6 +65,13 @@ impl Memory {
     /// After a restart: what the status remembers.
     pub fn recall(&mut self, cluster: &GreenplumCluster) {
         self.unwell.get_or_insert_with(|| convert::unwell_since(cluster));
+    }
+
+    /// Jobs and pods that are gone are forgotten.
+    pub fn keep_only(&mut self, recoveries: &[RecoverySeen], pods: &[Pod]) {
+        let jobs: Vec<_> = recoveries.iter().flat_map(|seen| seen.jobs.values()).map(|job| job.view.name.as_str()).collect();
+        self.progress.retain(|name, _| jobs.contains(&name.as_str()));
+        self.claims.retain(|(pod, _), _| pods.iter().any(|one| one.metadata.uid.as_deref() == Some(pod)));
     }
 
     pub fn unwell_since(&self, dbid: Dbid) -> Option<Timestamp> {

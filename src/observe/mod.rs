@@ -89,6 +89,7 @@ impl Observer {
         let (jobs, job_pods) = self.jobs(&name, &objects).await?;
         let mut joined: Vec<RecoverySeen> = objects.iter().map(|object| recoveries::join(object, &jobs, &job_pods)).collect();
         self.reader.progress(&mut joined, &mut self.memory).await;
+        self.memory.keep_only(&joined, &pods);
         let world = self.world(cluster, &coordinator, topology, &pods, &joined).await?;
         Ok(seen(world, &pods, objects, joined))
     }

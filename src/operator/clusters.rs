@@ -26,12 +26,11 @@ use crate::{api::GreenplumCluster, report::metrics::Of};
 pub struct Wakers(Arc<Mutex<BTreeMap<Of, Arc<Notify>>>>);
 
 impl Wakers {
-    /// Has a cluster looked at now.
-    pub fn wake(&self, namespace: Option<String>, cluster: &str) {
+    /// Has a cluster looked at now. `false`: nobody drives a cluster of that name.
+    pub fn wake(&self, namespace: Option<String>, cluster: &str) -> bool {
         let of = Of { namespace: namespace.unwrap_or_default(), cluster: cluster.to_owned() };
-        if let Some(waker) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&of) {
-            waker.notify_one();
-        }
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&of).map(|waker| waker.notify_one()).is_some()
     }
 
     fn of(&self, of: &Of) -> Arc<Notify> {
@@ -88,7 +87,10 @@ impl Clusters {
                 }
             }
             Event::Apply(object) => self.drive(key(&object), changes.is_news(&object)),
-            Event::Delete(object) => self.end(&key(&object)),
+            Event::Delete(object) => {
+                changes.forget(&object);
+                self.end(&key(&object));
+            }
         }
     }
 
@@ -106,11 +108,12 @@ impl Clusters {
         self.drivers.insert(of, driver);
     }
 
-    /// A driver that finds its object gone ends by itself, and clears up; this is for the rest.
+    /// At once: an object of the same name may come, and must not find two drivers.
     fn end(&mut self, of: &Of) {
-        self.wakers.of(of).notify_one();
+        if let Some(driver) = self.drivers.remove(of) {
+            driver.abort();
+        }
         self.wakers.forget(of);
-        self.drivers.remove(of);
     }
 }
 

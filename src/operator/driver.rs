@@ -4,11 +4,13 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kube::{Api, Client, Resource, ResourceExt, core::DeserializeGuard};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::{Api, Client, Resource, core::DeserializeGuard};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{sleep, timeout},
 };
+use tracing::Instrument;
 
 use crate::{
     api::{GreenplumCluster, GreenplumClusterStatus, SegmentRecovery, convert},
@@ -83,17 +85,19 @@ pub struct Driver {
     pace: Pace,
     shown: BTreeSet<&'static str>,
     wake: Arc<Notify>,
-    selector: tokio::sync::watch::Sender<Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>>,
+    selector: watch::Sender<Option<LabelSelector>>,
+}
+
+/// However it ends: a cluster that is not driven has no metrics.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.context.metrics.forget(&self.of, &self.shown);
+    }
 }
 
 impl Driver {
     /// `selector` is told which pods are worth a look when they change.
-    pub fn new(
-        context: Context,
-        of: Of,
-        wake: Arc<Notify>,
-        selector: tokio::sync::watch::Sender<Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>>,
-    ) -> Self {
+    pub fn new(context: Context, of: Of, wake: Arc<Notify>, selector: watch::Sender<Option<LabelSelector>>) -> Self {
         let client = context.client.clone();
         Self {
             api: Api::namespaced(client.clone(), &of.namespace),
@@ -112,7 +116,7 @@ impl Driver {
     pub async fn run(mut self) {
         let mut failures = 0_u32;
         loop {
-            match Box::pin(self.pass()).await {
+            match self.pass().await {
                 Ok(Ended::Gone) => break,
                 Ok(Ended::Next { after, changed }) => {
                     failures = 0;
@@ -129,7 +133,6 @@ impl Driver {
             }
         }
         tracing::info!("the cluster's object is gone; it is healed no more");
-        self.context.metrics.forget(&self.of, &self.shown);
     }
 
     async fn rest(&self, after: Duration) {
@@ -145,7 +148,7 @@ impl Driver {
             *known = wanted;
             moved
         });
-        let seen = match self.observer.look(&cluster).await {
+        let seen = match Box::pin(self.observer.look(&cluster)).await {
             Ok(seen) => seen,
             Err(error) => {
                 self.unseen(&cluster, &error).await?;
@@ -158,7 +161,8 @@ impl Driver {
         let mut applied = self.applier.new_recoveries(&cluster, &plan).await;
         let mut changed = !applied.recoveries.is_empty();
         for (name, next) in &plan.recoveries {
-            changed |= self.recovery(&cluster, &seen, name, next, now, &mut applied).await;
+            let span = tracing::info_span!("recovery", recovery = %name);
+            changed |= self.recovery(&cluster, &seen, name, next, now, &mut applied).instrument(span).await;
         }
         changed |= self.cluster(&cluster, &seen, &plan, &applied, now).await?;
         self.pace.keep_only(|name| name == self.of.cluster || seen.objects.contains_key(name));
@@ -228,7 +232,7 @@ impl Driver {
     async fn tell_recovery(&self, before: &SegmentRecovery, after: &SegmentRecovery, now: Timestamp) {
         let Some(status) = &after.status else { return };
         let happened = events::of_recovery(before.status.as_ref(), status);
-        log(&before.name_any(), &happened);
+        log(&happened);
         self.context.events.send(&before.object_ref(&()), &happened, now).await;
         self.context.metrics.recovery(before.status.as_ref(), after);
     }
@@ -245,11 +249,8 @@ impl Driver {
         if seen.world.catalog.seen().is_some() {
             self.context.metrics.cluster(&self.of, &status.counts, plan, &mut self.shown);
         }
-        let made = applied.recoveries.iter().map(|(name, why)| Happened {
-            warning: false,
-            reason: "RecoveryCreated".into(),
-            note: format!("SegmentRecovery {name}: {why}"),
-        });
+        let made = applied.recoveries.iter();
+        let made = made.map(|(name, why)| Happened::normal("RecoveryCreated", format!("SegmentRecovery {name}: {why}")));
         self.write(cluster, &status, made.collect(), now).await
     }
 
@@ -276,19 +277,19 @@ impl Driver {
             happened.extend(events::of_cluster(old, status));
             wrote = true;
         }
-        log(&self.of.cluster, &happened);
+        log(&happened);
         self.context.events.send(&cluster.object_ref(&()), &happened, now).await;
         Ok(wrote)
     }
 }
 
 /// What is told as events is told in the log, too.
-fn log(object: &str, happened: &[Happened]) {
-    for one in happened {
-        if one.warning {
-            tracing::warn!(%object, reason = %one.reason, "{}", one.note);
+fn log(happened: &[Happened]) {
+    for Happened { warning, reason, note, dbid, content } in happened {
+        if *warning {
+            tracing::warn!(dbid, content, %reason, "{note}");
         } else {
-            tracing::info!(%object, reason = %one.reason, "{}", one.note);
+            tracing::info!(dbid, content, %reason, "{note}");
         }
     }
 }
@@ -299,11 +300,5 @@ fn back_off(failures: u32) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_in_a_row_are_tried_again_ever_more_slowly() {
-        assert_eq!([1, 2, 3, 7, 100].map(|n| back_off(n).as_secs()), [1, 2, 4, 60, 60]);
-    }
-}
+#[path = "driver_tests.rs"]
+mod tests;

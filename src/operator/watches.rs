@@ -21,7 +21,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::clusters::Wakers;
+use super::{clusters::Wakers, orphans};
 use crate::{
     api::{SegmentRecovery, labels},
     report::error,
@@ -55,23 +55,29 @@ impl Changes {
 
 /// Begins the watches of recoveries, Jobs and their pods.
 pub fn begin(set: &mut JoinSet<()>, client: &Client, namespace: Option<&str>, wakers: &Wakers) {
-    set.spawn(recoveries(stream(client, namespace, None), wakers.clone()));
+    set.spawn(recoveries(client.clone(), stream(client, namespace, None), wakers.clone()));
     set.spawn(ours::<Job>(stream(client, namespace, Some(labels::RECOVERY)), wakers.clone()));
     set.spawn(ours::<Pod>(stream(client, namespace, Some(labels::RECOVERY)), wakers.clone()));
 }
 
-async fn recoveries(mut events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<SegmentRecovery>>>> + Unpin, wakers: Wakers) {
+async fn recoveries(
+    client: Client,
+    mut events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<SegmentRecovery>>>> + Unpin,
+    wakers: Wakers,
+) {
     let mut changes = Changes::default();
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(object) | Event::InitApply(object)) => {
                 if changes.is_news(&object) {
-                    wake_for(&wakers, &object);
+                    wake_for(&client, &wakers, &object).await;
                 }
             }
             Ok(Event::Delete(object)) => {
                 changes.forget(&object);
-                wake_for(&wakers, &object);
+                if let Ok(recovery) = &object.0 {
+                    wakers.wake(object.namespace(), &recovery.spec.cluster_ref.name);
+                }
             }
             Ok(Event::Init | Event::InitDone) => {}
             Err(error) => broke("SegmentRecoveries", &error),
@@ -79,9 +85,13 @@ async fn recoveries(mut events: impl Stream<Item = watcher::Result<Event<Deseria
     }
 }
 
-fn wake_for(wakers: &Wakers, object: &DeserializeGuard<SegmentRecovery>) {
+async fn wake_for(client: &Client, wakers: &Wakers, object: &DeserializeGuard<SegmentRecovery>) {
     match &object.0 {
-        Ok(recovery) => wakers.wake(object.namespace(), &recovery.spec.cluster_ref.name),
+        Ok(recovery) => {
+            if !wakers.wake(object.namespace(), &recovery.spec.cluster_ref.name) {
+                orphans::tell(client, recovery).await;
+            }
+        }
         Err(invalid) => {
             tracing::warn!(recovery = %object.name_any(), error = %invalid, "a SegmentRecovery can not be read and is left alone");
         }

@@ -29,14 +29,25 @@ pub struct Happened {
     /// PascalCase, at most 128 characters.
     pub reason: String,
     pub note: String,
+    /// To which instance, for the log.
+    pub dbid: Option<i32>,
+    pub content: Option<i32>,
 }
 
-fn normal(reason: &str, note: String) -> Happened {
-    Happened { warning: false, reason: reason.to_owned(), note }
-}
+impl Happened {
+    /// Nothing to worry about.
+    pub fn normal(reason: &str, note: impl Into<String>) -> Self {
+        Self { warning: false, reason: reason.to_owned(), note: note.into(), dbid: None, content: None }
+    }
 
-fn warning(reason: &str, note: String) -> Happened {
-    Happened { warning: true, reason: reason.to_owned(), note }
+    /// Worth a look.
+    pub fn warning(reason: &str, note: impl Into<String>) -> Self {
+        Self { warning: true, ..Self::normal(reason, note) }
+    }
+
+    fn to(self, dbid: i32, content: i32) -> Self {
+        Self { dbid: Some(dbid), content: Some(content), ..self }
+    }
 }
 
 /// What happened to a cluster between two statuses. Whatever was wrong before it was first looked at is told too.
@@ -53,7 +64,11 @@ pub fn of_cluster(old: Option<&GreenplumClusterStatus>, new: &GreenplumClusterSt
     }
     let listed_all = new.unlisted == 0 && before.unlisted == 0;
     let gone = before.instances.iter().filter(|one| listed_all && !new.instances.iter().any(|other| same(one, other)));
-    happened.extend(gone.map(|one| normal("InstanceWell", format!("dbid {} (content {}) is well again", one.dbid, one.content))));
+    let well = |one: &UnwellInstance| {
+        let note = format!("dbid {} (content {}) is well again", one.dbid, one.content);
+        Happened::normal("InstanceWell", note).to(one.dbid, one.content)
+    };
+    happened.extend(gone.map(well));
     happened
 }
 
@@ -62,8 +77,8 @@ fn coordinator(before: &GreenplumClusterStatus, new: &GreenplumClusterStatus) ->
     let known = before.conditions.iter().any(|c| c.type_ == kind);
     let (was, is) = (condition::holds(&before.conditions, kind), condition::holds(&new.conditions, kind));
     match (known, was, is) {
-        (_, true, false) | (false, _, false) => vec![warning("CoordinatorUnreachable", new.message.clone())],
-        (true, false, true) => vec![normal("CoordinatorReachable", "the coordinator answers again".into())],
+        (_, true, false) | (false, _, false) => vec![Happened::warning("CoordinatorUnreachable", new.message.clone())],
+        (true, false, true) => vec![Happened::normal("CoordinatorReachable", "the coordinator answers again")],
         _ => vec![],
     }
 }
@@ -73,7 +88,7 @@ fn unwell(one: &UnwellInstance) -> Happened {
     let note = format!("dbid {} (content {}, {}): {}{lifted}", one.dbid, one.content, one.row, one.message);
     let passing =
         matches!(one.reason.as_str(), "Recovering" | "Planned" | "CatchingUp" | "AlreadyRecovering" | "JobBudget" | "SupervisorSays");
-    Happened { warning: !passing, reason: one.reason.clone(), note }
+    Happened { warning: !passing, ..Happened::normal(&one.reason, note).to(one.dbid, one.content) }
 }
 
 /// What happened to a recovery between two statuses.
@@ -81,15 +96,15 @@ pub fn of_recovery(old: Option<&SegmentRecoveryStatus>, new: &SegmentRecoverySta
     let mut happened = vec![];
     for one in &new.instances {
         let before = old.and_then(|old| old.instances.iter().find(|other| other.dbid == one.dbid));
-        happened.extend(of_instance(before, one));
+        happened.extend(of_instance(before, one).into_iter().map(|happened| happened.to(one.dbid, one.content)));
     }
     let before = old.map(|old| old.phase);
     if before != Some(new.phase) {
         match new.phase {
-            Phase::Succeeded => happened.push(normal("Succeeded", new.message.clone())),
-            Phase::Failed => happened.push(warning("Failed", new.message.clone())),
-            Phase::Refused => happened.push(warning("Refused", new.message.clone())),
-            Phase::Cancelled => happened.push(normal("Cancelled", new.message.clone())),
+            Phase::Succeeded => happened.push(Happened::normal("Succeeded", new.message.clone())),
+            Phase::Failed => happened.push(Happened::warning("Failed", new.message.clone())),
+            Phase::Refused => happened.push(Happened::warning("Refused", new.message.clone())),
+            Phase::Cancelled => happened.push(Happened::normal("Cancelled", new.message.clone())),
             Phase::Pending | Phase::Running => {}
         }
     }
@@ -101,19 +116,20 @@ fn of_instance(before: Option<&InstanceStatus>, one: &InstanceStatus) -> Vec<Hap
     let (dbid, attempt) = (one.dbid, one.attempt);
     if let Some(failure) = one.failure.as_ref().filter(|failure| before.and_then(|b| b.failure.as_ref()) != Some(failure)) {
         let note = format!("dbid {dbid}: attempt ended in {} with {}: {}", failure.step, failure.class.as_str(), failure.message);
-        happened.push(warning("AttemptFailed", note));
+        happened.push(Happened::warning("AttemptFailed", note));
     }
     if attempt > before.map_or(0, |before| before.attempt) {
         let kind = one.type_.map_or("", Repair::as_str);
         let source = one.source_dbid.map_or(String::new(), |source| format!(" from dbid {source}"));
         let job = one.job.as_deref().unwrap_or_default();
-        happened.push(normal("AttemptBegun", format!("dbid {dbid}: attempt {attempt} ({kind}{source}) as Job {job}: {}", one.why)));
+        happened
+            .push(Happened::normal("AttemptBegun", format!("dbid {dbid}: attempt {attempt} ({kind}{source}) as Job {job}: {}", one.why)));
     }
     if one.verifying_since.is_some() && before.is_none_or(|before| before.verifying_since.is_none()) {
-        happened.push(normal("Copied", format!("dbid {dbid}: the copy is whole; FTS and replication have to prove it")));
+        happened.push(Happened::normal("Copied", format!("dbid {dbid}: the copy is whole; FTS and replication have to prove it")));
     }
     if one.phase == Phase::Succeeded && before.is_none_or(|before| before.phase != Phase::Succeeded) {
-        happened.push(normal("Healed", format!("dbid {dbid} is a mirror in sync again")));
+        happened.push(Happened::normal("Healed", format!("dbid {dbid} is a mirror in sync again")));
     }
     happened
 }
@@ -240,7 +256,7 @@ mod tests {
         });
         let (client, task) = server(vec![created]);
         let sender = Sender::new(client, "gpheal-0");
-        sender.send(&object.object_ref(&()), &[warning("DoubleFault", "x".repeat(2000))], worlds::now()).await;
+        sender.send(&object.object_ref(&()), &[Happened::warning("DoubleFault", "x".repeat(2000))], worlds::now()).await;
         drop(sender);
         finished(task).await;
     }

@@ -1,0 +1,100 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    api::fixtures,
+    apply::mock::Objects,
+    model::{Dbid, JobState, Repair, world::fixtures as worlds},
+};
+
+const CLUSTER: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/greenplumclusters/demo";
+const CLUSTER_STATUS: &str = "PATCH /apis/gpheal.io/v1alpha1/namespaces/demo/greenplumclusters/demo/status";
+const RECOVERIES: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/segmentrecoveries";
+const EVENTS: &str = "POST /apis/events.k8s.io/v1/namespaces/demo/events";
+
+/// A cluster whose credentials are missing, so that its coordinator can not be asked.
+fn objects() -> Objects {
+    let objects = Objects::default();
+    objects.put(CLUSTER, serde_json::to_value(fixtures::cluster()).unwrap());
+    let empty = json!({"metadata": {}, "items": []});
+    for list in ["/api/v1/namespaces/demo/pods", "/apis/batch/v1/namespaces/demo/jobs", RECOVERIES] {
+        objects.put(list, empty.clone());
+    }
+    objects
+}
+
+fn driver(objects: &Objects) -> Driver {
+    let client = objects.client();
+    let context = Context { client: client.clone(), metrics: Metrics::default(), events: Sender::new(client, "me"), image: None };
+    let of = Of { namespace: "demo".into(), cluster: "demo".into() };
+    Driver::new(context, of, Arc::new(Notify::new()), watch::channel(None).0)
+}
+
+async fn paths(driver: &mut Driver, objects: &Objects) -> Vec<String> {
+    driver.pass().await.unwrap();
+    objects.writes().into_iter().map(|(path, _)| path).collect()
+}
+
+#[test]
+fn failures_in_a_row_are_tried_again_ever_more_slowly() {
+    assert_eq!([1, 2, 3, 7, 100].map(|n| back_off(n).as_secs()), [1, 2, 4, 60, 60]);
+}
+
+#[tokio::test]
+async fn what_changed_is_written_and_told_once_and_then_nothing() {
+    let objects = objects();
+    let mut driver = driver(&objects);
+    driver.pass().await.unwrap();
+    let writes = objects.writes();
+    let [(status, body), (event, told)] = &writes[..] else { panic!("{writes:?}") };
+    assert_eq!((status.as_str(), event.as_str()), (CLUSTER_STATUS, EVENTS));
+    assert!(body["status"]["message"].as_str().unwrap().contains("there is no Secret demo-gpadmin"), "{body}");
+    assert_eq!(told["reason"], "CoordinatorUnreachable");
+    assert_eq!(paths(&mut driver, &objects).await, [""; 0], "an idle look writes nothing");
+}
+
+#[tokio::test]
+async fn another_operator_finds_the_status_as_it_is_and_writes_nothing() {
+    let objects = objects();
+    driver(&objects).pass().await.unwrap();
+    objects.writes();
+    assert_eq!(paths(&mut driver(&objects), &objects).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_object_that_is_gone_ends_its_driver() {
+    let objects = objects();
+    let mut driver = driver(&objects);
+    let mut going: Value = serde_json::to_value(fixtures::cluster()).unwrap();
+    going["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z");
+    objects.put(CLUSTER, going);
+    assert!(matches!(driver.pass().await, Ok(Ended::Gone)));
+    assert!(objects.writes().is_empty());
+}
+
+#[tokio::test]
+async fn a_look_without_its_objects_is_an_error_and_says_so() {
+    let objects = objects();
+    objects.put(RECOVERIES, json!("no list"));
+    assert!(matches!(driver(&objects).pass().await, Err(DriveError::Observe(_))));
+    let writes = objects.writes();
+    let ready = &writes[0].1["status"]["conditions"][0];
+    assert_eq!((writes[0].0.as_str(), &ready["reason"]), (CLUSTER_STATUS, &json!("NotObserved")));
+}
+
+#[tokio::test]
+async fn a_bad_recovery_does_not_blind_the_driver_for_the_others() {
+    let objects = objects();
+    let running = worlds::running("mend", 5, 0, Repair::Full, JobState::Active);
+    let mut good = fixtures::recovery("mend", &[5]);
+    let instance = convert::instance_status(Dbid(5), &running.instances[&Dbid(5)]);
+    good.status = serde_json::from_value(json!({"phase": "Running", "instances": [instance]})).unwrap();
+    let mut bad = serde_json::to_value(fixtures::recovery("bad", &[6])).unwrap();
+    bad["spec"] = json!({"clusterRef": 7});
+    objects.put(RECOVERIES, json!({"metadata": {}, "items": [bad, good]}));
+    objects.put(&format!("{RECOVERIES}/mend"), serde_json::to_value(&good).unwrap());
+    let written = paths(&mut driver(&objects), &objects).await;
+    // Its Job is gone, so the attempt is lost; without a catalog the next one waits.
+    assert!(written.contains(&format!("PATCH {RECOVERIES}/mend/status")), "{written:?}");
+    assert!(!written.iter().any(|path| path.contains("bad") || path.contains("/jobs")));
+}

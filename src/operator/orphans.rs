@@ -1,0 +1,94 @@
+//! Recoveries of a cluster that does not exist: nobody drives them, so somebody has to say so.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
+use tokio::time::timeout;
+
+use crate::{
+    api::{
+        GreenplumCluster, SegmentRecovery, SegmentRecoveryStatus,
+        condition::{self, Wanted},
+    },
+    apply::Applier,
+    model::Phase,
+    report::error,
+};
+
+/// Bound of one call.
+const CALL: Duration = Duration::from_secs(15);
+
+/// Says in the status that there is no such cluster, if that is so. It stays Pending: the cluster may yet come.
+pub async fn tell(client: &Client, object: &SegmentRecovery) {
+    let over = object.status.as_ref().is_some_and(|status| Phase::from(status.phase).is_over());
+    if over || object.metadata.deletion_timestamp.is_some() {
+        return;
+    }
+    let namespace = object.namespace().unwrap_or_default();
+    let clusters: Api<DeserializeGuard<GreenplumCluster>> = Api::namespaced(client.clone(), &namespace);
+    let name = &object.spec.cluster_ref.name;
+    match timeout(CALL, clusters.get_opt(name)).await {
+        Ok(Ok(Some(_))) => return,
+        Ok(Ok(None)) => {}
+        Ok(Err(failed)) => return tracing::warn!(error = error::chain(&failed), cluster = %name, "a recovery's cluster can not be read"),
+        Err(_) => return tracing::warn!(cluster = %name, "no answer within {} s when reading a recovery's cluster", CALL.as_secs()),
+    }
+    let status = status(object, Timestamp::now());
+    let written = Applier::new(client.clone(), &namespace, None).status(object, object.status.as_ref(), &status).await;
+    match written {
+        Ok(_) => tracing::warn!(recovery = %object.name_any(), "{}", status.message),
+        Err(failed) => tracing::warn!(recovery = %object.name_any(), error = error::chain(&failed), "a recovery can not be told about"),
+    }
+}
+
+fn status(object: &SegmentRecovery, now: Timestamp) -> SegmentRecoveryStatus {
+    let old = object.status.clone().unwrap_or_default();
+    let name = &object.spec.cluster_ref.name;
+    let message = format!("there is no GreenplumCluster {name} in this namespace; make it, or delete this recovery and name another one");
+    let wanted = [
+        Wanted::new("Ready", Some(false), "NoCluster", message.clone()),
+        Wanted::new("Reconciling", Some(false), "NoCluster", ""),
+        Wanted::new("Stalled", Some(true), "NoCluster", message.clone()),
+    ];
+    let generation = object.metadata.generation;
+    let conditions = condition::merge(&old.conditions, &wanted, generation, now);
+    SegmentRecoveryStatus { observed_generation: generation, conditions, message, ..old }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::fixtures,
+        apply::mock::{expect, finished, server},
+    };
+    use serde_json::json;
+
+    const CLUSTER: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/greenplumclusters/demo";
+    const STATUS: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/segmentrecoveries/mend/status";
+
+    #[tokio::test]
+    async fn it_is_said_once_that_there_is_no_such_cluster() {
+        let mut object = fixtures::recovery("mend", &[5]);
+        let said = expect("PATCH", STATUS, serde_json::to_value(&object).unwrap()).body(|body| {
+            assert_eq!(body["status"]["phase"], "Pending");
+            assert!(body["status"]["message"].as_str().unwrap().starts_with("there is no GreenplumCluster demo"));
+        });
+        let none = || expect("GET", CLUSTER, json!({})).refused(404, "NotFound");
+        let (client, task) = server(vec![none(), said, none()]);
+        tell(&client, &object).await;
+        object.status = Some(status(&object, Timestamp::now()));
+        tell(&client, &object).await;
+        drop(client);
+        finished(task).await;
+    }
+
+    #[tokio::test]
+    async fn nothing_is_said_when_there_is_one() {
+        let (client, task) = server(vec![expect("GET", CLUSTER, serde_json::to_value(fixtures::cluster()).unwrap())]);
+        tell(&client, &fixtures::recovery("mend", &[5])).await;
+        drop(client);
+        finished(task).await;
+    }
+}
