@@ -1,9 +1,14 @@
 //! Whether an instance may be touched at all. The order is that of the evidence: catalog, row,
 //! pair, source, place, supervisor. Numbers in brackets are the invariants of reference §8.
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::model::{
     Catalog, Content, Dbid, Instance, InstanceState, Page, Pair, Refusal, Role, Row, Source, Status, World, page::PAGE_VERSION,
 };
+
+/// FTS writes the row first and promotes then: so long a mirror may take to become what its row says.
+const PROMOTION: SignedDuration = SignedDuration::from_secs(20);
 
 /// An instance that may be repaired, with all that was proven about it.
 #[derive(Clone, Copy, Debug)]
@@ -23,13 +28,13 @@ impl<'a> Admitted<'a> {
 ///
 /// # Errors
 /// The first reason against it.
-pub fn admit(world: &World, dbid: Dbid) -> Result<Admitted<'_>, Refusal> {
+pub fn admit(world: &World, dbid: Dbid, now: Timestamp) -> Result<Admitted<'_>, Refusal> {
     let catalog = catalog(world)?;
     let row = catalog.row(dbid).ok_or(Refusal::NotInCatalog { what: format!("dbid {dbid}") })?;
     let pair = pair_of(catalog, row)?;
     let instance = world.instances.get(&dbid).ok_or(Refusal::SupervisorSilent { why: "its pod was not looked for yet".into() })?;
     target_is_a_down_mirror(row)?;
-    source_holds_every_commit(world, &pair)?;
+    source_holds_every_commit(world, &pair, now)?;
     place_is_fit(instance)?;
     let page = page_of(world, row, instance)?;
     same_database(world, row.content, page)?;
@@ -64,17 +69,17 @@ fn target_is_a_down_mirror(row: &Row) -> Result<(), Refusal> {
 }
 
 /// The acting primary answers, read-write, as itself [2, 7].
-fn source_holds_every_commit(world: &World, pair: &Pair) -> Result<(), Refusal> {
+fn source_holds_every_commit(world: &World, pair: &Pair, now: Timestamp) -> Result<(), Refusal> {
     let primary = pair.primary.dbid;
     match world.sources.get(&pair.primary.content) {
         Some(crate::model::Look::Seen(source)) => source_is_itself(pair.primary, source),
-        Some(crate::model::Look::Unknown(why)) => Err(primary_gone(world, pair, why)),
+        Some(crate::model::Look::Unknown(why)) => Err(primary_gone(world, pair, why, now)),
         None => Err(Refusal::ActingPrimaryNotAnswering { primary, why: "it was not asked yet".into() }),
     }
 }
 
 /// Why a content whose acting primary does not answer is left alone [2, 5; reference §7 #3, #5, #6].
-pub fn primary_gone(world: &World, pair: &Pair, why: &str) -> Refusal {
+pub fn primary_gone(world: &World, pair: &Pair, why: &str, now: Timestamp) -> Refusal {
     let (primary, mirror, why) = (pair.primary.dbid, pair.mirror.dbid, why.to_owned());
     if pair.mirror.status == Status::Up && pair.mirror.well() {
         return Refusal::ActingPrimaryNotAnswering { primary, why }; // FTS will promote the mirror
@@ -85,7 +90,12 @@ pub fn primary_gone(world: &World, pair: &Pair, why: &str) -> Refusal {
     }
     let promoted = instance.is_some_and(|instance| instance.seen_promoted);
     let flipped = pair.primary.role != pair.primary.preferred_role && !promoted && pair.mirror.status == Status::Down;
-    if flipped { Refusal::FlippedDouble { primary, mirror, why } } else { Refusal::DoubleFault { primary, mirror, why } }
+    let just_marked = instance.and_then(|i| i.last_history).is_some_and(|at| now.duration_since(at) < PROMOTION);
+    match (flipped, just_marked) {
+        (true, true) => Refusal::ActingPrimaryNotAnswering { primary, why },
+        (true, false) => Refusal::FlippedDouble { primary, mirror, why },
+        (false, _) => Refusal::DoubleFault { primary, mirror, why },
+    }
 }
 
 fn source_is_itself(row: &Row, source: &Source) -> Result<(), Refusal> {
@@ -153,14 +163,18 @@ fn supervisor_allows(dbid: Dbid, page: &Page) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Look, SystemIdentifier, refusal::ContractPoint};
+    use crate::model::{
+        Look, SystemIdentifier,
+        refusal::ContractPoint,
+        world::fixtures::{ago, now},
+    };
 
     fn down() -> World {
         World::of(&["1:-1ppsu", "2:0ppnu", "5:0mmnd"])
     }
 
     fn code(world: &World, dbid: i16) -> &'static str {
-        admit(world, Dbid(dbid)).map_or_else(|refusal| refusal.code(), |_| "admitted")
+        admit(world, Dbid(dbid), now()).map_or_else(|refusal| refusal.code(), |_| "admitted")
     }
 
     #[test]
@@ -211,5 +225,9 @@ mod tests {
         let promoting = World::of(&["2:0mpnd", "5:0pmnu"]).source(0, Look::Unknown("starts".into()));
         let promoting = promoting.instance(5, |i| i.seen_promoted = false).page(5, |p| p.state = InstanceState::Starting);
         assert_eq!(code(&promoting, 2), "ActingPrimaryNotAnswering");
+        let marked = World::of(&["2:0mpnd", "5:0pmnu"]).source(0, Look::Unknown("is a mirror in recovery".into()));
+        let marked = |at| marked.clone().instance(5, |i| (i.seen_promoted, i.last_history) = (false, Some(ago(at))));
+        assert_eq!(code(&marked(3), 2), "ActingPrimaryNotAnswering");
+        assert_eq!(code(&marked(30), 2), "FlippedDouble");
     }
 }

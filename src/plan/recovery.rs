@@ -189,7 +189,7 @@ fn why(recovery: &Recovery, state: &RecoveryInstance, admitted: &Admitted) -> St
 }
 
 fn permit<'a>(desk: &Desk<'a>, recovery: &Recovery, dbid: Dbid, state: &RecoveryInstance) -> Result<(Admitted<'a>, Repair), Refusal> {
-    let admitted = gates::admit(desk.world, dbid)?;
+    let admitted = gates::admit(desk.world, dbid, desk.now)?;
     if let Some(other) = desk.taken_by_other(state.content, &recovery.name) {
         return Err(Refusal::AlreadyRecovering { content: state.content, recovery: other.to_owned() }); // [13]
     }

@@ -55,7 +55,7 @@ fn primary_unwell(desk: &Desk, content: Content, pair: Pair) -> Option<Refusal> 
         return Some(Refusal::PrimaryDataMissing { dbid });
     }
     match desk.world.sources.get(&content)? {
-        Look::Unknown(why) => Some(gates::primary_gone(desk.world, &pair, why)),
+        Look::Unknown(why) => Some(gates::primary_gone(desk.world, &pair, why, desk.now)),
         Look::Seen(source) if source.in_recovery => Some(Refusal::PeerSuspect { primary: dbid, why: not_promoted(desk, dbid) }),
         Look::Seen(_) => up_but_not_serving(desk, pair.primary),
     }
@@ -104,7 +104,7 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
     if row.status == crate::model::Status::Up {
         return Err(Refusal::CatchingUp);
     }
-    let admitted = gates::admit(desk.world, row.dbid)?;
+    let admitted = gates::admit(desk.world, row.dbid, desk.now)?;
     if let Some(other) = desk.taken_by_other(row.content, "") {
         return Err(Refusal::AlreadyRecovering { content: row.content, recovery: other.to_owned() });
     }
