@@ -51,7 +51,7 @@ bed-shell: ## A shell whose kubectl talks to it
 	$(E2E) bed -- shell
 
 packages: ## What the build itself needs from Debian
-	@missing=(); for package in gcc libc6-dev make postgresql-server-dev-15 postgresql-15 libpq-dev; do \
+	@missing=(); for package in gcc libc6-dev make; do \
 	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'install ok installed' || missing+=($$package); done; \
 	if [ $${#missing[@]} -gt 0 ]; then echo "installing $${missing[*]}"; apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $${missing[@]} > /dev/null; fi

@@ -102,6 +102,7 @@ async fn play(stage: &mut Stage, scenario: &Scenario, rows: &mut usize) -> Resul
 /// The policy as it was, no recovery left, every pair in sync.
 async fn start_healthy(stage: &mut Stage) -> Result<()> {
     stage.begin();
+    stage.let_jobs_go()?;
     stage.healing(json!({ "mode": "Automatic", "paused": false, "full": "Allow", "gracePeriod": "5s", "maxRate": null })).await?;
     stage.wait_healthy().await.context("before the scenario")?;
     stage.forget_recoveries().await

@@ -19,6 +19,8 @@ use crate::{
     fixture::{Catalog, Cluster, NAMESPACE, Row, volume_of, wait_for_catalog},
 };
 
+/// Pods with a volume.
+pub const PODS: [&str; 7] = ["gp-coordinator-0", "gp-primary-0", "gp-primary-1", "gp-primary-2", "gp-mirror-0", "gp-mirror-1", "gp-mirror-2"];
 /// Name of the GreenplumCluster.
 pub const CLUSTER: &str = "demo";
 /// Port of the supervisors' pages.
@@ -198,6 +200,17 @@ impl Stage {
             tokio::time::sleep(PAUSE).await;
         }
         bail!("SegmentRecovery {name} does not end")
+    }
+
+    /// No Job waits at a step any more, whatever the last scenario left.
+    pub fn let_jobs_go(&self) -> Result<()> {
+        for pod in PODS {
+            let pause = volume_of(&self.bed, pod)?.folder().join(".gpheal/pause-at");
+            if pause.exists() {
+                std::fs::remove_file(pause)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes every recovery, and waits until they and their Jobs are gone.

@@ -15,14 +15,13 @@ use kube::{Api, api::ListParams};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use super::Stage;
+use super::{Stage, stage::PODS};
 use crate::{
     bed::{Volume, fault::lock_holders},
     fixture::{NAMESPACE, volume_of},
 };
 
-const LOOK: Duration = Duration::from_millis(300);
-const PODS: [&str; 7] = ["gp-coordinator-0", "gp-primary-0", "gp-primary-1", "gp-primary-2", "gp-mirror-0", "gp-mirror-1", "gp-mirror-2"];
+const LOOK: Duration = Duration::from_secs(1);
 /// Programs that write a data directory.
 const WRITERS: [&str; 3] = ["postgres", "pg_rewind", "pg_basebackup"];
 

@@ -34,7 +34,7 @@ impl Supervisor {
     pub(super) async fn round(&mut self) -> anyhow::Result<Round> {
         let lock = match self.volume.try_lock(&self.config.holder()) {
             Ok(lock) => lock,
-            Err(LockError::Busy(who)) => return self.stay(InstanceState::LockBusy, format!("held by: {who}")).await,
+            Err(LockError::Busy(who)) => return self.stay_out(&who).await,
             Err(error) => return self.stay(InstanceState::LockBusy, error.to_string()).await,
         };
         self.end_dead_hold(&lock)?;
@@ -55,6 +55,14 @@ impl Supervisor {
                 self.stay(InstanceState::BackingOff, self.crash_story()).await
             }
             decision => self.start(lock, &here, &facts, &decision).await,
+        }
+    }
+
+    /// Somebody else has the lock: the attempt that asked for it, or one that nobody knows.
+    async fn stay_out(&mut self, who: &str) -> anyhow::Result<Round> {
+        match by_marks(&self.volume.marks()) {
+            Some(Decision::Stay(InstanceState::Held, why)) => self.stay(InstanceState::Held, why).await,
+            _ => self.stay(InstanceState::LockBusy, format!("held by: {who}")).await,
         }
     }
 
