@@ -9,9 +9,12 @@ pub enum Format {
     Json,
 }
 
+/// A server that goes down says so to every session; that is told in our own words.
+const STANDARD: &str = "info,tokio_postgres=warn";
+
 /// Starts logging to standard error. What is logged is ruled by `GPHEAL_LOG`, in the notation of `RUST_LOG`.
 pub fn start(format: Format) {
-    let filter = EnvFilter::try_from_env("GPHEAL_LOG").unwrap_or_else(|_| "info".into());
+    let filter = EnvFilter::try_from_env("GPHEAL_LOG").unwrap_or_else(|_| STANDARD.into());
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Somebody else may have started it, as tests do.
     let _ = match format {

@@ -30,7 +30,10 @@ fn pair_of(desk: &mut Desk, plan: &mut Plan, content: Content, pair: Pair) {
         unwell(desk, plan, pair.primary, Reason::Refused(refusal));
     }
     if pair.mirror.well() {
-        if let Some(refusal) = up_but_not_serving(desk, pair.mirror) {
+        // Both rows in sync are one of four points: until all are proven its recovery works on it.
+        if let Some(recovery) = working_on(desk, plan, pair.mirror) {
+            unwell(desk, plan, pair.mirror, Reason::Recovering { recovery });
+        } else if let Some(refusal) = up_but_not_serving(desk, pair.mirror) {
             unwell(desk, plan, pair.mirror, Reason::Refused(refusal));
         }
     } else {

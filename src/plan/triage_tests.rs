@@ -58,11 +58,22 @@ fn each_state_of_a_pair_has_its_answer() {
         ("SupervisorSays", 2, World::of(&["2:0ppsu", "5:0mmsu"]).page(2, starting)),
         ("CatalogInvalid", 2, World::of(&["2:0ppsu", "5:0pmsu"])),
         ("RecoveryFailed", 5, failed(needs_recovery())),
+        ("recovering", 5, unproven()), // in sync is not yet proven
+        ("well", 5, World::of(&["2:0ppsu", "5:0mmsu"]).recovery(asked("by-hand", &[5], None))), // refused: it is up
         ("recovering", 5, needs_recovery().recovery(asked("by-hand", &[5], None))), // named in this very look
         ("recovering", 5, needs_recovery().recovery(running("by-hand", 5, 0, Repair::Full, crate::model::JobState::Active))),
     ] {
         assert_eq!(reason(&Policy::default(), &world, dbid), expected, "{:?}", world.catalog);
     }
+}
+
+/// Copied, and no statement was dispatched to it yet.
+fn unproven() -> World {
+    let mut recovery = running("by-hand", 5, 0, Repair::Full, crate::model::JobState::Active);
+    let instance = recovery.instances.get_mut(&Dbid(5)).unwrap();
+    (instance.job, instance.proving_since) = (None, Some(ago(3)));
+    let dispatch = Look::Unknown("asked just now".into());
+    World { dispatch, ..World::of(&["2:0ppsu", "5:0mmsu"]) }.recovery(recovery)
 }
 
 fn gone_page() -> Look<Page> {
