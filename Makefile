@@ -32,8 +32,10 @@ generated: ## Generated files are what the code generates
 crds: ## Write the custom resource definitions into crds/
 	$(CARGO) run --quiet --package gpheal -- crds crds
 
-conformance: packages ## What src/greenplum relies on, against bare processes of the stand-in
+conformance: packages ## What src/greenplum relies on, and the supervisor, against bare processes of the stand-in
 	$(E2E) conformance
+	$(CARGO) build --quiet --locked --package gpheal
+	$(CARGO) test --quiet --locked --package gpheal-e2e --test supervisor -- --ignored
 
 e2e: packages ## Scenarios on the bed: all, or SCENARIO="name …"
 	$(E2E) e2e -- run $(SCENARIO)

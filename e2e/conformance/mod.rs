@@ -18,6 +18,8 @@ mod query;
 mod server;
 mod tools;
 
+pub use self::server::Owner;
+
 use std::{future::Future, pin::Pin, time::Instant};
 
 use anyhow::Result;

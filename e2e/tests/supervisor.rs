@@ -1,0 +1,131 @@
+//! The supervisor is killed with -9 on a bare machine, where its postgres survives it: nobody starts a second one.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    conformance::Owner,
+    fixture::image::{build_home, install_tools},
+};
+use gpheal::model::{InstanceState, Page};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+const PORT: u16 = 25_999;
+
+struct Place {
+    folder: TempDir,
+    owner: Owner,
+}
+
+impl Place {
+    /// A volume with a database that a person keeps in maintenance, so that no coordinator is asked.
+    fn make() -> Result<Self> {
+        install_tools()?;
+        let owner = Owner::of_this_machine()?;
+        let place = Self { folder: TempDir::new()?, owner };
+        owner.folder(place.folder.path())?;
+        build_home(&place.at("home"))?;
+        for folder in ["volume", "volume/.gpheal", "credentials"] {
+            owner.folder(&place.at(folder))?;
+        }
+        fs::write(place.at("credentials/username"), "gpadmin")?;
+        fs::write(place.at("credentials/password"), "secret")?;
+        fs::write(place.at("volume/.gpheal/maintenance"), "")?;
+        let mut bootstrap = place.command(&place.at("home/bin/bootstrap-primary"));
+        bootstrap.env("DATA_DIRECTORY", place.at("volume/gpseg")).env("PORT", PORT.to_string()).env("DBID", "2").env("CONTENT", "0");
+        ensure!(bootstrap.env("CREDENTIALS", place.at("credentials")).status()?.success(), "no database was made");
+        Ok(place)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = self.owner.command(program);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.at("home/bin").display())).env("TMPDIR", self.folder.path());
+        command
+    }
+
+    /// A supervisor of this volume whose page is served at `listen`.
+    fn supervise(&self, listen: &str) -> Result<Child> {
+        let program = self.at("gpheal");
+        if !program.exists() {
+            let built = Path::new(env!("CARGO_BIN_EXE_bed")).with_file_name("gpheal");
+            fs::copy(&built, &program).with_context(|| format!("build {} first", built.display()))?;
+        }
+        let mut command = self.command(&program);
+        command.args(["supervise", "--", "postgres"]).env("GPHEAL_CLUSTER", "test").env("GPHEAL_COORDINATOR", "127.0.0.1:1");
+        command
+            .env("GPHEAL_DATA_DIRECTORY", self.at("volume/gpseg"))
+            .env("GPHEAL_PORT", PORT.to_string())
+            .env("GPHEAL_ADDRESS", "127.0.0.1");
+        command
+            .env("GPHEAL_CREDENTIALS", self.at("credentials"))
+            .env("GPHEAL_PASSFILE", self.at("volume/pass"))
+            .env("GPHEAL_LISTEN", listen);
+        Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+    }
+
+    fn postmaster(&self) -> Result<i32> {
+        let text = fs::read_to_string(self.at("volume/gpseg/postmaster.pid"))?;
+        text.lines().next().and_then(|line| line.parse().ok()).context("postmaster.pid names no process")
+    }
+
+    /// Processes that have the lock open and are postgres.
+    fn postgres(&self) -> Vec<i32> {
+        let volume = gpheal::volume::Volume::open(&self.at("volume/gpseg"));
+        let holders = volume.map(|volume| volume.lock_holders()).unwrap_or_default();
+        holders.into_iter().filter(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("postgres"))).collect()
+    }
+}
+
+async fn wait_for(port: u16, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<Page> {
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut last = String::new();
+    while Instant::now() < until {
+        match gpheal::supervisor::page("127.0.0.1", port).await {
+            Ok(page) if wanted(&page) => return Ok(page),
+            Ok(page) => last = format!("{:?}: {}", page.state, page.detail),
+            Err(error) => last = error,
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    anyhow::bail!("no page of {what}; last: {last}")
+}
+
+#[tokio::test]
+#[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
+async fn no_second_postmaster_while_a_child_of_the_first_lives() -> Result<()> {
+    let place = Place::make()?;
+    let mut first = place.supervise("127.0.0.1:18090")?;
+    wait_for(18090, "a first postgres that serves", |page| page.state == InstanceState::Serving).await?;
+    let (postmaster, before) = (place.postmaster()?, place.postgres());
+    ensure!(before.len() > 3 && before.contains(&postmaster), "postgres does not hold the lock: {before:?}");
+
+    first.kill()?;
+    first.wait()?;
+    let mut second = place.supervise("127.0.0.1:18091")?;
+    wait_for(18091, "a second supervisor that stays out", |page| page.state == InstanceState::LockBusy).await?;
+    ensure!(place.postgres() == before, "another postgres was started: {:?}", place.postgres());
+
+    // The postmaster alone dies; its children follow, and only when the last is gone is the lock free.
+    kill(Pid::from_raw(postmaster), Signal::SIGKILL)?;
+    wait_for(18091, "a second postgres that serves", |page| page.state == InstanceState::Serving).await?;
+    let after = place.postgres();
+    ensure!(after.iter().all(|pid| !before.contains(pid)), "children of the first postmaster live beside the second: {before:?} {after:?}");
+
+    kill(Pid::from_raw(second.id().cast_signed()), Signal::SIGTERM)?;
+    ensure!(second.wait()?.success() && place.postgres().is_empty(), "SIGTERM did not stop postgres");
+    Ok(())
+}
