@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     Stage,
-    stage::{HEALED_WITHIN, rounds},
+    stage::{HEALED_WITHIN, until},
 };
 use crate::fixture::{Catalog, NAMESPACE};
 
@@ -52,15 +52,13 @@ async fn same_again(stage: &mut Stage, before: &Catalog) -> Result<()> {
 async fn all_gone(stage: &mut Stage) -> Result<()> {
     let none = COORDINATOR.iter().chain(&SEGMENTS).map(|(name, _)| (*name, 0)).collect::<Vec<_>>();
     scale(stage, &none).await?;
-    for _ in rounds(HEALED_WITHIN) {
-        let pods = stage.cluster.pods().list(&ListParams::default().labels("app.kubernetes.io/name=greenplum")).await?;
-        if pods.items.is_empty() {
-            stage.mark("all pods gone");
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-    anyhow::bail!("the pods do not go away")
+    until("the pods to go away", HEALED_WITHIN, async || {
+        let pods = stage.cluster.pods().list(&ListParams::default().labels("app.kubernetes.io/name=greenplum")).await?.items.len();
+        Ok(if pods == 0 { Ok(()) } else { Err(format!("{pods} pods")) })
+    })
+    .await?;
+    stage.mark("all pods gone");
+    Ok(())
 }
 
 async fn scale(stage: &Stage, sets: &[(&str, i32)]) -> Result<()> {

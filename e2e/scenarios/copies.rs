@@ -6,6 +6,7 @@ use gpheal::model::Repair;
 use super::{
     Stage,
     crashes::{pause_at, unpause},
+    stage::{HEALED_WITHIN, until},
 };
 use crate::{
     bed::fault::kill_postmaster,
@@ -48,14 +49,12 @@ pub async fn mirror_corrupt(stage: &mut Stage) -> Result<()> {
     unpause(stage, &mirror)?;
     let healed = stage.wait_succeeded(mirror.dbid).await?;
     ensure!(healed.type_ == Some(Repair::Full), "it was repaired by {:?}", healed.type_);
-    for _ in super::stage::rounds(super::stage::HEALED_WITHIN) {
-        if !volume.folder().join(OLD).exists() {
-            stage.mark("the old directory is removed");
-            return stage.wait_healthy().await.map(drop);
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
-    }
-    anyhow::bail!("the old directory is not removed after the proof")
+    until("the old directory to be removed", HEALED_WITHIN, async || {
+        Ok(if volume.folder().join(OLD).exists() { Err("it is there".into()) } else { Ok(()) })
+    })
+    .await?;
+    stage.mark("the old directory is removed");
+    stage.wait_healthy().await.map(drop)
 }
 
 pub async fn two_at_once(stage: &mut Stage) -> Result<()> {

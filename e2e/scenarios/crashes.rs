@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gpheal::{greenplum::wal, model::{InstanceState, Repair}};
+use gpheal::{
+    greenplum::wal,
+    model::{InstanceState, Repair},
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::LogParams};
 
-use super::{Stage, stage::rounds};
+use super::{Stage, stage::until};
 use crate::{
     bed::fault::{keep_down, kill_postmaster, stop_postgres_group},
     fixture::{DATA_DIRECTORY, NAMESPACE, Row},
@@ -29,15 +32,14 @@ pub async fn crash_in_place(stage: &mut Stage) -> Result<()> {
 }
 
 async fn serves_again(stage: &Stage, primary: &Row) -> Result<()> {
-    for _ in rounds(BACK_WITHIN) {
-        if let Ok(session) = stage.cluster.instance(primary).await {
-            if session.client().batch_execute("SELECT 1").await.is_ok() {
-                return Ok(());
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    anyhow::bail!("{} does not serve again within {} s", primary.pod(), BACK_WITHIN.as_secs())
+    until(&format!("{} to serve again", primary.pod()), BACK_WITHIN, async || {
+        let session = match stage.cluster.instance(primary).await {
+            Ok(session) => session,
+            Err(error) => return Ok(Err(format!("{error:#}"))),
+        };
+        Ok(session.client().batch_execute("SELECT 1").await.map_err(|error| error.to_string()))
+    })
+    .await
 }
 
 pub async fn mirror_crash(stage: &mut Stage) -> Result<()> {
@@ -108,10 +110,11 @@ pub async fn sleeper(stage: &mut Stage) -> Result<()> {
     stage.wait_row(mirror.dbid, "pnu").await?;
     stage.mark("FTS promoted its mirror");
     asleep.wake();
-    stage.wait_page(&primary, "being no primary any more", |p| {
-        matches!(p.state, InstanceState::NeedsRecovery | InstanceState::Held) || p.serves == Some(gpheal::model::Role::Mirror)
-    })
-    .await?;
+    stage
+        .wait_page(&primary, "being no primary any more", |p| {
+            matches!(p.state, InstanceState::NeedsRecovery | InstanceState::Held) || p.serves == Some(gpheal::model::Role::Mirror)
+        })
+        .await?;
     stage.mark("fenced");
     let healed = stage.wait_succeeded(primary.dbid).await?;
     ensure!(healed.type_ == Some(Repair::Incremental), "it was repaired by {:?}", healed.type_);

@@ -1,7 +1,10 @@
 //! The Job or the operator dies in the middle.
 
 use anyhow::{Context, Result, ensure};
-use gpheal::{api::recovery::InstanceStatus, model::{Repair, Step}};
+use gpheal::{
+    api::recovery::InstanceStatus,
+    model::{Repair, Step},
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams};
 use serde_json::json;
@@ -9,7 +12,7 @@ use serde_json::json;
 use super::{
     Stage, copies,
     crashes::{pause_at, unpause},
-    stage::{HEALED_WITHIN, rounds},
+    stage::{HEALED_WITHIN, until},
 };
 use crate::{
     bed::fault::{delete_pod, keep_down, kill_operator},
@@ -81,13 +84,10 @@ async fn job_pod_at(stage: &Stage, target: &Row, step: Step) -> Result<String> {
 }
 
 async fn gone(stage: &Stage, pod: &str) -> Result<()> {
-    for _ in rounds(HEALED_WITHIN) {
-        if stage.cluster.pods().get_opt(pod).await?.is_none() {
-            return Ok(());
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    anyhow::bail!("the pod {pod} does not go away")
+    until(&format!("the pod {pod} to go away"), HEALED_WITHIN, async || {
+        Ok(if stage.cluster.pods().get_opt(pod).await?.is_none() { Ok(()) } else { Err("it is there".into()) })
+    })
+    .await
 }
 
 pub async fn operator_killed(stage: &mut Stage) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Every scenario by name.
 
 use anyhow::Result;
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 
 use super::{Stage, asked, cold, copies, crashes, doubles, jobs, policy, volumes};
 
@@ -11,7 +11,7 @@ pub struct Scenario {
     pub name: &'static str,
     /// What is done and what must be seen, in a line.
     pub what: &'static str,
-    pub run: for<'a> fn(&'a mut Stage) -> BoxFuture<'a, Result<()>>,
+    pub run: for<'a> fn(&'a mut Stage) -> LocalBoxFuture<'a, Result<()>>,
 }
 
 macro_rules! scenarios {

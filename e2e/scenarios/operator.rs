@@ -27,7 +27,10 @@ pub async fn install(bed: &Bed) -> Result<()> {
     wait_until("the operator to be ready", READY_WITHIN, async || {
         let found = deployments.get("gpheal").await?;
         let (wanted, status) = (found.metadata.generation, found.status.unwrap_or_default());
-        Ok(status.observed_generation >= wanted && status.updated_replicas == Some(1) && status.ready_replicas == Some(1) && status.replicas == Some(1))
+        Ok(status.observed_generation >= wanted
+            && status.updated_replicas == Some(1)
+            && status.ready_replicas == Some(1)
+            && status.replicas == Some(1))
     })
     .await?;
     for text in manifests("config/samples")? {

@@ -31,16 +31,15 @@ pub fn write(folder: &Path, lines: &[Line]) -> Result<()> {
 }
 
 fn table(lines: &[Line]) -> String {
-    let mut text = format!("{:<16} {:<7} {:>8} {:>7}  phases (seconds since the hurt)\n", "scenario", "result", "seconds", "rows");
-    for line in lines {
-        let result = if line.passed { "passed" } else { "FAILED" };
-        let marks: Vec<_> = line.marks.iter().map(|(what, at)| format!("{at:.1} {}", short(what))).collect();
-        text.push_str(&format!("{:<16} {result:<7} {:>8.1} {:>7}  {}\n", line.name, line.seconds, line.acknowledged_rows, marks.join(" · ")));
-        if let Some(error) = &line.error {
-            text.push_str(&format!("{:<16} {error}\n", ""));
-        }
-    }
-    text
+    let head = format!("{:<16} {:<7} {:>8} {:>7}  phases (seconds since the hurt)\n", "scenario", "result", "seconds", "rows");
+    lines.iter().fold(head, |text, line| text + &row(line))
+}
+
+fn row(line: &Line) -> String {
+    let result = if line.passed { "passed" } else { "FAILED" };
+    let marks: Vec<_> = line.marks.iter().map(|(what, at)| format!("{at:.1} {}", short(what))).collect();
+    let error = line.error.as_ref().map(|error| format!("{:<16} {error}\n", "")).unwrap_or_default();
+    format!("{:<16} {result:<7} {:>8.1} {:>7}  {}\n{error}", line.name, line.seconds, line.acknowledged_rows, marks.join(" · "))
 }
 
 fn short(what: &str) -> String {

@@ -5,12 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{
     Scenario, Stage, all, operator,
     report::{self, Line},
+    stage::until,
     watchdog::Watchdog,
 };
 use crate::{
@@ -60,7 +61,9 @@ fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
         return Ok(all);
     }
     let known = || all.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
-    let find = |name: &String| all.iter().find(|s| s.name == name).copied().with_context(|| format!("there is no scenario {name}; there are {}", known()));
+    let find = |name: &String| {
+        all.iter().find(|s| s.name == name).copied().with_context(|| format!("there is no scenario {name}; there are {}", known()))
+    };
     names.iter().map(find).collect()
 }
 
@@ -126,14 +129,17 @@ async fn made_to_serve(stage: &mut Stage, dbid: i16, acked: &Acked) -> Result<()
 }
 
 async fn promoted(stage: &Stage, row: &fixture::Row) -> Result<()> {
-    for _ in super::stage::rounds(Duration::from_secs(30)) {
-        if let Ok(session) = stage.cluster.instance(row).await {
-            let answer = session.client().query_one("SELECT pg_is_in_recovery()", &[]).await;
-            if answer.is_ok_and(|row| !row.get::<_, bool>(0)) {
-                return Ok(());
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    bail!("{} is not promoted", row.pod())
+    until(&format!("{} to be promoted", row.pod()), Duration::from_secs(30), async || {
+        let session = match stage.cluster.instance(row).await {
+            Ok(session) => session,
+            Err(error) => return Ok(Err(format!("{error:#}"))),
+        };
+        let answer = session.client().query_one("SELECT pg_is_in_recovery()", &[]).await;
+        Ok(match answer.map(|row| row.get::<_, bool>(0)) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err("it is in recovery".into()),
+            Err(error) => Err(error.to_string()),
+        })
+    })
+    .await
 }

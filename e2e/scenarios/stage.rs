@@ -20,12 +20,13 @@ use crate::{
 };
 
 /// Pods with a volume.
-pub const PODS: [&str; 7] = ["gp-coordinator-0", "gp-primary-0", "gp-primary-1", "gp-primary-2", "gp-mirror-0", "gp-mirror-1", "gp-mirror-2"];
+pub const PODS: [&str; 7] =
+    ["gp-coordinator-0", "gp-primary-0", "gp-primary-1", "gp-primary-2", "gp-mirror-0", "gp-mirror-1", "gp-mirror-2"];
 /// Name of the GreenplumCluster.
 pub const CLUSTER: &str = "demo";
 /// Port of the supervisors' pages.
 const PAGE_PORT: u16 = 8090;
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(100);
 /// A pair is healed within this, or the scenario has failed.
 pub const HEALED_WITHIN: Duration = Duration::from_mins(3);
 
@@ -115,16 +116,14 @@ impl Stage {
 
     /// Waits for a page, an answer that does not come being no answer yet.
     pub async fn wait_page(&self, row: &Row, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<Page> {
-        let mut last = String::new();
-        for _ in rounds(HEALED_WITHIN) {
-            match self.page(row).await {
-                Ok(page) if wanted(&page) => return Ok(page),
-                Ok(page) => last = format!("{:?}: {}", page.state, page.detail),
-                Err(error) => last = format!("{error:#}"),
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        bail!("the supervisor of {} does not come to {what}; last: {last}", row.pod())
+        until(&format!("the supervisor of {} to come to {what}", row.pod()), HEALED_WITHIN, async || {
+            Ok(match self.page(row).await {
+                Ok(page) if wanted(&page) => Ok(page),
+                Ok(page) => Err(format!("{:?}: {}", page.state, page.detail)),
+                Err(error) => Err(format!("{error:#}")),
+            })
+        })
+        .await
     }
 
     /// All recoveries, oldest first.
@@ -135,19 +134,24 @@ impl Stage {
     }
 
     /// Waits for the recovery that has this instance, and until it is as wanted.
-    pub async fn wait_recovery(&self, dbid: i16, what: &str, wanted: impl Fn(&SegmentRecovery, &InstanceStatus) -> bool) -> Result<SegmentRecovery> {
-        let mut last = "there is none".to_owned();
-        for _ in rounds(HEALED_WITHIN) {
+    pub async fn wait_recovery(
+        &self,
+        dbid: i16,
+        what: &str,
+        wanted: impl Fn(&SegmentRecovery, &InstanceStatus) -> bool,
+    ) -> Result<SegmentRecovery> {
+        until(&format!("the recovery of dbid {dbid} to come to {what}"), HEALED_WITHIN, async || {
+            let mut last = "there is none".to_owned();
             for recovery in self.all_recoveries().await? {
                 let Some(instance) = instance_of(&recovery, dbid) else { continue };
                 if wanted(&recovery, &instance) {
-                    return Ok(recovery);
+                    return Ok(Ok(recovery));
                 }
                 last = recovery.status.map(|s| format!("{:?}: {}", s.phase, s.message)).unwrap_or_default();
             }
-            tokio::time::sleep(PAUSE).await;
-        }
-        bail!("the recovery of dbid {dbid} does not come to {what}; last: {last}")
+            Ok(Err(last))
+        })
+        .await
     }
 
     /// Waits until a recovery of this instance has succeeded, and returns what it says of it.
@@ -163,17 +167,15 @@ impl Stage {
 
     /// Waits until the status of the cluster gives this reason for an instance.
     pub async fn wait_reason(&self, dbid: i16, reason: &str) -> Result<UnwellInstance> {
-        let mut last = "it is well".to_owned();
-        for _ in rounds(HEALED_WITHIN) {
+        until(&format!("the status to give {reason} for dbid {dbid}"), HEALED_WITHIN, async || {
             let status = self.clusters().get(CLUSTER).await?.status.unwrap_or_default();
-            match status.instances.into_iter().find(|i| i.dbid == i32::from(dbid)) {
-                Some(found) if found.reason == reason => return Ok(found),
-                Some(found) => last = format!("{}: {}", found.reason, found.message),
-                None => "it is well".clone_into(&mut last),
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        bail!("the status does not give {reason} for dbid {dbid}; last: {last}")
+            Ok(match status.instances.into_iter().find(|i| i.dbid == i32::from(dbid)) {
+                Some(found) if found.reason == reason => Ok(found),
+                Some(found) => Err(format!("{}: {}", found.reason, found.message)),
+                None => Err("it is well".into()),
+            })
+        })
+        .await
     }
 
     /// Changes the healing policy.
@@ -185,21 +187,20 @@ impl Stage {
 
     /// Applies a recovery by hand.
     pub async fn ask(&self, name: &str, targets: Value, type_: &str) -> Result<()> {
-        let spec: SegmentRecoverySpec = serde_json::from_value(json!({ "clusterRef": { "name": CLUSTER }, "targets": targets, "type": type_ }))?;
+        let spec: SegmentRecoverySpec =
+            serde_json::from_value(json!({ "clusterRef": { "name": CLUSTER }, "targets": targets, "type": type_ }))?;
         self.recoveries().create(&PostParams::default(), &SegmentRecovery::new(name, spec)).await?;
         Ok(())
     }
 
     /// Waits until the recovery of this name is over.
     pub async fn wait_over(&self, name: &str) -> Result<SegmentRecovery> {
-        for _ in rounds(HEALED_WITHIN) {
+        until(&format!("SegmentRecovery {name} to end"), HEALED_WITHIN, async || {
             let recovery = self.recoveries().get(name).await?;
-            if recovery.status.as_ref().is_some_and(|s| s.ended_at.is_some()) {
-                return Ok(recovery);
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        bail!("SegmentRecovery {name} does not end")
+            let status = recovery.status.clone().unwrap_or_default();
+            Ok(if status.ended_at.is_some() { Ok(recovery) } else { Err(status.message) })
+        })
+        .await
     }
 
     /// No Job waits at a step any more, whatever the last scenario left.
@@ -216,14 +217,12 @@ impl Stage {
     /// Removes every recovery, and waits until they and their Jobs are gone.
     pub async fn forget_recoveries(&self) -> Result<()> {
         self.recoveries().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-        for _ in rounds(Duration::from_mins(2)) {
-            let jobs = self.jobs().list(&ListParams::default().labels("gpheal.io/recovery")).await?.items;
-            if jobs.is_empty() && self.all_recoveries().await?.is_empty() {
-                return Ok(());
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        bail!("recoveries or their Jobs do not go away")
+        until("recoveries and their Jobs to go away", HEALED_WITHIN, async || {
+            let jobs = self.jobs().list(&ListParams::default().labels("gpheal.io/recovery")).await?.items.len();
+            let recoveries = self.all_recoveries().await?.len();
+            Ok(if jobs + recoveries == 0 { Ok(()) } else { Err(format!("{recoveries} recoveries, {jobs} Jobs")) })
+        })
+        .await
     }
 
     /// Nothing is repaired for as long: the state is held for a few of the operator's looks.
@@ -239,10 +238,16 @@ impl Stage {
     }
 }
 
-/// Rounds of a wait, each followed by a pause.
-pub fn rounds(within: Duration) -> impl Iterator<Item = ()> {
-    let until = Instant::now() + within;
-    std::iter::from_fn(move || (Instant::now() < until).then_some(()))
+/// Looks again and again until there is an answer; the complaint has what was last seen. An error of the look itself ends it.
+pub async fn until<T>(what: &str, within: Duration, look: impl AsyncFn() -> Result<Result<T, String>>) -> Result<T> {
+    let end = Instant::now() + within;
+    loop {
+        match look().await? {
+            Ok(found) => return Ok(found),
+            Err(last) if Instant::now() >= end => bail!("waited {} s for {what}; last seen: {last}", within.as_secs()),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
 }
 
 /// What a recovery says of an instance.

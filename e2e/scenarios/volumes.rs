@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use gpheal::{api::recovery::Phase, greenplum::wal, model::{FailureClass, InstanceState}};
+use gpheal::{
+    api::recovery::Phase,
+    greenplum::wal,
+    model::{FailureClass, InstanceState},
+};
 
 use super::Stage;
 use crate::{

@@ -170,6 +170,18 @@ fn begin(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
             desk.taken.push((state.content, recovery.name.clone()));
             InstanceNext { state, standing: Standing::Attempting, create_job: Some(attempt) }
         }
+        // It came back without us: that is to be proven, not repaired, and it holds up nobody.
+        Err(Refusal::TargetUp { .. } | Refusal::TargetIsActingPrimary { .. }) if state.attempt > 0 || recovery.automatic => {
+            state.phase = Phase::Running;
+            state.proving_since = Some(desk.now);
+            prove(desk, recovery, dbid, state, desk.now)
+        }
+        Err(Refusal::NotInCatalog { what }) if state.attempt > 0 => {
+            let message = format!("{what} is not in the catalog any more");
+            state.failure = Some(Failure { class: FailureClass::WorldMoved, step: Step::Proving, message, evidence: String::new() });
+            state.phase = Phase::Failed;
+            standing(state, Standing::Failed)
+        }
         // Once something was begun, a person's order is not refused any more, it waits.
         Err(refusal) if refusal.is_final() && state.attempt == 0 => {
             state.phase = Phase::Refused;

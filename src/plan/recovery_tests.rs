@@ -125,3 +125,19 @@ fn all_down_with_nothing_down_has_succeeded() {
     let next = next(&World::of(&["2:0ppsu", "5:0mmsu"]).recovery(all));
     assert_eq!((next.phase, next.message.as_str()), (Phase::Succeeded, "nothing was down"));
 }
+
+/// Seen on the bed: a target that FTS promoted between two attempts kept its recovery waiting, and its content blocked, for ever.
+#[test]
+fn a_target_that_came_back_by_itself_ends_its_recovery() {
+    let between = |rows: &[&str]| {
+        let mut recovery = running("r", 5, 0, Repair::Incremental, JobState::Active);
+        let state = recovery.instances.get_mut(&Dbid(5)).unwrap();
+        (state.job, state.attempt_ended) = (None, Some(ago(60)));
+        next(&World::of(rows).recovery(recovery))
+    };
+    assert_eq!(between(&["2:0mpnd", "5:0pmnu"]).phase, Phase::Succeeded, "promoted: it was in sync");
+    assert_eq!(between(&["2:0ppsu", "5:0mmsu"]).phase, Phase::Succeeded, "up and in sync");
+    let coming = between(&["2:0ppnu", "5:0mmnu"]);
+    assert!(matches!(only(&coming).standing, Standing::Proving(_)), "up and not in sync yet");
+    assert!(only(&coming).create_job.is_none());
+}

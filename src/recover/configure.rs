@@ -69,7 +69,7 @@ fn merged(old: &str, settings: &[(&str, &str)]) -> String {
     for (setting, value) in settings {
         let number = value.bytes().all(|b| b.is_ascii_digit());
         let shown = if number { (*value).to_owned() } else { format!("'{}'", value.replace('\'', "''")) };
-        text.push_str(&format!("{setting}={shown}\n"));
+        text.extend([setting, "=", &shown, "\n"]);
     }
     text
 }

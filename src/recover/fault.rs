@@ -26,8 +26,8 @@ pub trait Classified: std::error::Error {
 }
 
 impl Fault {
-    pub fn new(class: FailureClass, message: impl ToString) -> Self {
-        Self { class, message: message.to_string(), evidence: String::new() }
+    pub fn new(class: FailureClass, message: &str) -> Self {
+        Self { class, message: message.to_owned(), evidence: String::new() }
     }
 
     /// The failure as it is reported.

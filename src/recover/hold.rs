@@ -25,7 +25,7 @@ use crate::{
 /// The supervisor takes a hold for dead after 60 s without a heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A supervisor looks every 250 ms, reads the catalog, and stops postgres: fast, then harder.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The volume was not given.
 #[derive(Debug, thiserror::Error)]
@@ -120,10 +120,10 @@ fn beat(volume: Volume, mut hold: Hold, stop: Arc<AtomicBool>) -> std::thread::J
         while !stop.load(Ordering::Relaxed) {
             std::thread::park_timeout(HEARTBEAT);
             hold.heartbeat = Timestamp::now();
-            if !stop.load(Ordering::Relaxed) {
-                if let Err(error) = volume.write("hold", &hold) {
-                    tracing::warn!(%error, "the heartbeat could not be written");
-                }
+            if !stop.load(Ordering::Relaxed)
+                && let Err(error) = volume.write("hold", &hold)
+            {
+                tracing::warn!(%error, "the heartbeat could not be written");
             }
         }
     })

@@ -82,7 +82,7 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
 impl Work {
     /// SIGTERM drops whatever is being done; the guards on the way out leave truthful marks.
     async fn until_told_to_end(&self) -> Result<String, Fault> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(|e| Fault::new(FailureClass::Unclassified, e))?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(|e| Fault::new(FailureClass::Unclassified, &e.to_string()))?;
         tokio::select! {
             result = self.repair() => result,
             _ = terminate.recv() => Err(Fault::new(FailureClass::Interrupted, "the Job was told to end")),
@@ -138,7 +138,7 @@ impl Work {
         match &outcome.failure {
             None => tracing::info!(note = outcome.note, "done"),
             Some(failure) => {
-                tracing::error!(class = failure.class.as_str(), step = %failure.step, evidence = failure.evidence, "{}", failure.message)
+                tracing::error!(class = failure.class.as_str(), step = %failure.step, evidence = failure.evidence, "{}", failure.message);
             }
         }
         if let Err(error) = self.volume.write("result.json", outcome) {

@@ -76,7 +76,7 @@ impl Reporter {
     }
 
     fn print(&self) {
-        let progress = self.with(|state| state.progress());
+        let progress = self.with(State::progress);
         if let Ok(line) = serde_json::to_string(&progress) {
             let _ = writeln!(std::io::stdout(), "{line}");
         }

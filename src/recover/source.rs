@@ -91,7 +91,7 @@ impl SourceLock {
     /// Makes its control file carry its timeline, which pg_rewind reads (O §6.1): not optional.
     pub async fn checkpoint(&self) -> Result<(), Fault> {
         // A checkpoint of a busy primary takes its time; it is spread by nothing here.
-        Ok(self.session.run("CHECKPOINT", Duration::from_secs(600)).await.map_err(OfSource)?)
+        Ok(self.session.run("CHECKPOINT", Duration::from_mins(10)).await.map_err(OfSource)?)
     }
 
     /// One text, of a query that gives one.

@@ -18,7 +18,7 @@ use crate::model::FailureClass;
 /// Lines of a tool's output that are kept.
 const KEPT: usize = 30;
 /// A copy that moves nothing for so long is broken off: the network is gone and TCP has not noticed.
-const STALLED: Duration = Duration::from_secs(15 * 60);
+const STALLED: Duration = Duration::from_mins(15);
 
 /// A tool failed.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ pub async fn run(work: &Work, tool: &'static str, arguments: &[String], environm
     let mut child = command.spawn().map_err(|e| failed(e.to_string(), &[], FailureClass::Unclassified))?;
     let mut group = Group(child.id().map(|pid| Pid::from_raw(pid.cast_signed())));
     let said = watch(work, &mut child).await;
-    let status = match tokio::time::timeout(Duration::from_secs(60), child.wait()).await {
+    let status = match tokio::time::timeout(Duration::from_mins(1), child.wait()).await {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => return Err(failed(error.to_string(), &said, FailureClass::Unclassified)),
         Err(_) => return Err(failed("it moved nothing for a long time".into(), &said, FailureClass::ConnectionLost)),
@@ -182,8 +182,8 @@ const WORDS: &[(FailureClass, &[&str])] = &[
 ];
 
 fn classify(said: &[String]) -> FailureClass {
-    let said_one_of = |words: &&[&str]| said.iter().any(|line| words.iter().any(|word| line.contains(word)));
-    WORDS.iter().find(|(_, words)| said_one_of(&words)).map_or(FailureClass::Unclassified, |(class, _)| *class)
+    let said_one_of = |words: &[&str]| said.iter().any(|line| words.iter().any(|word| line.contains(word)));
+    WORDS.iter().find(|(_, words)| said_one_of(words)).map_or(FailureClass::Unclassified, |(class, _)| *class)
 }
 
 #[cfg(test)]

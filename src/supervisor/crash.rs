@@ -122,6 +122,6 @@ mod tests {
         assert_eq!(again(3, true, true), Again::StayDown);
         assert!(matches!(again(3, true, false), Again::After(_)), "no mirror in sync: nobody else can serve");
         assert!(matches!(again(3, false, true), Again::After(_)), "a mirror is nobody's hope while it crashes");
-        assert_eq!(again(99, false, false), Again::After(Duration::from_secs(60)));
+        assert_eq!(again(99, false, false), Again::After(Duration::from_mins(1)));
     }
 }

@@ -134,9 +134,8 @@ fn primary(facts: &Facts, in_sync: bool) -> Decision {
 fn blind(facts: &Facts, why: &str) -> Decision {
     let no_coordinator = format!("the coordinator can not be asked ({why})");
     match facts.shape {
-        Shape::Empty | Shape::Unusable => stay(InstanceState::WaitingForCoordinator, no_coordinator),
         Shape::Mirror if facts.unusable.is_none() && facts.diverged.is_none() => Decision::Start,
-        Shape::Mirror => stay(InstanceState::WaitingForCoordinator, no_coordinator),
+        Shape::Empty | Shape::Unusable | Shape::Mirror => stay(InstanceState::WaitingForCoordinator, no_coordinator),
         Shape::Primary => match &facts.peer {
             Look::Seen(PeerHere::InRecovery) if facts.was_in_sync && facts.unusable.is_none() => Decision::Start,
             Look::Seen(PeerHere::InRecovery) => stay(InstanceState::WaitingForCoordinator, no_coordinator),

@@ -107,7 +107,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let server = tokio::spawn(board::serve(board.clone(), config.listen));
     let mut supervisor = Supervisor { signals: Signals::new()?, config, volume, board, memory: Memory::default() };
     tokio::select! {
-        served = server => Ok(served??),
+        page = server => Ok(page??),
         ended = supervisor.rounds() => ended,
     }
 }
@@ -152,14 +152,14 @@ impl Supervisor {
             page.copy = marks.copy.is_some();
             page.result = result;
             page.crashes = self.memory.crashes;
-            page.last_exit = self.memory.last_exit.clone();
+            page.last_exit.clone_from(&self.memory.last_exit);
         });
     }
 }
 
 /// How old a hold's heartbeat has to be before nobody stands behind it. A Job renews it every 5 s and
 /// holds the lock while it works, so an old heartbeat together with a free lock means that it is gone.
-const DEAD_HOLD: Duration = Duration::from_secs(60);
+const DEAD_HOLD: Duration = Duration::from_mins(1);
 
 fn is_dead(heartbeat: Timestamp) -> bool {
     Timestamp::now().duration_since(heartbeat).as_secs() > DEAD_HOLD.as_secs().cast_signed()

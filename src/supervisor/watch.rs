@@ -30,7 +30,7 @@ use crate::{
 /// FTS' retries after a primary died: 5 x 1 s, and some; until then the row may still flip (reference §2.3).
 const FLIP_WINDOW: Duration = Duration::from_secs(15);
 /// A postgres that served for so long has left its crashes behind.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_mins(1);
 /// Between two questions to a postgres that serves, and to one that does not.
 const CALM: Duration = Duration::from_secs(5);
 const UNEASY: Duration = Duration::from_millis(500);
@@ -229,7 +229,7 @@ impl Supervisor {
         match (flip_window, uneasy || self.volume.mark("old").exists()) {
             (true, _) => Duration::from_secs(1),
             (false, true) => Duration::from_secs(2),
-            (false, false) => Duration::from_secs(60),
+            (false, false) => Duration::from_mins(1),
         }
     }
 
@@ -238,7 +238,7 @@ impl Supervisor {
         let marks = self.volume.marks();
         self.show_volume(&marks);
         let read_write = self.shape_now(running.dialect) == Shape::Primary;
-        self.notice_turn(running, (read_write, marks.hold.is_some()));
+        Self::notice_turn(running, (read_write, marks.hold.is_some()));
         let facts = Facts {
             marks,
             token: running.here.token.clone(),
@@ -265,7 +265,7 @@ impl Supervisor {
     }
 
     /// A row that was asked for before it turned says nothing about what it turned into: ask at once.
-    fn notice_turn(&self, running: &mut Running, now: (bool, bool)) {
+    fn notice_turn(running: &mut Running, now: (bool, bool)) {
         if running.turned_from == now {
             return;
         }
@@ -388,5 +388,5 @@ async fn join<T>(question: &mut Option<JoinHandle<T>>) -> Option<T> {
 }
 
 fn far_away() -> Instant {
-    Instant::now() + Duration::from_secs(10 * 365 * 24 * 3600)
+    Instant::now() + Duration::from_hours(10 * 365 * 24)
 }
