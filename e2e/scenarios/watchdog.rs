@@ -110,11 +110,8 @@ fn writes_without_change(audit: &PathBuf, from: u64) -> Result<Vec<String>> {
     let (mut seen, mut idle) = (BTreeSet::new(), vec![]);
     for line in BufReader::new(file).lines().map_while(Result::ok) {
         let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
-        if let Some(version) = written_version(&event) {
-            if !seen.insert(version.clone()) {
-                idle.push(version);
-            }
-        }
+        let version = written_version(&event);
+        idle.extend(version.filter(|version| !seen.insert(version.clone())));
     }
     Ok(idle)
 }

@@ -184,6 +184,7 @@ impl Refusal {
             Self::SupervisorSilent { .. } => "lifted when its pod runs and the supervisor's page can be read".into(),
             Self::CatchingUp => "lifted by itself when the mirror has received what it missed".into(),
             Self::SupervisorSays { state, .. } => match state {
+                state if state.asks_for_repair() => "lifted when FTS has marked it down; then it is repaired".into(),
                 InstanceState::Maintenance => "lifted by removing the maintenance mark".into(),
                 InstanceState::NotInCatalog | InstanceState::Retired => "never, while the catalog does not name this place".into(),
                 _ => "lifted by itself when the supervisor goes on; its page says what it waits for".into(),

@@ -25,6 +25,7 @@ pub fn plan(policy: &Policy, world: &World, now: Timestamp) -> Plan {
     for item in world.recoveries.iter().filter(|r| !r.phase.is_over() && !r.deleting) {
         plan.recoveries.insert(item.name.clone(), recovery::advance(&mut desk, item));
     }
+    desk.release(&plan);
     triage::triage(&mut desk, &mut plan);
     plan.probe = triage::probe(&desk, &plan);
     plan
@@ -53,6 +54,14 @@ impl<'a> Desk<'a> {
             .filter(|i| i.job.as_ref().is_some_and(|job| job.state == crate::model::JobState::Active))
             .count();
         Self { policy, world, now, taken: live().flat_map(begun).collect(), jobs }
+    }
+
+    /// Contents whose recovery ends in this pass are free again: what comes next for them is said at once.
+    fn release(&mut self, plan: &Plan) {
+        self.taken.retain(|(content, name)| match plan.recoveries.get(name) {
+            None => true, // it is being deleted: its Job may still run
+            Some(next) => next.instances.values().any(|one| one.state.content == *content && !one.state.phase.is_over()),
+        });
     }
 
     /// The recovery other than `name` that works on `content`.

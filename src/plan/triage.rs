@@ -72,7 +72,10 @@ fn not_promoted(desk: &Desk, dbid: Dbid) -> String {
 /// Up for FTS, while its supervisor says otherwise (or, once it is down for FTS too, only the row counts).
 fn up_but_not_serving(desk: &Desk, row: &Row) -> Option<Refusal> {
     let page = page(desk, row.dbid).filter(|page| page.state != InstanceState::Serving)?;
-    Some(Refusal::SupervisorSays { state: page.state, detail: page.detail.clone() })
+    match page.state {
+        InstanceState::VolumeUnrecognised => Some(Refusal::VolumeUnrecognised { dbid: row.dbid }),
+        state => Some(Refusal::SupervisorSays { state, detail: page.detail.clone() }),
+    }
 }
 
 fn mirror_unwell(desk: &mut Desk, plan: &mut Plan, row: &Row) -> Reason {
@@ -111,9 +114,12 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
     if let Some(other) = desk.taken_by_other(row.content, "") {
         return Err(Refusal::AlreadyRecovering { content: row.content, recovery: other.to_owned() });
     }
-    still_coming(desk, admitted.page)?;
     let name = names::recovery(desk.world, row.dbid);
-    if desk.world.recoveries.iter().any(|r| r.name == name) {
+    let tried = desk.world.recoveries.iter().any(|r| r.name == name);
+    if !tried || admitted.page.receiving {
+        still_coming(desk, admitted.page)?;
+    }
+    if tried {
         return Err(Refusal::RecoveryFailed { recovery: name });
     }
     let repair = ladder::choose(desk.policy, None, None, admitted.page)?;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     model::{
-        Policy, Repair, World,
+        Failure, FailureClass, Outcome, Policy, Repair, Step, World,
         world::fixtures::{ago, asked, now, running},
     },
     plan::plan,
@@ -37,6 +37,17 @@ fn each_state_of_a_pair_has_its_answer() {
         recovery.phase = crate::model::Phase::Failed;
         world.recovery(recovery)
     };
+    let failing = |world: World| {
+        let name = names::recovery(&world, Dbid(5));
+        let failure = Failure {
+            class: FailureClass::TargetAheadOfSource,
+            step: Step::ProvingAgain,
+            message: String::new(),
+            evidence: String::new(),
+        };
+        let outcome = Outcome { attempt: String::new(), repair: Repair::Full, failure: Some(failure), bytes: 0, seconds: 0, note: String::new() };
+        world.recovery(running(&name, 5, 0, Repair::Full, crate::model::JobState::Ended(outcome)))
+    };
     for (expected, dbid, world) in [
         ("well", 5, World::of(&["2:0ppsu", "5:0mmsu"])),
         ("CatchingUp", 5, World::of(&["2:0ppnu", "5:0mmnu"])),
@@ -58,6 +69,9 @@ fn each_state_of_a_pair_has_its_answer() {
         ("SupervisorSays", 2, World::of(&["2:0ppsu", "5:0mmsu"]).page(2, starting)),
         ("CatalogInvalid", 2, World::of(&["2:0ppsu", "5:0pmsu"])),
         ("RecoveryFailed", 5, failed(needs_recovery())),
+        ("RecoveryFailed", 5, failed(down().down_for(5, 3).page(5, deaf))), // no grace for what was tried
+        ("RecoveryFailed", 5, failing(needs_recovery())),                  // at once, when it ends
+        ("VolumeUnrecognised", 5, World::of(&["2:0ppsu", "5:0mmsu"]).page(5, |p| p.state = InstanceState::VolumeUnrecognised)),
         ("recovering", 5, unproven()), // in sync is not yet proven
         ("well", 5, World::of(&["2:0ppsu", "5:0mmsu"]).recovery(asked("by-hand", &[5], None))), // refused: it is up
         ("recovering", 5, needs_recovery().recovery(asked("by-hand", &[5], None))), // named in this very look
