@@ -91,7 +91,7 @@ impl Place {
 }
 
 async fn wait_for(port: u16, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<Page> {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     let mut last = String::new();
     while Instant::now() < until {
         match gpheal::supervisor::page("127.0.0.1", port).await {
