@@ -197,7 +197,9 @@ fn why(recovery: &Recovery, state: &RecoveryInstance, admitted: &Admitted) -> St
         (Some(failure), _) => format!("attempt {} ended with {}: {}", state.attempt - 1, failure.class.as_str(), failure.message),
         (None, Some(wanted)) => format!("type: {wanted} was asked for"),
         (None, None) if admitted.page.state.asks_for_repair() => format!("{:?}: {}", admitted.page.state, admitted.page.detail),
-        (None, None) => format!("down past its grace period, while its supervisor says {:?}: {}", admitted.page.state, admitted.page.detail),
+        (None, None) => {
+            format!("down past its grace period, while its supervisor says {:?}: {}", admitted.page.state, admitted.page.detail)
+        }
     }
 }
 

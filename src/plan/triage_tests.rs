@@ -39,13 +39,10 @@ fn each_state_of_a_pair_has_its_answer() {
     };
     let failing = |world: World| {
         let name = names::recovery(&world, Dbid(5));
-        let failure = Failure {
-            class: FailureClass::TargetAheadOfSource,
-            step: Step::ProvingAgain,
-            message: String::new(),
-            evidence: String::new(),
-        };
-        let outcome = Outcome { attempt: String::new(), repair: Repair::Full, failure: Some(failure), bytes: 0, seconds: 0, note: String::new() };
+        let failure =
+            Failure { class: FailureClass::TargetAheadOfSource, step: Step::ProvingAgain, message: String::new(), evidence: String::new() };
+        let outcome =
+            Outcome { attempt: String::new(), repair: Repair::Full, failure: Some(failure), bytes: 0, seconds: 0, note: String::new() };
         world.recovery(running(&name, 5, 0, Repair::Full, crate::model::JobState::Ended(outcome)))
     };
     for (expected, dbid, world) in [
@@ -70,7 +67,7 @@ fn each_state_of_a_pair_has_its_answer() {
         ("CatalogInvalid", 2, World::of(&["2:0ppsu", "5:0pmsu"])),
         ("RecoveryFailed", 5, failed(needs_recovery())),
         ("RecoveryFailed", 5, failed(down().down_for(5, 3).page(5, deaf))), // no grace for what was tried
-        ("RecoveryFailed", 5, failing(needs_recovery())),                  // at once, when it ends
+        ("RecoveryFailed", 5, failing(needs_recovery())),                   // at once, when it ends
         ("VolumeUnrecognised", 5, World::of(&["2:0ppsu", "5:0mmsu"]).page(5, |p| p.state = InstanceState::VolumeUnrecognised)),
         ("recovering", 5, unproven()), // in sync is not yet proven
         ("well", 5, World::of(&["2:0ppsu", "5:0mmsu"]).recovery(asked("by-hand", &[5], None))), // refused: it is up
