@@ -10,7 +10,23 @@ use crate::model::{Catalog, Content, Dbid, Mode, Role, Row, Status, Timeline};
 const ROWS: &str = "SELECT dbid, content, role, preferred_role, mode, status, port, hostname, address, datadir
   FROM pg_catalog.gp_segment_configuration ORDER BY content, dbid";
 
-const HISTORY: &str = "SELECT dbid, max(time) AS newest FROM pg_catalog.gp_configuration_history GROUP BY dbid";
+/// FTS writes `… for dbid 5 with contentid 0 to p, u, and n` (reference §2.5); the first `p` after the last `m` is the moment
+/// at which the catalog made a mirror the primary.
+const HISTORY: &str = "SELECT h.dbid, max(h.time) AS newest,
+    min(CASE WHEN h.\"desc\" LIKE '% to p, %' AND h.time > m.last THEN h.time END) AS promoted
+  FROM pg_catalog.gp_configuration_history h
+  LEFT JOIN (SELECT dbid, max(time) AS last FROM pg_catalog.gp_configuration_history WHERE \"desc\" LIKE '% to m, %' GROUP BY dbid) m
+    ON m.dbid = h.dbid
+  GROUP BY h.dbid";
+
+/// What the history says of one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// When FTS or a tool last wrote about it.
+    pub newest: Timestamp,
+    /// When the catalog made it the primary; `None`: as far as is written, it always was, or it is a mirror.
+    pub promoted: Option<Timestamp>,
+}
 
 /// The whole topology. Meant for a utility-mode session on the coordinator: dispatch may hang.
 ///
@@ -46,13 +62,16 @@ fn letter<T: TryFrom<char, Error: std::fmt::Display>>(row: &tokio_postgres::Row,
     T::try_from(char::from(byte.unsigned_abs())).map_err(|e| e.to_string())
 }
 
-/// When FTS or a tool last wrote about each instance.
+/// What FTS and tools wrote about each instance.
 ///
 /// # Errors
 /// [`SessionError`]
-pub async fn newest_history(session: &Session) -> Result<BTreeMap<Dbid, Timestamp>, SessionError> {
+pub async fn history(session: &Session) -> Result<BTreeMap<Dbid, Written>, SessionError> {
     let rows = session.rows(HISTORY).await?;
-    let one = |row: &tokio_postgres::Row| Some((Dbid(row.try_get("dbid").ok()?), row.try_get("newest").ok()?));
+    let one = |row: &tokio_postgres::Row| {
+        let written = Written { newest: row.try_get("newest").ok()?, promoted: row.try_get("promoted").ok()? };
+        Some((Dbid(row.try_get("dbid").ok()?), written))
+    };
     Ok(rows.iter().filter_map(one).collect())
 }
 

@@ -37,6 +37,8 @@ pub struct Instance {
     pub unwell_since: Option<Timestamp>,
     /// It has been seen answering read-write since its row last changed.
     pub seen_promoted: bool,
+    /// When the catalog made it the primary, by the history; `None`: it always was, or it is a mirror.
+    pub promoted_at: Option<Timestamp>,
     /// Time of the newest row that `gp_configuration_history` has for it: tells one fault from the next.
     pub last_history: Option<Timestamp>,
 }
@@ -253,6 +255,7 @@ pub mod fixtures {
             unwell_since: None,
             seen_promoted: row.role == Role::Primary,
             last_history: Some(ago(7200)),
+            promoted_at: (row.role != row.preferred_role && row.role == Role::Primary).then(|| ago(7200)),
         }
     }
 

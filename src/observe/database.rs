@@ -4,10 +4,12 @@
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use futures::{StreamExt, stream};
-use jiff::Timestamp;
 
 use crate::{
-    greenplum::{Dialect, Login, Server, Session, SessionError, replication, topology},
+    greenplum::{
+        Dialect, Login, Server, Session, SessionError, replication,
+        topology::{self, Written},
+    },
     model::{Catalog, Content, Dbid, Look, Source},
 };
 
@@ -31,7 +33,7 @@ pub struct Sessions {
 #[derive(Debug)]
 pub struct Topology {
     pub catalog: Catalog,
-    pub history: BTreeMap<Dbid, Timestamp>,
+    pub history: BTreeMap<Dbid, Written>,
 }
 
 impl Sessions {
@@ -49,7 +51,7 @@ impl Sessions {
         let hint = self.dialect;
         let looked = bounded(COORDINATOR, server, async {
             let session = open(kept, server, login, hint).await?;
-            let topology = Topology { catalog: topology::catalog(&session).await?, history: topology::newest_history(&session).await? };
+            let topology = Topology { catalog: topology::catalog(&session).await?, history: topology::history(&session).await? };
             Ok((session, topology))
         });
         let (session, topology) = looked.await?;

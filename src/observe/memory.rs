@@ -20,8 +20,8 @@ const LOGIN_KEPT: Duration = Duration::from_mins(5);
 #[derive(Debug, Default)]
 pub struct Memory {
     login: Option<(String, Login, Instant)>,
-    /// Acting primaries that answered read-write, with what their rows were then.
-    promoted: BTreeMap<Dbid, (Role, Option<Timestamp>)>,
+    /// Acting primaries that answered read-write, with when the catalog had made them primaries.
+    promoted: BTreeMap<Dbid, Option<Timestamp>>,
     /// Since when instances have not been well; `None` before the status was read.
     unwell: Option<BTreeMap<Dbid, Timestamp>>,
     /// Progress of Jobs by name, and when their logs were last read.
@@ -48,18 +48,16 @@ impl Memory {
         }
     }
 
-    /// Takes down who answered read-write, under the row that it has now.
+    /// Takes down who answered read-write.
     pub fn saw_sources(&mut self, topology: &Topology, sources: &BTreeMap<Content, Look<Source>>) {
         for source in sources.values().filter_map(Look::seen).filter(|source| !source.in_recovery) {
-            if let Some(row) = topology.catalog.row(source.dbid) {
-                self.promoted.insert(source.dbid, (row.role, topology.history.get(&source.dbid).copied()));
-            }
+            self.promoted.insert(source.dbid, promoted_at(topology, source.dbid));
         }
     }
 
-    /// It answered read-write since its row last changed.
+    /// It answered read-write since the catalog made it the primary.
     pub fn seen_promoted(&self, row: &Row, topology: &Topology) -> bool {
-        self.promoted.get(&row.dbid) == Some(&(row.role, topology.history.get(&row.dbid).copied()))
+        row.role == Role::Primary && self.promoted.get(&row.dbid) == Some(&promoted_at(topology, row.dbid))
     }
 
     /// After a restart: what the status remembers.
@@ -86,14 +84,20 @@ impl Memory {
     }
 }
 
+fn promoted_at(topology: &Topology, dbid: Dbid) -> Option<Timestamp> {
+    topology.history.get(&dbid)?.promoted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::greenplum::topology::Written;
     use crate::model::{Catalog, Reason, Refusal, Unwell, world::fixtures};
 
-    fn topology(rows: &[&str], history: i64) -> Topology {
+    fn topology(rows: &[&str], promoted: Option<i64>) -> Topology {
         let catalog = Catalog { rows: rows.iter().map(|text| fixtures::row(text)).collect() };
-        let history = catalog.rows.iter().map(|row| (row.dbid, fixtures::ago(history))).collect();
+        let written = Written { newest: fixtures::ago(1), promoted: promoted.map(fixtures::ago) };
+        let history = catalog.rows.iter().map(|row| (row.dbid, written)).collect();
         Topology { catalog, history }
     }
 
@@ -104,15 +108,17 @@ mod tests {
     }
 
     #[test]
-    fn promoted_means_read_write_since_the_row_changed() {
+    fn promoted_means_read_write_since_the_catalog_made_it_the_primary() {
         let mut memory = Memory::default();
-        let before = topology(&["2:0ppsu", "5:0mmsu"], 100);
+        let before = topology(&["2:0ppsu", "5:0mmsu"], Some(100));
         memory.saw_sources(&before, &sources(true));
         assert!(!memory.seen_promoted(&before.catalog.rows[0], &before));
         memory.saw_sources(&before, &sources(false));
         assert!(memory.seen_promoted(&before.catalog.rows[0], &before));
-        let after = topology(&["2:0ppnu", "5:0mmnd"], 1);
-        assert!(!memory.seen_promoted(&after.catalog.rows[0], &after));
+        let degraded = topology(&["2:0ppnu", "5:0mmnd"], Some(100));
+        assert!(memory.seen_promoted(&degraded.catalog.rows[0], &degraded), "its mirror's fall is not another promotion");
+        let again = topology(&["2:0ppnu", "5:0mmnd"], Some(1));
+        assert!(!memory.seen_promoted(&again.catalog.rows[0], &again));
     }
 
     #[test]

@@ -200,7 +200,8 @@ impl Observer {
                 page: pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown("it has no pod to ask".into())),
                 unwell_since: self.memory.unwell_since(row.dbid),
                 seen_promoted: self.memory.seen_promoted(row, topology),
-                last_history: topology.history.get(&row.dbid).copied(),
+                last_history: topology.history.get(&row.dbid).map(|written| written.newest),
+                promoted_at: topology.history.get(&row.dbid).and_then(|written| written.promoted),
             };
             (row.dbid, instance)
         };

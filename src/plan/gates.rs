@@ -88,14 +88,20 @@ pub fn primary_gone(world: &World, pair: &Pair, why: &str, now: Timestamp) -> Re
     if instance.and_then(|i| i.page.seen()).is_some_and(|page| page.state == InstanceState::Starting) {
         return Refusal::ActingPrimaryNotAnswering { primary, why }; // it is being promoted, or comes back by itself
     }
-    let promoted = instance.is_some_and(|instance| instance.seen_promoted);
-    let flipped = pair.primary.role != pair.primary.preferred_role && !promoted && pair.mirror.status == Status::Down;
-    let just_marked = instance.and_then(|i| i.last_history).is_some_and(|at| now.duration_since(at) < PROMOTION);
+    let flipped = pair.mirror.status == Status::Down && instance.is_some_and(never_promoted);
+    let just_marked = instance.and_then(|i| i.promoted_at).is_some_and(|at| now.duration_since(at) < PROMOTION);
     match (flipped, just_marked) {
         (true, true) => Refusal::ActingPrimaryNotAnswering { primary, why },
         (true, false) => Refusal::FlippedDouble { primary, mirror, why },
         (false, _) => Refusal::DoubleFault { primary, mirror, why },
     }
+}
+
+/// The catalog made it the primary, and nobody has seen it serve since: not we, and not an operator before us, by whose
+/// memory it was unwell from about that moment on.
+fn never_promoted(instance: &Instance) -> bool {
+    let unwell_from_then = |at| instance.unwell_since.is_none_or(|since: Timestamp| since.duration_since(at) < PROMOTION);
+    !instance.seen_promoted && instance.promoted_at.is_some_and(unwell_from_then)
 }
 
 fn source_is_itself(row: &Row, source: &Source) -> Result<(), Refusal> {
@@ -214,8 +220,14 @@ mod tests {
     #[test]
     fn a_catalog_that_flipped_to_a_dead_mirror_is_told_from_a_double_fault() {
         let flipped = World::of(&["2:0mpnd", "5:0pmnu"]).source(0, Look::Unknown("refused".into()));
-        assert_eq!(code(&flipped.clone().instance(5, |i| i.seen_promoted = false), 2), "FlippedDouble");
-        assert_eq!(code(&flipped, 2), "DoubleFault");
+        let unseen = flipped.clone().instance(5, |i| i.seen_promoted = false);
+        assert_eq!(code(&unseen, 2), "FlippedDouble");
+        assert_eq!(code(&flipped, 2), "DoubleFault", "it was seen to serve");
+        assert_eq!(code(&unseen.clone().down_for(5, 60), 2), "DoubleFault", "it was well for long after it was made the primary");
+        // Roles may have been swapped before: that the preferred role is back says nothing.
+        let back = World::of(&["2:0ppnu", "5:0mmnd"]).source(0, Look::Unknown("refused".into()));
+        let back = back.instance(2, |i| (i.seen_promoted, i.promoted_at) = (false, Some(ago(60))));
+        assert_eq!(code(&back, 5), "FlippedDouble");
     }
 
     #[test]
@@ -226,7 +238,7 @@ mod tests {
         let promoting = promoting.instance(5, |i| i.seen_promoted = false).page(5, |p| p.state = InstanceState::Starting);
         assert_eq!(code(&promoting, 2), "ActingPrimaryNotAnswering");
         let marked = World::of(&["2:0mpnd", "5:0pmnu"]).source(0, Look::Unknown("is a mirror in recovery".into()));
-        let marked = |at| marked.clone().instance(5, |i| (i.seen_promoted, i.last_history) = (false, Some(ago(at))));
+        let marked = |at| marked.clone().instance(5, |i| (i.seen_promoted, i.promoted_at) = (false, Some(ago(at))));
         assert_eq!(code(&marked(3), 2), "ActingPrimaryNotAnswering");
         assert_eq!(code(&marked(30), 2), "FlippedDouble");
     }
