@@ -92,7 +92,7 @@ async fn gone(stage: &Stage, pod: &str) -> Result<()> {
 
 pub async fn operator_killed(stage: &mut Stage) -> Result<()> {
     let (_, mirror) = stage.pair(2).await?;
-    stage.healing(json!({ "maxRate": 6 * 1024 * 1024 })).await?;
+    stage.healing(json!({ "maxRate": 1024 * 1024 })).await?;
     copies::empty(stage, &mirror).await?;
     let copying = |_: &_, i: &InstanceStatus| i.step.as_deref() == Some("Copying") && i.percent.is_some_and(|p| p > 5);
     stage.wait_recovery(mirror.dbid, "the middle of a copy", copying).await?;
