@@ -17,8 +17,8 @@ pub async fn identity_is_shown_in_utility_mode(bench: &mut Bench) -> Result<()> 
 }
 
 pub async fn segments_refuse_normal_sessions(bench: &mut Bench) -> Result<()> {
-    let port = bench.port(2);
-    refused_connection(port, "").await?.expect("57P03", "connections to primary segments are not allowed")
+    let (port, refusal) = (bench.port(2), bench.dialect().segment_refusal());
+    refused_connection(port, "").await?.expect("57P03", refusal)
 }
 
 pub async fn mirrors_refuse_everybody(bench: &mut Bench) -> Result<()> {

@@ -20,8 +20,9 @@ use super::{
 use crate::fixture::image;
 
 pub const SLOT: &str = "internal_wal_replication_slot";
-/// Of a mirror that is gone, in seconds: short, for the suite's sake.
-pub const GRACE: u64 = 3;
+/// Of a mirror that is gone, in seconds: short, for the suite's sake, but longer than the 5 s after which
+/// the WAL receiver of a mirror whose primary was away tries again.
+pub const GRACE: u64 = 7;
 const READY_WITHIN: Duration = Duration::from_mins(1);
 
 pub struct Bench {

@@ -57,7 +57,7 @@ pub async fn direct_writes_need_a_setting(bench: &mut Bench) -> Result<()> {
         "DELETE FROM gp_segment_configuration WHERE dbid = 99",
         "INSERT INTO gp_configuration_history VALUES (now(), 1::int2, 'x')",
     ] {
-        session.refused(write).await?.expect("42501", "is a system catalog")?;
+        session.refused(write).await?.expect("42809", "is a system catalog")?;
     }
     session.rows("SET allow_system_table_mods = true").await?;
     session.rows("BEGIN; UPDATE gp_segment_configuration SET mode = mode; ROLLBACK").await.map(drop)

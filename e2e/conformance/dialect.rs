@@ -42,6 +42,11 @@ impl Dialect {
         if self.six { "-c gp_session_role=utility" } else { "-c gp_role=utility" }
     }
 
+    /// Of a normal session by a segment that was started with `segment()`.
+    pub fn segment_refusal(&self) -> &'static str {
+        if self.six { "master-only utility mode" } else { "connections to primary segments are not allowed" }
+    }
+
     pub fn lone_refusal(&self) -> &'static str {
         if self.six { "master-only utility mode" } else { "single node mode" }
     }

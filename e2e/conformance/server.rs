@@ -21,6 +21,9 @@ pub struct Owner {
 }
 
 const ACCOUNT: &str = "postgres";
+/// Half a minute, in looks.
+const PATIENCE: u32 = 600;
+const PAUSE: Duration = Duration::from_millis(50);
 
 impl Owner {
     pub fn of_this_machine() -> Result<Self> {
@@ -100,9 +103,17 @@ impl Server {
         Ok(kill(self.pid()?, signal)?)
     }
 
-    /// The postmaster alone; its children notice and follow.
+    /// Kills the postmaster alone, and waits until its children have noticed and followed: before, nobody
+    /// else can start on the directory.
     pub fn crash(&mut self) -> Result<()> {
-        self.end_by(Signal::SIGKILL)
+        self.end_by(Signal::SIGKILL)?;
+        for _ in 0..PATIENCE {
+            if !lives_in(&self.directory) {
+                return Ok(());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        bail!("children of the killed postmaster of dbid {} live on", self.dbid)
     }
 
     /// Fast: sessions are ended, everything is written.
@@ -113,15 +124,21 @@ impl Server {
     fn end_by(&mut self, signal: Signal) -> Result<()> {
         self.signal(signal)?;
         let mut child = self.child.take().context("it does not run")?;
-        for _ in 0..600 {
+        for _ in 0..PATIENCE {
             if child.try_wait()?.is_some() {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(PAUSE);
         }
         self.child = Some(child);
         bail!("dbid {} did not end within 30 s of {signal}", self.dbid)
     }
+}
+
+/// A process works in that folder, as every process of a server does in its data directory.
+fn lives_in(folder: &Path) -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.into_iter().any(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|place| place == folder))
 }
 
 impl Drop for Server {

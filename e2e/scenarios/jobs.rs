@@ -60,12 +60,13 @@ async fn incremental(stage: &mut Stage) -> Result<()> {
 async fn ended_at_each(stage: &mut Stage, target: &Row, steps: &[(Step, bool)]) -> Result<()> {
     for (index, (step, copy_mark)) in steps.iter().enumerate() {
         let pod = job_pod_at(stage, target, *step).await?;
+        delete_pod(&stage.bed, NAMESPACE, &pod).await?;
+        gone(stage, &pod).await?;
+        // Not before: the Job would go on from where it waits. The next attempt waits a back-off longer than this takes.
         match steps.get(index + 1) {
             Some((next, _)) => pause_at(stage, target, &next.to_string())?,
             None => unpause(stage, target)?,
         }
-        delete_pod(&stage.bed, NAMESPACE, &pod).await?;
-        gone(stage, &pod).await?;
         let marks = stage.volume(target)?.folder().join(".gpheal");
         ensure!(marks.join("copy").exists() == *copy_mark, "after an end at {step} the copy mark is not truthful");
         stage.mark(format!("Job ended at {step}"));

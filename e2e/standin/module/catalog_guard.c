@@ -32,7 +32,7 @@ refuse_catalog_write(Query *query)
 
 		if (get_rel_namespace(target) == PG_CATALOG_NAMESPACE)
 			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 					 errmsg("permission denied: \"%s\" is a system catalog", get_rel_name(target))));
 	}
 }
