@@ -87,8 +87,8 @@ impl Applier {
             let Some(attempt) = instance.create_job.clone() else { continue };
             if let Err(error) = self.job(cluster, object, seen, &attempt).await {
                 let old = before.and_then(|one| one.instances.get(dbid)).cloned();
-                instance.state = old.unwrap_or_else(|| untouched(&instance.state));
-                next.message = format!("dbid {dbid}: {}", crate::report::error::chain(&error));
+                instance.state = old.unwrap_or_else(|| RecoveryInstance::untouched(instance.state.content));
+                next.message = format!("dbid {dbid}: {}", crate::error::chain(&error));
                 errors.push(error);
             }
         }
@@ -105,24 +105,8 @@ fn unbegun(next: &RecoveryNext) -> RecoveryNext {
     unbegun.phase = Phase::Pending;
     unbegun.message = "its instances are known; the first attempt begins".into();
     for instance in unbegun.instances.values_mut().filter(|instance| instance.create_job.is_some()) {
-        instance.state = untouched(&instance.state);
+        instance.state = RecoveryInstance::untouched(instance.state.content);
         instance.create_job = None;
     }
     unbegun
-}
-
-fn untouched(state: &RecoveryInstance) -> RecoveryInstance {
-    RecoveryInstance {
-        phase: Phase::Pending,
-        attempt: 0,
-        repair: None,
-        why: String::new(),
-        source: None,
-        attempt_started: None,
-        attempt_ended: None,
-        proving_since: None,
-        failure: None,
-        job: None,
-        content: state.content,
-    }
 }

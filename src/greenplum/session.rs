@@ -188,7 +188,7 @@ async fn prepare(client: Client, server: &Server, connection: Connection) -> Res
 /// Decides on SQLSTATE; the text is for people.
 pub(super) fn classify(server: &Server, error: &tokio_postgres::Error) -> SessionError {
     let server = server.clone();
-    let message = chain(error);
+    let message = crate::error::chain(error); // tokio-postgres shows its source no more
     let Some(code) = error.code() else {
         return SessionError::Unreachable { server, message };
     };
@@ -199,18 +199,4 @@ pub(super) fn classify(server: &Server, error: &tokio_postgres::Error) -> Sessio
         "42704" => SessionError::NotGreenplum { server, message },
         other => SessionError::Statement { server, message, code: Some(other.to_owned()) },
     }
-}
-
-/// The whole chain of an error: tokio-postgres shows its source no more.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    text
 }

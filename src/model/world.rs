@@ -149,6 +149,25 @@ pub struct RecoveryInstance {
     pub job: Option<JobView>,
 }
 
+impl RecoveryInstance {
+    /// Before its first attempt.
+    pub fn untouched(content: Content) -> Self {
+        Self {
+            content,
+            phase: Phase::Pending,
+            attempt: 0,
+            repair: None,
+            why: String::new(),
+            source: None,
+            attempt_started: None,
+            attempt_ended: None,
+            proving_since: None,
+            failure: None,
+            job: None,
+        }
+    }
+}
+
 /// A Job, as seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobView {

@@ -105,7 +105,7 @@ impl Reader {
     /// A sentence for people: it becomes the reason why the coordinator can not be asked.
     pub async fn login(&self, secret: &str) -> Result<Login, String> {
         let read = bounded("the credentials Secret", self.api::<Secret>().get_opt(secret)).await;
-        let found = read.map_err(|error| format!("Secret {secret}: {}", crate::report::error::chain(&error)))?;
+        let found = read.map_err(|error| format!("Secret {secret}: {}", crate::error::chain(&error)))?;
         let data =
             found.ok_or(format!("there is no Secret {secret}; make it with the keys username and password"))?.data.unwrap_or_default();
         let key = |key: &str| {

@@ -15,11 +15,12 @@ use tracing::Instrument;
 use crate::{
     api::{GreenplumCluster, GreenplumClusterStatus, SegmentRecovery, convert},
     apply::{Applied, Applier, ApplyError, Written},
+    error,
     model::{Plan, RecoveryNext},
     observe::{Observer, Seen, cluster::ObserveError},
     plan,
     report::{
-        self, error,
+        self,
         events::{self, Happened, Sender},
         metrics::{Metrics, Of, Pass},
         pace::Pace,

@@ -12,7 +12,7 @@ use kube::{Api, Client, api::PostParams, core::ObjectMeta};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::http::Health;
-use crate::report::error;
+use crate::error;
 
 /// How long a lease holds without being renewed.
 const HOLDS: Duration = Duration::from_secs(15);

@@ -12,8 +12,8 @@ use crate::{
         condition::{self, Wanted},
     },
     apply::Applier,
+    error,
     model::Phase,
-    report::error,
 };
 
 /// Bound of one call.

@@ -24,7 +24,7 @@ use tokio::{
 use super::{clusters::Wakers, orphans};
 use crate::{
     api::{SegmentRecovery, labels},
-    report::error,
+    error,
 };
 
 /// Events of one kind, in one namespace or in all, with a back-off of its own.

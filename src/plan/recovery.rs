@@ -22,27 +22,11 @@ pub fn advance(desk: &mut Desk, recovery: &Recovery) -> RecoveryNext {
     };
     let mut instances = BTreeMap::new();
     for (dbid, content) in targets {
-        let state = recovery.instances.get(&dbid).cloned().unwrap_or_else(|| untouched(content));
+        let state = recovery.instances.get(&dbid).cloned().unwrap_or_else(|| RecoveryInstance::untouched(content));
         instances.insert(dbid, instance(desk, recovery, dbid, state));
     }
     let phase = phase_of(&instances);
     RecoveryNext { phase, message: message(phase, &instances), instances }
-}
-
-fn untouched(content: Content) -> RecoveryInstance {
-    RecoveryInstance {
-        content,
-        phase: Phase::Pending,
-        attempt: 0,
-        repair: None,
-        why: String::new(),
-        source: None,
-        attempt_started: None,
-        attempt_ended: None,
-        proving_since: None,
-        failure: None,
-        job: None,
-    }
 }
 
 /// The instances of a recovery: fixed at the first look that could name them.

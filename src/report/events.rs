@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, core::ObjectMeta};
 
-use super::error;
+use crate::error;
 use crate::{
     api::{
         GreenplumClusterStatus, SegmentRecoveryStatus,

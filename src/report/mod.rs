@@ -2,7 +2,6 @@
 
 pub mod cluster;
 pub mod conditions;
-pub mod error;
 pub mod events;
 pub mod metrics;
 pub mod pace;
