@@ -22,6 +22,7 @@ const SEGMENTS: [(&str, i32); 2] = [("gp-primary", 3), ("gp-mirror", 3)];
 
 pub async fn cold_start(stage: &mut Stage) -> Result<()> {
     let before = stage.wait_healthy().await?;
+    known_in_sync(stage, &before).await?;
     all_gone(stage).await?;
     scale(stage, &SEGMENTS).await?;
     stage.mark("segments back, no coordinator");
@@ -38,6 +39,20 @@ pub async fn cold_start(stage: &mut Stage) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(8)).await; // longer than FTS needs to flip a cold cluster
     scale(stage, &SEGMENTS).await?;
     same_again(stage, &before).await
+}
+
+/// Every supervisor has read that its pair is in sync: that is what it goes by when there is nobody to ask.
+async fn known_in_sync(stage: &mut Stage, catalog: &Catalog) -> Result<()> {
+    for row in catalog.segments() {
+        let token = stage.volume(row)?.folder().join(".gpheal/volume.json");
+        until(&format!("{} to know that it is in sync", row.pod()), HEALED_WITHIN, async || {
+            let token: serde_json::Value = serde_json::from_slice(&std::fs::read(&token)?)?;
+            Ok(if token["peer"]["inSync"] == true { Ok(()) } else { Err(token["peer"].to_string()) })
+        })
+        .await?;
+    }
+    stage.mark("every supervisor knows that its pair is in sync");
+    Ok(())
 }
 
 async fn same_again(stage: &mut Stage, before: &Catalog) -> Result<()> {

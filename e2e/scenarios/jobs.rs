@@ -6,7 +6,10 @@ use gpheal::{
     model::{Repair, Step},
 };
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, api::ListParams};
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams},
+};
 use serde_json::json;
 
 use super::{
@@ -89,6 +92,26 @@ async fn gone(stage: &Stage, pod: &str) -> Result<()> {
         Ok(if stage.cluster.pods().get_opt(pod).await?.is_none() { Ok(()) } else { Err("it is there".into()) })
     })
     .await
+}
+
+/// Deleting a recovery cancels it: SIGTERM to the Job, and marks that tell the truth.
+pub async fn cancelled(stage: &mut Stage) -> Result<()> {
+    let (_, mirror) = stage.pair(0).await?;
+    stage.healing(json!({ "paused": true, "maxRate": 1024 * 1024 })).await?;
+    copies::empty(stage, &mirror).await?;
+    stage.wait_row(mirror.dbid, "mnd").await?;
+    stage.ask("to-be-cancelled", json!({ "dbids": [mirror.dbid] }), "Full").await?;
+    let pod = job_pod_at(stage, &mirror, Step::Copying).await?;
+    stage.recoveries().delete("to-be-cancelled", &DeleteParams::default()).await?;
+    stage.mark("recovery deleted in the middle of its copy");
+    gone(stage, &pod).await?;
+    let marks = stage.volume(&mirror)?.folder().join(".gpheal");
+    ensure!(!marks.join("hold").exists() && !marks.join("copy").exists(), "the marks are not truthful: nothing was replaced");
+    stage.wait_reason(mirror.dbid, "Paused").await?;
+    stage.mark("cancelled, marks truthful");
+    stage.healing(json!({ "paused": false, "maxRate": null })).await?;
+    stage.wait_succeeded(mirror.dbid).await?;
+    stage.wait_healthy().await.map(drop)
 }
 
 pub async fn operator_killed(stage: &mut Stage) -> Result<()> {

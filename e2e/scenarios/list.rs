@@ -37,6 +37,7 @@ pub fn all() -> Vec<Scenario> {
         "paused", policy::paused, "healing paused: the reason in status, no act";
         "job-killed", jobs::job_killed, "Job pod deleted at each step: truthful marks each time, healed by the next attempt";
         "operator-killed", jobs::operator_killed, "operator killed in the middle of a copy: the same Job adopted, one Job in all";
+        "cancelled", jobs::cancelled, "recovery deleted in the middle of its copy: the Job ends with truthful marks";
         "double-fault", doubles::double_fault, "mirror down, then the primary: nothing touched, heals when the primary returns";
         "flipped-double", doubles::flipped_double, "both killed at once in sync: the reason names it, heals when FTS can promote";
         "cold-start", cold::cold_start, "all pods gone at once, coordinator back last, then first: no role flipped, no recovery";

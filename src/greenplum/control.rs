@@ -1,6 +1,10 @@
 //! The control file in the words of the image's own `pg_controldata`.
 
-use std::{collections::HashMap, path::Path, process::Command};
+use std::{
+    collections::HashMap,
+    path::Path,
+    process::{Command, ExitStatus},
+};
 
 use crate::model::{Lsn, SystemIdentifier, Timeline};
 
@@ -38,7 +42,7 @@ impl ControlData {
         let said = String::from_utf8_lossy(&output.stdout);
         let complaint = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
-            return Err(ControlError::Unusable(complaint.trim().to_owned()));
+            return Err(ControlError::Unusable(why(output.status, &complaint)));
         }
         Self::parse(&format!("{said}\n{complaint}"))
     }
@@ -76,8 +80,18 @@ impl ControlData {
     }
 }
 
+/// Greenplum 6's tool dies without a word of what it can not show, say a time that is none.
+fn why(status: ExitStatus, complaint: &str) -> String {
+    match complaint.trim() {
+        "" => format!("pg_controldata can not read it ({status})"),
+        said => said.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     const SAID: &str = "pg_control version number:            1300
@@ -97,6 +111,12 @@ Data page checksum version:           1
         assert_eq!((control.checkpoint, control.min_recovery), (Lsn(0x300_0110), Lsn(0x400_00A0)));
         assert_eq!((control.timeline, control.newest_timeline()), (Timeline(1), Timeline(2)));
         assert!(!control.was_shut_down());
+    }
+
+    #[test]
+    fn a_tool_that_died_without_a_word_is_named() {
+        assert_eq!(why(ExitStatus::from_raw(11), " \n"), "pg_controldata can not read it (signal: 11 (SIGSEGV))");
+        assert_eq!(why(ExitStatus::from_raw(512), "no file\n"), "no file");
     }
 
     #[test]

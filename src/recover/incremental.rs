@@ -82,12 +82,11 @@ async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<&'s
     remove(&data.join(proven.dialect.mirror_marker()))?;
     remove(&data.join("postmaster.pid"))?;
     recover_from_crash(work, proven).await?;
-    let arguments = arguments(work);
     let utility = [("PGOPTIONS", proven.dialect.utility_option())];
-    tool::run(work, "pg_rewind", &[&arguments[..], &["--dry-run".into()]].concat(), &utility).await?;
+    tool::run(work, "pg_rewind", &arguments(work, DRY), &utility).await?;
     work.step(Step::Copying).await;
     work.volume.write("copy", &Copy { attempt: work.attempt.id.clone(), repair: Repair::Incremental, since: Timestamp::now() })?;
-    let said = tool::run(work, "pg_rewind", &[&arguments[..], &["--progress".into()]].concat(), &utility).await?;
+    let said = tool::run(work, "pg_rewind", &arguments(work, WET), &utility).await?;
     sound(source, work, proven).await?;
     let nothing = said.iter().any(|line| line.contains("no rewind required"));
     Ok(if nothing { "no rewind required" } else { "rewound" })
@@ -108,19 +107,20 @@ async fn recover_from_crash(work: &Work, proven: &Proven) -> Result<(), Fault> {
     }
 }
 
-fn arguments(work: &Work) -> Vec<String> {
+/// What a dry run is called with: nothing that writes. Greenplum 6 writes its settings in a dry run too, and a stale
+/// primary with a mirror's settings would start as a mirror before it is rewound.
+const DRY: &[&str] = &["--dry-run"];
+const WET: &[&str] = &["--write-recovery-conf", "--slot", SLOT, "--progress"];
+
+fn arguments(work: &Work, more: &[&str]) -> Vec<String> {
     let source = &work.attempt.source;
     // The name by which Greenplum's own tools know that a rewind is running (reference §1.5).
     let server = format!(
         "host={} port={} user={} dbname=template1 application_name=__gprecoverseg_pg_rewind__",
         source.address, source.port, work.login.user
     );
-    vec![
-        "--write-recovery-conf".into(),
-        format!("--slot={SLOT}"),
-        format!("--source-server={server}"),
-        format!("--target-pgdata={}", work.volume.data().display()),
-    ]
+    let ends = [format!("--source-server={server}"), format!("--target-pgdata={}", work.volume.data().display())];
+    more.iter().map(|word| (*word).to_owned()).chain(ends).collect()
 }
 
 /// What pg_rewind left follows the source. That it exits with 0 is not enough (O §6.1).

@@ -70,11 +70,17 @@ pub fn classify(signal: Option<i32>, asked: bool, log: &[String]) -> (ExitClass,
             return (*class, line.clone());
         }
     }
-    let last = log.last().cloned().unwrap_or_default();
+    let last = log.iter().rev().find(|line| tells(line)).cloned().unwrap_or_default();
     match signal {
         Some(_) => (ExitClass::Killed, last),
         None => (ExitClass::Unclassified, last),
     }
+}
+
+/// Neither a continuation of another line nor a refusal of a client, our own looks included: a mirror's log is full of those.
+fn tells(line: &str) -> bool {
+    const NOTHING: [&str; 3] = ["DETAIL:", "the database system is in recovery mode", "the database system is starting up"];
+    !line.starts_with(char::is_whitespace) && !NOTHING.iter().any(|words| line.contains(words))
 }
 
 /// What follows a crash.
@@ -114,6 +120,19 @@ mod tests {
         assert_eq!(class(None, &["FATAL:  configuration file \"/x\" contains errors"]), ExitClass::Configuration);
         assert_eq!(class(None, &["something new"]), ExitClass::Unclassified);
         assert_eq!(classify(None, true, &[]).0, ExitClass::Stopped);
+    }
+
+    #[test]
+    fn the_last_line_that_tells_something_is_the_evidence() {
+        // As a mirror of Greenplum 6 logs.
+        let log = [
+            "12:03:57 UTC|||2|wal receiver||:-LOG:  started streaming WAL from primary at 0/C000000 on timeline 1",
+            "12:03:58 UTC|gpadmin|postgres|3|||:-FATAL:  the database system is in recovery mode",
+            "12:03:58 UTC|gpadmin|postgres|3|||:-          DETAIL:  last replayed record at 0/C000000",
+            "\t- VERSION: PostgreSQL 9.4.26 (Greenplum Database 6.24.3)",
+        ];
+        let (class, evidence) = classify(Some(9), false, &log.map(str::to_owned));
+        assert_eq!((class, evidence.as_str()), (ExitClass::Killed, log[0]));
     }
 
     #[test]

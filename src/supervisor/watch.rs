@@ -226,10 +226,13 @@ impl Supervisor {
     fn next_read(&self, running: &Running) -> Duration {
         let flip_window = running.was_primary && running.started.elapsed() < FLIP_WINDOW;
         let uneasy = running.serving_since.is_none() || running.row.seen().is_none() || self.volume.mark("hold").exists();
-        match (flip_window, uneasy || self.volume.mark("old").exists()) {
-            (true, _) => Duration::from_secs(1),
-            (false, true) => Duration::from_secs(2),
-            (false, false) => Duration::from_mins(1),
+        // Whether the pair was in sync is what decides when there is no coordinator to ask.
+        let degraded = matches!(running.row, Look::Seen(RowHere::Mine { in_sync: false, .. }));
+        match (flip_window, uneasy || self.volume.mark("old").exists(), degraded) {
+            (true, ..) => Duration::from_secs(1),
+            (false, true, _) => Duration::from_secs(2),
+            (false, false, true) => Duration::from_secs(10),
+            (false, false, false) => Duration::from_mins(1),
         }
     }
 
