@@ -27,9 +27,7 @@ pub async fn cold_start(stage: &mut Stage) -> Result<()> {
     scale(stage, &SEGMENTS).await?;
     stage.mark("segments back, no coordinator");
     // With nobody to ask, each side decides by its volume and its peer.
-    for row in before.segments() {
-        stage.wait_page(row, "its role", |p| p.serves == Some(if row.is_acting_primary() { Role::Primary } else { Role::Mirror })).await?;
-    }
+    each_serves_its_role(stage, &before).await?;
     stage.mark("every segment serves its role without a coordinator");
     scale(stage, &COORDINATOR).await?;
     same_again(stage, &before).await?;
@@ -55,7 +53,16 @@ async fn known_in_sync(stage: &mut Stage, catalog: &Catalog) -> Result<()> {
     Ok(())
 }
 
+async fn each_serves_its_role(stage: &Stage, before: &Catalog) -> Result<()> {
+    for row in before.segments() {
+        let role = if row.is_acting_primary() { Role::Primary } else { Role::Mirror };
+        stage.wait_page(row, "its role", |page| page.serves == Some(role)).await?;
+    }
+    Ok(())
+}
+
 async fn same_again(stage: &mut Stage, before: &Catalog) -> Result<()> {
+    each_serves_its_role(stage, before).await?; // the rows alone say nothing: nobody has touched them
     let now = stage.wait_healthy().await?;
     stage.mark("every pair up and in sync");
     let roles = |catalog: &Catalog| catalog.segments().map(|r| (r.dbid, r.role)).collect::<Vec<_>>();
