@@ -25,13 +25,15 @@ impl Classified for RoomError {
     }
 }
 
+/// Segments of 64 MB (O §2), beside which history files and a folder lie; pg_ls_waldir is not known there.
+const LOG_OF_SIX: &str = "SELECT (count(*) * 64 * 1024 * 1024)::text FROM pg_catalog.pg_ls_dir('pg_xlog') AS name WHERE length(name) = 24";
+
 /// Proves that the copy fits. The log is counted twice: what is there is copied, and as much may come while it is.
 pub async fn prove(work: &Work, source: &SourceLock) -> Result<(), Fault> {
     let data = number(source, "SELECT sum(pg_catalog.pg_database_size(oid))::text FROM pg_catalog.pg_database").await?;
     let log = match source.session.dialect {
         Dialect::Seven => number(source, "SELECT sum(size)::text FROM pg_catalog.pg_ls_waldir()").await?,
-        // Segments of 64 MB (O §2); pg_ls_waldir is not known there.
-        Dialect::Six => number(source, "SELECT (count(*) * 64 * 1024 * 1024)::text FROM pg_catalog.pg_ls_dir('pg_xlog')").await?,
+        Dialect::Six => number(source, LOG_OF_SIX).await?,
     };
     let need = data + data / 20 + 2 * log;
     let parent = work.volume.data().parent().unwrap_or(work.volume.data());

@@ -116,12 +116,9 @@ impl SourceLock {
         Err(SourceError::ForeignBackup.into())
     }
 
-    /// The slot is there, free, and still has its log. Greenplum 6's pg_basebackup makes a missing one by itself.
+    /// The slot is there, free, and still has its log. On Greenplum 6 pg_basebackup makes a missing one by itself, pg_rewind does not.
     pub async fn ready_slot(&self) -> Result<(), Fault> {
-        if self.session.dialect == Dialect::Six {
-            return Ok(());
-        }
-        let sql = format!("SELECT active_pid, restart_lsn IS NULL AS lost FROM pg_catalog.pg_replication_slots WHERE slot_name = '{SLOT}'");
+        let sql = slot_query(self.session.dialect);
         let rows = self.session.rows(&sql).await.map_err(OfSource)?;
         let Some(row) = rows.first() else { return self.make_slot().await };
         if let Ok(Some(pid)) = row.try_get::<_, Option<i32>>("active_pid") {
@@ -156,6 +153,15 @@ impl SourceLock {
         let text = String::from_utf8_lossy(&output.stdout);
         parse(&text).ok_or_else(|| unidentified(&format!("{text}{}", String::from_utf8_lossy(&output.stderr))))
     }
+}
+
+/// Greenplum 6 does not say whose the slot is; a walsender that is there will do for people.
+fn slot_query(dialect: Dialect) -> String {
+    let user = match dialect {
+        Dialect::Six => "CASE WHEN active THEN (SELECT max(pid) FROM pg_catalog.pg_stat_replication) END AS active_pid",
+        Dialect::Seven => "active_pid",
+    };
+    format!("SELECT {user}, restart_lsn IS NULL AS lost FROM pg_catalog.pg_replication_slots WHERE slot_name = '{SLOT}'")
 }
 
 fn unidentified(why: &str) -> Fault {
