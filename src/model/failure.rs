@@ -67,6 +67,8 @@ classes! {
     SlotActive => Retry,
     /// The connection broke during the copy.
     ConnectionLost => Retry,
+    /// A tool was killed, or could not be run for want of memory or processes.
+    ToolKilled => Retry,
     /// pg_rewind finds no common ancestor, lacks the target's old WAL, or needs hints that are off (7.2 #30-33).
     CannotRewind => GoFull,
     /// An earlier copy of this directory was cut off; only a full copy makes it whole (8 #10b).
@@ -81,6 +83,8 @@ classes! {
     VolumeUnrecognised => Stop,
     /// Source and target are not copies of one database.
     SystemIdentifierDiffers => Stop,
+    /// A person works on the volume (`maintenance`), or its place is given up (`retired`).
+    HandsOff => Stop,
     /// Too little room for the copy and the WAL that streams meanwhile.
     NoRoom => Stop,
     /// Database, server or image versions do not fit together.

@@ -19,6 +19,8 @@ pub enum InstanceState {
     Serving,
     /// postgres runs and does not answer.
     NotAnswering,
+    /// postgres is being stopped.
+    Stopping,
     /// Stopped for an attempt; the lock is given up.
     Held,
     /// A copy of this directory was cut off.
@@ -61,6 +63,8 @@ impl InstanceState {
 /// The shape of a data directory: what postgres would come up as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Shape {
+    /// It could not be looked at now; that says nothing about what is there.
+    Unknown,
     /// No data directory, or nothing in it.
     Empty,
     /// Something is there that no postgres can start from.

@@ -9,11 +9,12 @@ use crate::model::{
     world::fixtures::{ago, asked, now, running},
 };
 
-const STATES: [InstanceState; 19] = [
+const STATES: [InstanceState; 20] = [
     InstanceState::Deciding,
     InstanceState::Starting,
     InstanceState::Serving,
     InstanceState::NotAnswering,
+    InstanceState::Stopping,
     InstanceState::Held,
     InstanceState::CopyUnfinished,
     InstanceState::NeedsRecovery,

@@ -74,8 +74,13 @@ fn merged(old: &str, settings: &[(&str, &str)]) -> String {
     text
 }
 
+/// By rename: a server must never start with half of its settings.
 fn write(file: &Path, text: &str) -> Result<(), ConfigureError> {
-    std::fs::write(file, text).map_err(|source| ConfigureError { path: file.to_owned(), source })
+    let mut fresh = file.as_os_str().to_owned();
+    fresh.push(".gpheal");
+    let written =
+        std::fs::write(&fresh, text).and_then(|()| std::fs::File::open(&fresh)?.sync_all()).and_then(|()| std::fs::rename(&fresh, file));
+    written.map_err(|source| ConfigureError { path: file.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -54,8 +54,8 @@ struct Backup {
 /// Copies the source into a fresh directory and puts it into the old one's place.
 pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<String, Fault> {
     work.step(Step::Analysing).await;
+    forget_unfinished(work)?;
     let fresh = work.volume.beside_new();
-    remove_folder(&fresh)?;
     no_tablespaces(source).await?;
     room::prove(work, source).await?;
     let predecessor: Option<Backup> = work.volume.read("backup.json")?;
@@ -70,6 +70,11 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     is_copy_of(&fresh, proven)?;
     configure::configure(work, &fresh, dialect)?;
     swap(work, &fresh)
+}
+
+/// What a copy that was cut off has left beside the directory; whoever holds the lock may take it away.
+pub fn forget_unfinished(work: &Work) -> Result<(), Fault> {
+    remove_folder(&work.volume.beside_new())
 }
 
 /// The address under which the source knows us.
@@ -139,7 +144,9 @@ fn swap(work: &Work, fresh: &Path) -> Result<String, Fault> {
     work.volume.write("copy", &Copy { attempt: work.attempt.id.clone(), repair: Repair::Full, since: Timestamp::now() })?;
     let note = if !data.exists() {
         "there was no old directory"
-    } else if shape::look(data).shape == Shape::Empty || original_waits(work)? {
+    } else if std::fs::remove_dir(data).is_ok() {
+        "the old directory was empty" // and only an empty one can be removed so
+    } else if original_waits(work)? {
         remove_folder(data)?;
         "what was there held nothing that was ever proven"
     } else {

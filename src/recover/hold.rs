@@ -49,6 +49,7 @@ impl Classified for HoldError {
 /// after a failure is the copy mark, not the hold.
 pub struct Holding {
     volume: Volume,
+    attempt: String,
     stop: Arc<AtomicBool>,
     beating: Option<std::thread::JoinHandle<()>>,
 }
@@ -66,7 +67,7 @@ impl Holding {
         work.volume.write("hold", &hold)?;
         let stop = Arc::new(AtomicBool::new(false));
         let beating = beat(work.volume.clone(), hold, Arc::clone(&stop));
-        Ok(Self { volume: work.volume.clone(), stop, beating: Some(beating) })
+        Ok(Self { volume: work.volume.clone(), attempt: work.attempt.id.clone(), stop, beating: Some(beating) })
     }
 
     /// Waits for the lock. A free lock needs no acknowledgement: crash loop, or the container is gone.
@@ -103,7 +104,7 @@ impl Holding {
         self.stop.store(true, Ordering::Relaxed);
         beating.thread().unpark();
         let _ = beating.join(); // else a last heartbeat could bring the mark back
-        self.volume.remove("hold")
+        if is_ours(&self.volume, &self.attempt) { self.volume.remove("hold") } else { Ok(()) }
     }
 }
 
@@ -115,12 +116,18 @@ impl Drop for Holding {
     }
 }
 
+/// The mark is still that of this attempt: a successor's is not ours to renew or to end.
+fn is_ours(volume: &Volume, attempt: &str) -> bool {
+    volume.marks().hold.is_some_and(|hold| hold.attempt == attempt)
+}
+
 fn beat(volume: Volume, mut hold: Hold, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             std::thread::park_timeout(HEARTBEAT);
             hold.heartbeat = Timestamp::now();
             if !stop.load(Ordering::Relaxed)
+                && is_ours(&volume, &hold.attempt)
                 && let Err(error) = volume.write("hold", &hold)
             {
                 tracing::warn!(%error, "the heartbeat could not be written");

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{
     Work, configure,
     fault::{Classified, Fault},
+    full,
     prove::Proven,
     source::{SLOT, SourceLock},
     tool,
@@ -24,6 +25,8 @@ pub enum IncrementalError {
     CopyUnfinished(String),
     #[error("the directory can not be rewound: {0}")]
     Unusable(String),
+    #[error("the directory or its marks can not be looked at now: {0}")]
+    NotSeen(String),
     #[error("the acting primary has no log any more from {0} on, which the target needs")]
     WalRemoved(Lsn),
     #[error("the directory that pg_rewind left can not follow the acting primary: {0}")]
@@ -37,6 +40,7 @@ impl Classified for IncrementalError {
         match self {
             Self::CopyUnfinished(_) => FailureClass::CopyUnfinished,
             Self::Unusable(_) => FailureClass::TargetUnusable,
+            Self::NotSeen(_) => FailureClass::ToolKilled,
             Self::WalRemoved(_) => FailureClass::WalRemoved,
             Self::Unsound(_) => FailureClass::ResultUnsound,
             Self::File(..) => FailureClass::Unclassified,
@@ -47,12 +51,8 @@ impl Classified for IncrementalError {
 /// Makes the target a mirror of the source again, copying only what differs.
 pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<String, Fault> {
     work.step(Step::Analysing).await;
-    if let Some(copy) = work.volume.marks().copy {
-        return Err(IncrementalError::CopyUnfinished(copy.attempt).into());
-    }
-    if matches!(proven.target.shape, Shape::Empty | Shape::Unusable) {
-        return Err(IncrementalError::Unusable(proven.target.why.clone()).into());
-    }
+    fit(work, proven)?;
+    full::forget_unfinished(work)?;
     source.checkpoint().await?;
     let note = if proven.is_mirror() && proven.standing() == Some(Standing::Follows) {
         wal_is_there(source, proven).await?;
@@ -65,6 +65,29 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     configure::configure(work, work.volume.data(), proven.dialect)?;
     work.volume.remove("copy")?;
     Ok(note.to_owned())
+}
+
+/// The directory is one that can be rewound, or started, at all.
+fn fit(work: &Work, proven: &Proven) -> Result<(), IncrementalError> {
+    let marks = work.volume.marks();
+    if let Some(copy) = marks.copy {
+        return Err(IncrementalError::CopyUnfinished(copy.attempt));
+    }
+    if let Some(why) = marks.unreadable {
+        return Err(IncrementalError::CopyUnfinished(why)); // it stands
+    }
+    if let Some(why) = marks.unknown {
+        return Err(IncrementalError::NotSeen(why));
+    }
+    match proven.target.shape {
+        Shape::Empty | Shape::Unusable => Err(IncrementalError::Unusable(proven.target.why.clone())),
+        Shape::Unknown => Err(IncrementalError::NotSeen(proven.target.why.clone())),
+        // Crash recovery would write onto the source's own timeline, and pg_rewind would find nothing to do.
+        Shape::Primary if proven.target_end().is_some_and(|(timeline, _)| timeline == proven.identified.timeline) => {
+            Err(IncrementalError::Unusable("it is shaped as a primary on the acting primary's own timeline".into()))
+        }
+        Shape::Primary | Shape::Mirror => Ok(()),
+    }
 }
 
 /// The log that the target will ask for is still on the source.
@@ -103,6 +126,7 @@ async fn recover_from_crash(work: &Work, proven: &Proven) -> Result<(), Fault> {
     arguments.push("template1".into());
     match tool::run(work, "postgres", &arguments, &[]).await {
         Ok(_) => Ok(()),
+        Err(error) if matches!(error.class, FailureClass::NoRoom | FailureClass::ToolKilled) => Err(error.into()),
         Err(error) => Err(IncrementalError::Unusable(format!("crash recovery failed ({}): {}", error.how, error.said)).into()),
     }
 }

@@ -70,6 +70,11 @@ impl Reporter {
         });
     }
 
+    /// Something moved that is no byte of the copy: a line was said.
+    pub fn moved(&self) {
+        self.with(|state| state.changed = Instant::now());
+    }
+
     /// How long nothing has moved.
     pub fn still_for(&self) -> Duration {
         self.with(|state| state.changed.elapsed())

@@ -36,6 +36,10 @@ pub enum ProofError {
     Volume(i16, String),
     #[error("{0}")]
     Moved(String),
+    #[error("the mark {0} stands on the volume: a person works there, or the place is given up")]
+    Marked(&'static str),
+    #[error("the target's log can not be read, so it can not be told how far it reaches: {0}")]
+    Log(std::io::Error),
     #[error("the coordinator is on timeline {now}, older than {seen} which this volume has seen")]
     OldCoordinator { now: Timeline, seen: Timeline },
     #[error("the acting primary's system identifier is {theirs}, the {whose} is {other}")]
@@ -51,6 +55,8 @@ impl Classified for ProofError {
         match self {
             Self::Volume(..) => FailureClass::VolumeUnrecognised,
             Self::Moved(_) | Self::OldCoordinator { .. } => FailureClass::WorldMoved,
+            Self::Marked(_) => FailureClass::HandsOff,
+            Self::Log(_) => FailureClass::Unclassified,
             Self::SystemIdentifier { .. } => FailureClass::SystemIdentifierDiffers,
             Self::Ahead { .. } => FailureClass::TargetAheadOfSource,
         }
@@ -59,6 +65,7 @@ impl Classified for ProofError {
 
 /// Proves everything that can be proven without changing anything.
 pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
+    hands_off(work)?;
     let token = match work.volume.token(&work.attempt.cluster, &work.attempt.target.address, work.attempt.target.port) {
         TokenState::Mine(token) if token.dbid == work.attempt.target.dbid => token,
         TokenState::Mine(token) => {
@@ -72,12 +79,31 @@ pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
     let identified = source.identify(work).await?;
     let target = shape::look(work.volume.data());
     let dialect = target.dialect.unwrap_or(source.session.dialect);
-    let wal_end = wal::end(&work.volume.data().join(dialect.wal_folder())).ok().flatten();
+    let wal_end = wal_end(&work.volume.data().join(dialect.wal_folder()))?;
     one_database(identified.system_identifier, "volume's token", Some(token.system_identifier))?;
     one_database(identified.system_identifier, "target's control file", target.control.as_ref().map(|c| c.system_identifier))?;
     one_database(identified.system_identifier, "target's log", wal_end.map(|end| end.system_identifier))?;
     let history = history(source, identified.timeline).await?;
     Ok(Proven { identified, target, dialect, history, wal_end })
+}
+
+/// Marks of people are for the Job, too: a free lock is no invitation.
+fn hands_off(work: &Work) -> Result<(), Fault> {
+    let marks = work.volume.marks();
+    match (marks.maintenance, marks.retired) {
+        (true, _) => Err(ProofError::Marked("maintenance").into()),
+        (_, true) => Err(ProofError::Marked("retired").into()),
+        _ => Ok(()),
+    }
+}
+
+/// A directory without a log has no end; one whose log can not be read has one that nobody knows.
+fn wal_end(folder: &std::path::Path) -> Result<Option<WalEnd>, ProofError> {
+    match wal::end(folder) {
+        Ok(end) => Ok(end),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ProofError::Log(error)),
+    }
 }
 
 fn one_database(source: SystemIdentifier, whose: &'static str, other: Option<SystemIdentifier>) -> Result<(), Fault> {

@@ -1,7 +1,7 @@
 //! The image's own tools: in their own process group, with the volume's lock inherited, watched for
 //! progress, killed whole when we are dropped.
 
-use std::{collections::VecDeque, process::Stdio, time::Duration};
+use std::{collections::VecDeque, os::unix::process::ExitStatusExt, process::Stdio, time::Duration};
 
 use nix::{
     sys::signal::{Signal, killpg},
@@ -62,19 +62,25 @@ pub async fn run(work: &Work, tool: &'static str, arguments: &[String], environm
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     tracing::info!(tool, arguments = arguments.join(" "), "running");
     let failed = |how: String, said: &[String], class| ToolError { tool, how, said: said.join("\n"), class };
-    let mut child = command.spawn().map_err(|e| failed(e.to_string(), &[], FailureClass::Unclassified))?;
+    let mut child = command.spawn().map_err(|e| failed(e.to_string(), &[], unspawned(&e)))?;
     let mut group = Group(child.id().map(|pid| Pid::from_raw(pid.cast_signed())));
     let said = watch(work, &mut child).await;
     let status = match tokio::time::timeout(Duration::from_mins(1), child.wait()).await {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => return Err(failed(error.to_string(), &said, FailureClass::Unclassified)),
-        Err(_) => return Err(failed("it moved nothing for a long time".into(), &said, FailureClass::ConnectionLost)),
+        Err(_) => return Err(failed("nothing moved for a long time".into(), &said, FailureClass::ConnectionLost)),
     };
     if !status.success() {
-        return Err(failed(status.to_string(), &said, classify(&said)));
+        let killed = status.signal().is_some();
+        return Err(failed(status.to_string(), &said, if killed { FailureClass::ToolKilled } else { classify(&said) }));
     }
     group.0 = None;
     Ok(said)
+}
+
+/// A tool that is not there is a fault of the image; one that could not be started now is not.
+fn unspawned(error: &std::io::Error) -> FailureClass {
+    if error.kind() == std::io::ErrorKind::NotFound { FailureClass::VersionDiffers } else { FailureClass::ToolKilled }
 }
 
 /// Reads what it says until it says no more, or nothing moves any more.
@@ -118,6 +124,7 @@ impl Lines {
         if let Some((done, total)) = progress(&line) {
             work.report.copied(done, total);
         } else if !line.is_empty() {
+            work.report.moved();
             tracing::info!("{line}");
             if self.kept.len() == KEPT {
                 self.kept.pop_front();

@@ -27,17 +27,24 @@ pub struct Answer {
     pub timeline: Timeline,
 }
 
-/// The catalog, from the first coordinator that answers in utility mode and is not older than what we have seen.
+/// The catalog, from the coordinator on the highest timeline that answers in utility mode, never from one that is older
+/// than what we have seen: an old coordinator that came back would have the acting primary fenced.
 pub async fn catalog(config: &Config, seen: Timeline) -> Look<Answer> {
-    let mut why = "no coordinator is configured".to_owned();
-    for server in config.coordinators() {
-        match one(config, &server).await {
-            Ok(answer) if answer.timeline >= seen => return Look::Seen(answer),
-            Ok(answer) => why = format!("{server} is on timeline {}, older than {seen} which was seen before", answer.timeline),
-            Err(error) => why = error,
+    let servers = config.coordinators();
+    let answers = futures::future::join_all(servers.iter().map(|server| one(config, server))).await;
+    let mut why = vec![];
+    let mut newest: Option<Answer> = None;
+    for (server, answer) in servers.iter().zip(answers) {
+        match answer {
+            Ok(answer) if answer.timeline < seen => {
+                why.push(format!("{server} is on timeline {}, older than {seen} which was seen before", answer.timeline));
+            }
+            Ok(answer) if newest.as_ref().is_none_or(|newest| newest.timeline < answer.timeline) => newest = Some(answer),
+            Ok(_) => {}
+            Err(error) => why.push(error),
         }
     }
-    Look::Unknown(why)
+    newest.map_or_else(|| Look::Unknown(why.join("; ")), Look::Seen)
 }
 
 async fn one(config: &Config, server: &Server) -> Result<Answer, String> {
@@ -86,18 +93,23 @@ pub async fn peer(config: &Config, peer: Option<&Peer>) -> Look<PeerHere> {
     }
 }
 
-/// What the other coordinator says: one that serves on a higher timeline has taken over.
+/// What the other coordinator says: one that serves on a higher timeline has taken over. With no other there is nobody to ask.
 pub async fn other_coordinator(config: &Config, timeline: Option<Timeline>) -> Look<PeerHere> {
-    let others =
-        config.coordinators().into_iter().filter(|server| (server.host.as_str(), server.port) != (config.address.as_str(), config.port));
-    for server in others {
+    let own = resolve(&config.address).await.ok();
+    let mut why = vec![];
+    for server in config.coordinators() {
+        let itself =
+            server.port == config.port && (server.host == config.address || (own.is_some() && resolve(&server.host).await.ok() == own));
+        if itself {
+            continue;
+        }
         match page(&server.host, config.listen.port()).await {
             Ok(page) if page.serves == Some(Role::Primary) && page.timeline > timeline => return Look::Seen(PeerHere::Promoted),
-            Ok(_) => return Look::Seen(PeerHere::InRecovery),
-            Err(_) => {}
+            Ok(_) => {}
+            Err(error) => why.push(error),
         }
     }
-    Look::Unknown("no other coordinator answers".into())
+    if why.is_empty() { Look::Seen(PeerHere::InRecovery) } else { Look::Unknown(why.join("; ")) }
 }
 
 /// Reads the page of a supervisor.
@@ -117,4 +129,41 @@ async fn fetch(url: &str) -> Result<Vec<u8>, String> {
     let response = client.get(uri).await.map_err(|e| format!("{url}: {e}"))?;
     let body = Limited::new(response.into_body(), LONGEST_PAGE).collect().await.map_err(|e| format!("{url}: {e}"))?;
     Ok(body.to_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::model::world::fixtures::row;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    /// The supervisor of the place that the fixture gives to dbid 5.
+    fn config() -> Config {
+        let words =
+            "x --cluster demo --coordinator c:1 --data-directory /data/gpseg --port 6000 --address seg-5.gp --credentials /c -- postgres";
+        Cli::parse_from(words.split(' ')).config
+    }
+
+    fn says(rows: &[&str], dbid: Option<i16>) -> RowHere {
+        row_here(&config(), &Catalog { rows: rows.iter().map(|text| row(text)).collect() }, dbid.map(Dbid))
+    }
+
+    #[test]
+    fn a_row_is_ours_by_its_place_and_by_its_dbid() {
+        let mine = |role, in_sync| RowHere::Mine { role, in_sync };
+        assert_eq!(says(&["2:0ppsu", "5:0mmsu"], Some(5)), mine(Role::Mirror, true));
+        assert_eq!(says(&["2:0mpnd", "5:0pmnu"], Some(5)), mine(Role::Primary, false));
+        assert_eq!(says(&["2:0ppnu", "5:0mmnd"], None), mine(Role::Mirror, false), "an empty directory says no dbid");
+        let other = says(&["2:0ppsu", "5:0mmsu"], Some(7));
+        assert!(matches!(&other, RowHere::NotMine(why) if why.contains("dbid 5 at this place")), "{other:?}");
+        let none = says(&["2:0ppsu", "6:0mmsu"], Some(6));
+        assert!(matches!(&none, RowHere::NotMine(why) if why.contains("dbid 6 lives at seg-6.gp")), "{none:?}");
+    }
 }

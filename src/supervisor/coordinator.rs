@@ -46,6 +46,9 @@ impl Supervisor {
             }
             First::Ready => {
                 self.stop(&postgres, true).await;
+                if self.signals.ending {
+                    return Ok(Round::End);
+                }
                 self.run_segment(lock, true).await
             }
         }

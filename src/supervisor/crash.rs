@@ -65,16 +65,18 @@ pub fn classify(signal: Option<i32>, asked: bool, log: &[String]) -> (ExitClass,
     if asked {
         return (ExitClass::Stopped, String::new());
     }
+    let last = log.iter().rev().find(|line| tells(line)).cloned().unwrap_or_default();
+    if signal.is_some() {
+        return (ExitClass::Killed, last); // whatever the log holds, it did not end for that
+    }
+    // What ends a server is said so loudly; the same words in a logged statement mean nothing.
+    let loud: Vec<_> = log.iter().filter(|line| line.contains("FATAL") || line.contains("PANIC")).collect();
     for (class, words) in WORDS {
-        if let Some(line) = log.iter().rev().find(|line| words.iter().any(|word| line.contains(word))) {
-            return (*class, line.clone());
+        if let Some(line) = loud.iter().rev().find(|line| words.iter().any(|word| line.contains(word))) {
+            return (*class, (*line).clone());
         }
     }
-    let last = log.iter().rev().find(|line| tells(line)).cloned().unwrap_or_default();
-    match signal {
-        Some(_) => (ExitClass::Killed, last),
-        None => (ExitClass::Unclassified, last),
-    }
+    (ExitClass::Unclassified, last)
 }
 
 /// Neither a continuation of another line nor a refusal of a client, our own looks included: a mirror's log is full of those.
@@ -114,6 +116,10 @@ mod tests {
     #[test]
     fn an_end_is_classified_by_its_log() {
         assert_eq!(class(Some(9), &["LOG:  ready"]), ExitClass::Killed);
+        assert_eq!(class(Some(9), &["PANIC:  could not locate a valid checkpoint record"]), ExitClass::Killed);
+        assert_eq!(class(None, &["LOG:  statement: select 'dbid is out of valid range'"]), ExitClass::Unclassified);
+        assert_eq!(class(Some(9), &["PANIC:  could not locate a valid checkpoint record"]), ExitClass::Killed);
+        assert_eq!(class(None, &["LOG:  statement: select 'dbid is out of valid range'"]), ExitClass::Unclassified);
         assert_eq!(class(None, &["PANIC:  could not locate a valid checkpoint record"]), ExitClass::DataUnusable);
         assert_eq!(class(None, &["FATAL:  requested timeline 2 is not a child of this server's history"]), ExitClass::TimelineDiverged);
         assert_eq!(class(None, &["FATAL:  could not write: No space left on device"]), ExitClass::Environment);

@@ -38,6 +38,8 @@ pub struct Facts {
     pub row: Look<RowHere>,
     /// Asked only when there is no coordinator to ask.
     pub peer: Look<PeerHere>,
+    /// The other coordinator has been silent for as long as one waits for it.
+    pub waited_for_peer: bool,
     /// The pair was in sync when the catalog was last read.
     pub was_in_sync: bool,
     /// postgres died on this directory in a way that a start can not mend.
@@ -64,6 +66,9 @@ pub fn decide(facts: &Facts) -> Decision {
     if facts.marks.maintenance {
         return Decision::Start; // a person works here and knows
     }
+    if facts.shape == Shape::Unknown {
+        return stay(InstanceState::Deciding, facts.shape_why.clone());
+    }
     if let Some(stop) = by_marks(&facts.marks) {
         return stop;
     }
@@ -89,6 +94,9 @@ pub fn decide(facts: &Facts) -> Decision {
 
 /// Marks that keep postgres down whatever the catalog says.
 pub fn by_marks(marks: &Marks) -> Option<Decision> {
+    if let Some(why) = &marks.unknown {
+        return Some(stay(InstanceState::Deciding, format!("the marks can not be looked at: {why}")));
+    }
     if let Some(why) = &marks.unreadable {
         return Some(stay(InstanceState::CopyUnfinished, format!("a mark can not be read, so it stands: {why}")));
     }
@@ -104,7 +112,7 @@ pub fn by_marks(marks: &Marks) -> Option<Decision> {
 
 fn mirror(facts: &Facts) -> Decision {
     match (facts.shape, &facts.unusable, &facts.diverged) {
-        (Shape::Empty | Shape::Unusable, ..) => stay(InstanceState::NeedsFull, facts.shape_why.clone()),
+        (Shape::Empty | Shape::Unusable | Shape::Unknown, ..) => stay(InstanceState::NeedsFull, facts.shape_why.clone()),
         (_, Some(why), _) => stay(InstanceState::NeedsFull, why.clone()),
         (Shape::Primary, ..) => {
             stay(InstanceState::NeedsRecovery, "the catalog says mirror and the directory would start as a primary: it is stale")
@@ -123,7 +131,7 @@ fn primary(facts: &Facts, in_sync: bool) -> Decision {
         }
     };
     match (facts.shape, &facts.unusable) {
-        (Shape::Empty | Shape::Unusable, _) => lost(&facts.shape_why),
+        (Shape::Empty | Shape::Unusable | Shape::Unknown, _) => lost(&facts.shape_why),
         (_, Some(why)) => lost(why),
         // A mirror's shape under a primary's row: FTS is about to promote it.
         (Shape::Primary | Shape::Mirror, None) => Decision::Start,
@@ -135,7 +143,7 @@ fn blind(facts: &Facts, why: &str) -> Decision {
     let no_coordinator = format!("the coordinator can not be asked ({why})");
     match facts.shape {
         Shape::Mirror if facts.unusable.is_none() && facts.diverged.is_none() => Decision::Start,
-        Shape::Empty | Shape::Unusable | Shape::Mirror => stay(InstanceState::WaitingForCoordinator, no_coordinator),
+        Shape::Empty | Shape::Unusable | Shape::Unknown | Shape::Mirror => stay(InstanceState::WaitingForCoordinator, no_coordinator),
         Shape::Primary => match &facts.peer {
             Look::Seen(PeerHere::InRecovery) if facts.was_in_sync && facts.unusable.is_none() => Decision::Start,
             Look::Seen(PeerHere::InRecovery) => stay(InstanceState::WaitingForCoordinator, no_coordinator),
@@ -148,9 +156,12 @@ fn blind(facts: &Facts, why: &str) -> Decision {
 /// The coordinator asks nobody but its standby; what follows is in `coordinator.rs`.
 fn coordinator(facts: &Facts) -> Decision {
     match (facts.shape, &facts.unusable, &facts.peer) {
-        (Shape::Empty | Shape::Unusable, ..) => stay(InstanceState::PrimaryDataMissing, facts.shape_why.clone()),
+        (Shape::Empty | Shape::Unusable | Shape::Unknown, ..) => stay(InstanceState::PrimaryDataMissing, facts.shape_why.clone()),
         (_, Some(why), _) => stay(InstanceState::PrimaryDataMissing, why.clone()),
         (Shape::Mirror, ..) => Decision::Start,
+        (Shape::Primary, _, Look::Unknown(why)) if !facts.waited_for_peer => {
+            stay(InstanceState::WaitingForPeer, format!("the other coordinator may have taken over and is silent: {why}"))
+        }
         (Shape::Primary, _, Look::Seen(PeerHere::Promoted)) => {
             stay(InstanceState::WaitingForPeer, "the other coordinator serves on a higher timeline; this one is stale")
         }
@@ -178,9 +189,9 @@ pub fn believed(row: &Look<RowHere>, asked: Instant, turned: Instant) -> Look<Ro
     if asked >= turned { row.clone() } else { Look::Unknown("the row was not read since things turned".into()) }
 }
 
-/// The decision for a postgres that runs. `read_write`: it is known, or was started, as a primary.
+/// The decision for a postgres that runs. `read_write`: it has no mirror's marker, so it is open for writing or about to be.
 pub fn watch(facts: &Facts, read_write: bool) -> Watch {
-    if facts.marks.maintenance {
+    if facts.marks.maintenance || facts.marks.unknown.is_some() {
         return Watch::LetRun;
     }
     let mirror_by_catalog = matches!(facts.row, Look::Seen(RowHere::Mine { role: Role::Mirror, .. }));
@@ -189,7 +200,10 @@ pub fn watch(facts: &Facts, read_write: bool) -> Watch {
     }
     if facts.marks.hold.is_some() {
         return match &facts.row {
-            Look::Seen(RowHere::Mine { role: Role::Mirror, .. }) => Watch::Obey,
+            Look::Seen(RowHere::Mine { role: Role::Mirror, in_sync: true }) => {
+                Watch::Disobey("the catalog says that it is up and in sync".into())
+            }
+            Look::Seen(RowHere::Mine { role: Role::Mirror, in_sync: false }) => Watch::Obey,
             Look::Seen(RowHere::Mine { role: Role::Primary, .. }) => Watch::Disobey("the catalog says primary".into()),
             Look::Seen(RowHere::NotMine(why)) => Watch::Disobey(why.clone()),
             Look::Unknown(_) => Watch::LetRun, // unknown is not yes, and not no either: the row is being asked for

@@ -34,6 +34,7 @@ fn facts(shape: Shape, row: Look<RowHere>) -> Facts {
         content: Some(Content(0)),
         row,
         peer: Look::Unknown("silent".into()),
+        waited_for_peer: false,
         was_in_sync: true,
         unusable: None,
         diverged: None,
@@ -143,6 +144,10 @@ fn what_died_of_its_data_is_not_started_again() {
 fn the_coordinator_asks_its_standby_only() {
     let mut facts = facts(Shape::Primary, Look::Unknown("itself".into()));
     facts.content = Some(Content::COORDINATOR);
+    assert_eq!(says(&facts), "WaitingForPeer", "a silent standby may have taken over");
+    facts.waited_for_peer = true;
+    assert_eq!(says(&facts), "start in two steps");
+    (facts.waited_for_peer, facts.peer) = (false, Look::Seen(PeerHere::InRecovery));
     assert_eq!(says(&facts), "start in two steps");
     facts.peer = Look::Seen(PeerHere::Promoted);
     assert_eq!(says(&facts), "WaitingForPeer");
@@ -162,7 +167,8 @@ fn a_running_postgres_is_fenced_held_or_left_alone() {
     assert_eq!(watched(row(m, true), false, false), Watch::LetRun);
     assert!(matches!(watched(row(m, false), true, false), Watch::Fence(_)));
     assert!(matches!(watched(row(m, false), true, true), Watch::Fence(_)));
-    assert_eq!(watched(row(m, true), false, true), Watch::Obey);
+    assert_eq!(watched(row(m, false), false, true), Watch::Obey);
+    assert!(matches!(watched(row(m, true), false, true), Watch::Disobey(_)), "it came back: it is redundancy that is there");
     assert!(matches!(watched(row(p, true), true, true), Watch::Disobey(_)), "a hold on the acting primary");
     assert!(matches!(watched(row(p, true), false, true), Watch::Disobey(_)), "a mirror that FTS is about to promote");
     assert_eq!(watched(Look::Unknown("gone".into()), false, true), Watch::LetRun, "unknown is not yes");
@@ -179,4 +185,27 @@ fn a_promoted_mirror_is_not_fenced_by_the_row_of_before() {
     assert_eq!(watch(&facts, true), Watch::LetRun);
     facts.row = believed(&old, promoted, promoted);
     assert!(matches!(watch(&facts, true), Watch::Fence(_)), "asked after it was opened, the same row is a stale primary's");
+}
+
+#[test]
+fn what_can_not_be_looked_at_neither_starts_nor_stops_anything() {
+    let mut facts = facts(Shape::Unknown, row(Role::Primary, true));
+    assert_eq!(says(&facts), "Deciding");
+    facts.shape = Shape::Primary;
+    facts.marks.unknown = Some("too many open files".into());
+    assert_eq!(says(&facts), "Deciding");
+    assert_eq!(watch(&facts, true), Watch::LetRun);
+}
+
+#[test]
+fn marks_stop_a_running_postgres_unless_a_person_works_there() {
+    let watched = |change: fn(&mut Marks)| {
+        let mut facts = facts(Shape::Mirror, row(Role::Mirror, false));
+        change(&mut facts.marks);
+        watch(&facts, false)
+    };
+    assert!(matches!(watched(|m| m.copy = Some(copy())), Watch::Stop(_)));
+    assert!(matches!(watched(|m| m.retired = true), Watch::Stop(_)));
+    assert!(matches!(watched(|m| m.unreadable = Some("?".into())), Watch::Stop(_)));
+    assert_eq!(watched(|m| (m.retired, m.maintenance) = (true, true)), Watch::LetRun);
 }

@@ -32,11 +32,18 @@ pub(super) struct Here {
 impl Supervisor {
     /// One decision and what follows from it.
     pub(super) async fn round(&mut self) -> anyhow::Result<Round> {
+        if self.signals.ending {
+            return Ok(Round::End);
+        }
         let lock = match self.volume.try_lock(&self.config.holder()) {
             Ok(lock) => lock,
             Err(LockError::Busy(who)) => return self.stay_out(&who).await,
-            Err(error) => return self.stay(InstanceState::LockBusy, error.to_string()).await,
+            Err(error) => return self.stay(InstanceState::Deciding, error.to_string()).await,
         };
+        if let Some(pid) = self.volume.squatter() {
+            drop(lock);
+            return self.stay(InstanceState::LockBusy, format!("process {pid} lives in the data directory without the lock")).await;
+        }
         self.end_dead_hold(&lock)?;
         let marks = self.volume.marks();
         let here = self.look_here(&marks);
@@ -68,6 +75,7 @@ impl Supervisor {
 
     /// The directory, the token, and the page's share of both.
     pub(super) fn look_here(&mut self, marks: &Marks) -> Here {
+        self.forget_what_was_repaired();
         let shaped = shape::look(self.volume.data());
         let token = self.volume.token(&self.config.cluster, &self.config.address, self.config.port);
         let (mut dbid, mut content) = places::identity(self.volume.data());
@@ -81,6 +89,25 @@ impl Supervisor {
             page.timeline = shaped.control.as_ref().map(crate::greenplum::control::ControlData::newest_timeline);
         });
         Here { shaped, dbid, content, token }
+    }
+
+    /// What the last end of postgres showed of this directory is no news once an attempt has changed it.
+    fn forget_what_was_repaired(&mut self) {
+        let attempt = self.volume.result().map(|result| result.attempt);
+        if attempt != self.memory.attempt {
+            (self.memory.unusable, self.memory.diverged, self.memory.crashes, self.memory.not_before) = (None, None, 0, None);
+            self.memory.attempt = attempt;
+        }
+    }
+
+    /// How long the other coordinator has been silent counts from the first time that it was.
+    fn waited_for(&mut self, peer: &Look<super::decide::PeerHere>) -> bool {
+        if peer.seen().is_some() {
+            self.memory.peer_silent_since = None;
+            return false;
+        }
+        let since = *self.memory.peer_silent_since.get_or_insert_with(Instant::now);
+        since.elapsed() > Duration::from_secs(self.config.coordinator_wait)
     }
 
     async fn facts(&mut self, marks: Marks, here: &Here) -> Facts {
@@ -98,6 +125,7 @@ impl Supervisor {
             Look::Unknown("not asked".into())
         };
         Facts {
+            waited_for_peer: self.waited_for(&peer),
             marks,
             token: here.token.clone(),
             shape: here.shaped.shape,
@@ -120,7 +148,10 @@ impl Supervisor {
 
     async fn start(&mut self, lock: Held, here: &Here, facts: &Facts, decision: &Decision) -> anyhow::Result<Round> {
         self.memory.stays = 0;
-        self.adopt(here)?;
+        if let Err(error) = self.adopt(here) {
+            anyhow::ensure!(matches!(here.token, TokenState::Mine(_)), "the volume can not be adopted: {error:#}");
+            tracing::warn!(%error, "the token could not be brought up to date");
+        }
         // Only under the lock: a pid of another namespace proves nothing, and a live postmaster whose file is gone ends itself.
         let _ = std::fs::remove_file(self.volume.data().join("postmaster.pid"));
         super::write_passfile(&self.config.passfile, &super::login(&self.config.credentials)?)?;
@@ -134,6 +165,9 @@ impl Supervisor {
     /// Writes the token at the first start, and what was learned from the catalog since.
     pub(super) fn adopt(&self, here: &Here) -> anyhow::Result<()> {
         let (Some(dbid), Some(content), Some(control)) = (here.dbid, here.content, &here.shaped.control) else { return Ok(()) };
+        if matches!(here.token, TokenState::Foreign(_)) {
+            return Ok(()); // a person works here (maintenance); whose volume it is stays written
+        }
         let old = match &here.token {
             TokenState::Mine(token) => Some((**token).clone()),
             _ => None,
@@ -181,10 +215,11 @@ impl Supervisor {
 
     /// Shows why postgres does not run, and waits until something may have changed. The lock is free meanwhile.
     async fn stay(&mut self, state: InstanceState, why: String) -> anyhow::Result<Round> {
-        if self.board.page().state != state {
+        if self.board.page().state != self.shown(state) {
             self.memory.stays = 0;
         }
-        self.board.show(|page| (page.state, page.detail, page.serves, page.receiving) = (state, why, None, false));
+        let shown = self.shown(state);
+        self.board.show(|page| (page.state, page.detail, page.serves, page.receiving) = (shown, why, None, false));
         let until = Instant::now() + patience(state, self.memory.stays);
         self.memory.stays += 1;
         let marks = self.volume.marks();

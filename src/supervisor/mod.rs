@@ -52,6 +52,10 @@ struct Memory {
     not_before: Option<tokio::time::Instant>,
     /// The newest answer of a coordinator.
     answer: Option<Answer>,
+    /// The attempt whose result stands on the volume, as last seen.
+    attempt: Option<String>,
+    /// Since when the other coordinator has not answered.
+    peer_silent_since: Option<tokio::time::Instant>,
     /// Removes the directory that a full copy replaced.
     removal: Option<std::thread::JoinHandle<()>>,
     /// How often in a row the same decision to stay down was made; the next look is later each time.
@@ -62,6 +66,8 @@ struct Signals {
     child: Signal,
     terminate: Signal,
     interrupt: Signal,
+    /// We were told to end, however long ago.
+    ending: bool,
 }
 
 impl Signals {
@@ -70,16 +76,19 @@ impl Signals {
             child: signal(SignalKind::child())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            ending: false,
         })
     }
 
     /// The next signal that concerns us.
     async fn next(&mut self) -> Woken {
-        tokio::select! {
+        let woken = tokio::select! {
             _ = self.child.recv() => Woken::ByChild,
             _ = self.terminate.recv() => Woken::ToEnd,
             _ = self.interrupt.recv() => Woken::ToEnd,
-        }
+        };
+        self.ending |= woken == Woken::ToEnd;
+        woken
     }
 }
 
@@ -144,6 +153,11 @@ impl Supervisor {
         }
     }
 
+    /// While a person works here the page says so and nothing else, so that everybody keeps away.
+    fn shown(&self, state: crate::model::InstanceState) -> crate::model::InstanceState {
+        if self.volume.mark("maintenance").exists() { crate::model::InstanceState::Maintenance } else { state }
+    }
+
     /// Puts what stands on the volume onto the page.
     fn show_volume(&self, marks: &crate::volume::Marks) {
         let result = self.volume.result();
@@ -162,5 +176,6 @@ impl Supervisor {
 const DEAD_HOLD: Duration = Duration::from_mins(1);
 
 fn is_dead(heartbeat: Timestamp) -> bool {
-    Timestamp::now().duration_since(heartbeat).as_secs() > DEAD_HOLD.as_secs().cast_signed()
+    // In either direction: a clock may have been set back.
+    Timestamp::now().duration_since(heartbeat).abs().as_secs() > DEAD_HOLD.as_secs().cast_signed()
 }

@@ -2,14 +2,15 @@
 
 use super::{Config, login};
 use crate::{
-    greenplum::{Session, SessionError},
-    model::Role,
+    greenplum::{Session, SessionError, topology},
+    model::{Role, Timeline},
 };
 
 /// What our own postgres answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answered {
-    Serves(Role),
+    /// With its timeline, when it can tell one: a control file names it only after the next checkpoint.
+    Serves(Role, Option<Timeline>),
     /// It starts up or shuts down.
     NotYet,
     /// It did not answer at all, or not so that we understand it.
@@ -24,12 +25,14 @@ pub async fn ask(config: &Config) -> Answered {
     };
     match Session::utility(&config.local(), &login, None).await {
         Ok(session) => match session.rows("SELECT pg_catalog.pg_is_in_recovery()").await {
-            Ok(rows) if rows.first().and_then(|row| row.try_get(0).ok()) == Some(false) => Answered::Serves(Role::Primary),
-            Ok(_) => Answered::Serves(Role::Mirror),
+            Ok(rows) if rows.first().and_then(|row| row.try_get(0).ok()) == Some(false) => {
+                Answered::Serves(Role::Primary, topology::timeline(&session).await.ok())
+            }
+            Ok(_) => Answered::Serves(Role::Mirror, None),
             Err(error) => Answered::No(error.to_string()),
         },
         // The answer of every healthy mirror (O §2).
-        Err(SessionError::InRecovery(_)) => Answered::Serves(Role::Mirror),
+        Err(SessionError::InRecovery(_)) => Answered::Serves(Role::Mirror, None),
         Err(SessionError::NotYet(_)) => Answered::NotYet,
         Err(error) => Answered::No(error.to_string()),
     }

@@ -24,7 +24,7 @@ use crate::{
         InstanceState, Look, Role,
         page::{ExitClass, LastExit, Shape},
     },
-    volume::{Held, Old, Volume, marks::Ack},
+    volume::{Held, Old, marks::Ack},
 };
 
 /// FTS' retries after a primary died: 5 x 1 s, and some; until then the row may still flip (reference §2.3).
@@ -121,8 +121,9 @@ impl Supervisor {
                 Ok(Round::End)
             }
             Outcome::Fence(why) => {
-                tracing::warn!(why, "fenced");
+                tracing::warn!(%why, "fenced");
                 self.board.counts.fences.inc();
+                self.board.show(|page| (page.state, page.detail, page.serves) = (InstanceState::Stopping, why, None));
                 process::kill_all(&self.volume, Some(running.postgres.pid)).await;
                 Ok(Round::Again)
             }
@@ -183,7 +184,7 @@ impl Supervisor {
     fn answered(&mut self, running: &mut Running, answered: Option<Answered>) {
         running.probe = None;
         let answered = answered.unwrap_or_else(|| Answered::No("the question was broken off".into()));
-        let serves = if let Answered::Serves(role) = answered { Some(role) } else { None };
+        let (serves, timeline) = if let Answered::Serves(role, timeline) = answered { (Some(role), timeline) } else { (None, None) };
         let receiving = serves == Some(Role::Mirror) && running.postgres.receives();
         running.next_probe = Instant::now() + if receiving || serves == Some(Role::Primary) { CALM } else { UNEASY };
         if serves.is_some() {
@@ -196,9 +197,12 @@ impl Supervisor {
             running.next_read = Instant::now(); // it served and does not any more: ask what became of its role
         }
         let (state, detail) = state_of(&answered, running.started.elapsed());
+        let state = self.shown(state);
         let shape = self.shape_now(running.dialect);
-        self.board
-            .show(|page| (page.state, page.detail, page.serves, page.receiving, page.shape) = (state, detail, serves, receiving, shape));
+        self.board.show(|page| {
+            (page.state, page.detail, page.serves, page.receiving, page.shape) = (state, detail, serves, receiving, shape);
+            page.timeline = timeline.or(page.timeline);
+        });
     }
 
     /// Whether it is shaped as a mirror now: promotion takes the marker away.
@@ -250,6 +254,7 @@ impl Supervisor {
             content: running.here.content,
             row: believed(&running.row, running.row_asked, running.turned),
             peer: Look::Unknown("not asked".into()),
+            waited_for_peer: false,
             was_in_sync: false,
             unusable: None,
             diverged: None,
@@ -299,17 +304,26 @@ impl Supervisor {
 
     /// Removes the directory that a full copy replaced, once the new one is proven: in sync by the catalog, and receiving.
     fn forget_old(&mut self, running: &Running) {
-        let in_sync = running.row == Look::Seen(RowHere::Mine { role: Role::Mirror, in_sync: true });
-        if !in_sync || !self.board.page().receiving {
+        let page = self.board.page();
+        let in_sync = running.row == Look::Seen(RowHere::Mine { role: Role::Mirror, in_sync: true }) && page.receiving;
+        // FTS promotes only what was in sync.
+        let promoted = matches!(running.row, Look::Seen(RowHere::Mine { role: Role::Primary, .. })) && page.serves == Some(Role::Primary);
+        let removing = self.memory.removal.as_ref().is_some_and(|removal| !removal.is_finished());
+        if !(in_sync || promoted) || removing {
             return;
         }
-        let Ok(Some(old)) = self.volume.read::<Old>("old") else { return };
-        if self.memory.removal.as_ref().is_some_and(|removal| !removal.is_finished()) {
-            return;
+        let gone = self.volume.beside_gone();
+        match self.volume.read::<Old>("old") {
+            Ok(Some(old)) => {
+                tracing::info!(directory = %old.directory.display(), attempt = old.attempt, "proven: the replaced directory is removed");
+                // Out of the way under another name before its mark ends: half a directory is nobody's original.
+                let _ = std::fs::rename(&old.directory, &gone);
+                let _ = self.volume.remove("old");
+            }
+            _ if !gone.exists() => return,
+            _ => {}
         }
-        tracing::info!(directory = %old.directory.display(), attempt = old.attempt, "in sync: the replaced directory is removed");
-        let volume = self.volume.clone();
-        self.memory.removal = Some(std::thread::spawn(move || remove_old(&volume, &old)));
+        self.memory.removal = Some(std::thread::spawn(move || remove_old(&gone)));
     }
 
     /// postgres ended and nobody had asked for it.
@@ -340,6 +354,10 @@ impl Supervisor {
     /// Stops postgres: fast, then immediate, then by SIGKILL of everything that holds the lock.
     pub(super) async fn stop(&mut self, postgres: &Postgres, primary: bool) {
         let patience = if primary { self.config.stop() } else { MIRROR_STOP };
+        self.board.show(|page| {
+            (page.state, page.detail, page.serves, page.receiving) =
+                (InstanceState::Stopping, "postgres is being stopped".into(), None, false);
+        });
         let ladder = [(Signal::SIGINT, patience), (Signal::SIGQUIT, Duration::from_secs(5))];
         for (signal, patience) in ladder {
             postgres.signal(signal);
@@ -356,26 +374,18 @@ impl Supervisor {
     }
 }
 
-/// Terabytes take their time; the mark goes last, so that a removal that was cut off is taken up again.
-fn remove_old(volume: &Volume, old: &Old) {
-    for folder in old.tablespaces.iter().chain([&old.directory]) {
-        match std::fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(folder = %folder.display(), %error, "a replaced directory could not be removed");
-                return;
-            }
-            _ => {}
-        }
-    }
-    if let Err(error) = volume.remove("old") {
-        tracing::warn!(%error, "the mark of a replaced directory could not be ended");
+/// Terabytes take their time; what is left when this is cut off is found again.
+fn remove_old(folder: &std::path::Path) {
+    if let Err(error) = std::fs::remove_dir_all(folder) {
+        tracing::warn!(folder = %folder.display(), %error, "a replaced directory could not be removed");
+        std::thread::sleep(Duration::from_mins(1)); // before it is tried again
     }
 }
 
 fn state_of(answered: &Answered, running: Duration) -> (InstanceState, String) {
     match answered {
-        Answered::Serves(Role::Primary) => (InstanceState::Serving, "serves as primary".into()),
-        Answered::Serves(Role::Mirror) => (InstanceState::Serving, "serves as mirror".into()),
+        Answered::Serves(Role::Primary, _) => (InstanceState::Serving, "serves as primary".into()),
+        Answered::Serves(Role::Mirror, _) => (InstanceState::Serving, "serves as mirror".into()),
         Answered::NotYet => (InstanceState::Starting, "postgres starts up".into()),
         Answered::No(why) if running < Duration::from_secs(10) => (InstanceState::Starting, why.clone()),
         Answered::No(why) => (InstanceState::NotAnswering, why.clone()),

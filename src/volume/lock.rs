@@ -44,17 +44,43 @@ impl Volume {
             Err(TryLockError::WouldBlock) => return Err(LockError::Busy(std::fs::read_to_string(&path).unwrap_or_default())),
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
+        if !is_at(&file, &path) {
+            return Err(LockError::Busy("its file was replaced while it was taken".into()));
+        }
         fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| io(e.into()))?; // children keep it
-        file.set_len(0).and_then(|()| (&file).write_all(holder.as_bytes())).map_err(io)?;
+        // Only for people: a full disk must not keep a segment down.
+        let _ = file.set_len(0).and_then(|()| (&file).write_all(holder.as_bytes()));
         Ok(Held { file, path })
+    }
+
+    /// A process of this pid namespace, other than ourselves, that lives in the data directory without the lock:
+    /// a postgres that a person started by hand. postgres works in its data directory.
+    pub fn squatter(&self) -> Option<i32> {
+        let here = std::fs::metadata(&self.data).ok()?;
+        let me = std::process::id().cast_signed();
+        let lives_here =
+            |pid: &i32| std::fs::metadata(format!("/proc/{pid}/cwd")).is_ok_and(|m| (m.dev(), m.ino()) == (here.dev(), here.ino()));
+        pids().filter(|pid| *pid != me).find(lives_here)
     }
 
     /// Processes of this pid namespace, other than ourselves, that have the lock's file open.
     pub fn lock_holders(&self) -> Vec<i32> {
         let Ok(lock) = std::fs::metadata(self.mark("lock")) else { return vec![] };
         let me = std::process::id().cast_signed();
-        let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(|pid| *pid != me && has_open(*pid, lock.dev(), lock.ino())).collect()
+        pids().filter(|pid| *pid != me && has_open(*pid, lock.dev(), lock.ino())).collect()
+    }
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The file is still the one that the path names.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |m: std::fs::Metadata| (m.dev(), m.ino());
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => identity(ours) == identity(there),
+        _ => false,
     }
 }
 
@@ -94,6 +120,17 @@ mod tests {
         assert!(matches!(volume.try_lock("pod b"), Err(LockError::Busy(who)) if who == "pod a"));
         drop(held);
         volume.try_lock("pod b").unwrap();
+    }
+
+    #[test]
+    fn who_lives_in_the_directory_without_the_lock_is_found() {
+        let (_dir, volume) = volume();
+        std::fs::create_dir(volume.data()).unwrap();
+        assert_eq!(volume.squatter(), None);
+        let mut sleep = Command::new("sleep").arg("60").current_dir(volume.data()).spawn().unwrap();
+        assert_eq!(volume.squatter(), Some(sleep.id().cast_signed()));
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
     }
 
     #[test]

@@ -64,8 +64,10 @@ pub struct Marks {
     pub copy: Option<Copy>,
     pub retired: bool,
     pub maintenance: bool,
-    /// A mark is there that can not be read.
+    /// A copy mark is there that can not be understood: it stands.
     pub unreadable: Option<String>,
+    /// The marks could not be looked at now: nothing is started, and nothing that runs is stopped for it.
+    pub unknown: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,17 +87,19 @@ pub enum MarkError {
 }
 
 impl Volume {
-    /// All marks. One that can not be read is reported as standing.
+    /// All marks. One that can not be understood stands; one that can not be looked at is unknown.
     pub fn marks(&self) -> Marks {
         let mut marks =
             Marks { retired: self.mark("retired").exists(), maintenance: self.mark("maintenance").exists(), ..Marks::default() };
         match self.read("hold") {
             Ok(hold) => marks.hold = hold,
-            Err(error) => marks.unreadable = Some(error.to_string()),
+            Err(MarkError::Content { path, why }) => marks.hold = Some(nobodys_hold(&path, why)),
+            Err(error @ MarkError::Io { .. }) => marks.unknown = Some(error.to_string()),
         }
         match self.read("copy") {
             Ok(copy) => marks.copy = copy,
-            Err(error) => marks.unreadable = Some(error.to_string()),
+            Err(error @ MarkError::Content { .. }) => marks.unreadable = Some(error.to_string()),
+            Err(error @ MarkError::Io { .. }) => marks.unknown = Some(error.to_string()),
         }
         marks
     }
@@ -129,7 +133,8 @@ impl Volume {
         let path = self.mark(name);
         let write = || -> io::Result<()> {
             let bytes = serde_json::to_vec_pretty(&Versioned { version: VERSION, value })?;
-            let fresh = self.mark(&format!("{name}.{}.tmp", std::process::id()));
+            // Every Job is pid 1 of its own namespace; two may meet here.
+            let fresh = self.mark(&format!("{name}.{}.{}.tmp", std::process::id(), Timestamp::now().as_nanosecond()));
             let mut file = File::create(&fresh)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
@@ -151,6 +156,12 @@ impl Volume {
             Err(source) => Err(MarkError::Io { path, source }),
         }
     }
+}
+
+/// A hold that can not be understood ages by its file: it stands like any other, and ends like one whose attempt is gone.
+fn nobodys_hold(path: &Path, why: String) -> Hold {
+    let written = std::fs::metadata(path).and_then(|m| m.modified()).ok().and_then(|at| Timestamp::try_from(at).ok());
+    Hold { attempt: "(unreadable)".into(), dbid: Dbid(0), reason: why, heartbeat: written.unwrap_or(Timestamp::UNIX_EPOCH) }
 }
 
 /// Makes a rename or removal in the folder of `path` last.
@@ -188,6 +199,18 @@ mod tests {
         for damage in ["", "{}", r#"{"version":99,"attempt":"a"}"#] {
             std::fs::write(volume.mark("copy"), damage).unwrap();
             assert!(volume.marks().unreadable.is_some(), "{damage}");
+            std::fs::write(volume.mark("hold"), damage).unwrap();
+            let hold = volume.marks().hold.expect("it stands");
+            assert!(Timestamp::now().duration_since(hold.heartbeat).as_secs() < 60, "it ages by its file");
         }
+    }
+
+    #[test]
+    fn a_mark_that_can_not_be_looked_at_is_unknown_and_no_mark() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        std::fs::create_dir(volume.mark("copy")).unwrap(); // reading a folder fails otherwise than by its content
+        let marks = volume.marks();
+        assert!(marks.unknown.is_some() && marks.unreadable.is_none() && marks.copy.is_none());
     }
 }

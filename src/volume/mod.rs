@@ -76,6 +76,11 @@ impl Volume {
         self.beside("gpheal-old")
     }
 
+    /// Where the old directory goes when the new one is proven, to be removed.
+    pub fn beside_gone(&self) -> PathBuf {
+        self.beside("gpheal-gone")
+    }
+
     fn beside(&self, tail: &str) -> PathBuf {
         let mut name = self.data.file_name().unwrap_or_default().to_owned();
         name.push(".");

@@ -1,9 +1,12 @@
 //! What postgres would come up as on this directory.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use crate::{
-    greenplum::{Dialect, control::ControlData},
+    greenplum::{
+        Dialect,
+        control::{ControlData, ControlError},
+    },
     model::page::Shape,
 };
 
@@ -19,15 +22,18 @@ pub struct Shaped {
 
 /// Looks at `data`. The control file is read by the image's own `pg_controldata`, so it is in every version's words.
 pub fn look(data: &Path) -> Shaped {
-    if is_empty(data) {
-        return Shaped { shape: Shape::Empty, dialect: None, control: None, why: format!("{} is empty or missing", data.display()) };
+    match is_empty(data) {
+        Ok(false) => {}
+        Ok(true) => return without(Shape::Empty, None, format!("{} is empty or missing", data.display())),
+        Err(error) => return without(Shape::Unknown, None, format!("{} can not be listed: {error}", data.display())),
     }
-    let unusable = |dialect, why: String| Shaped { shape: Shape::Unusable, dialect, control: None, why };
+    let unusable = |dialect, why: String| without(Shape::Unusable, dialect, why);
     let dialect = match std::fs::read_to_string(data.join("PG_VERSION")) {
         Ok(text) => match Dialect::from_pg_version(&text) {
             Ok(dialect) => dialect,
             Err(error) => return unusable(None, error.to_string()),
         },
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return without(Shape::Unknown, None, format!("PG_VERSION: {error}")),
         Err(error) => return unusable(None, format!("PG_VERSION: {error}")),
     };
     match ControlData::read(data) {
@@ -36,10 +42,39 @@ pub fn look(data: &Path) -> Shaped {
             let shape = if mirror { Shape::Mirror } else { Shape::Primary };
             Shaped { shape, dialect: Some(dialect), control: Some(control), why: String::new() }
         }
+        Err(error @ ControlError::NoTool(_)) => without(Shape::Unknown, Some(dialect), error.to_string()),
         Err(error) => unusable(Some(dialect), error.to_string()),
     }
 }
 
-fn is_empty(data: &Path) -> bool {
-    std::fs::read_dir(data).map_or(true, |mut entries| entries.next().is_none())
+fn without(shape: Shape, dialect: Option<Dialect>, why: String) -> Shaped {
+    Shaped { shape, dialect, control: None, why }
+}
+
+/// Only what is missing, or was listed and is empty, is empty.
+fn is_empty(data: &Path) -> io::Result<bool> {
+    match std::fs::read_dir(data) {
+        Ok(mut entries) => entries.next().transpose().map(|first| first.is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_looked_at_is_not_called_empty_or_unusable() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("gpseg");
+        assert_eq!(look(&data).shape, Shape::Empty);
+        std::fs::write(&data, "no folder").unwrap();
+        assert_eq!(look(&data).shape, Shape::Unknown);
+        std::fs::remove_file(&data).unwrap();
+        std::fs::create_dir(&data).unwrap();
+        assert_eq!(look(&data).shape, Shape::Empty);
+        std::fs::write(data.join("stray"), "").unwrap();
+        assert_eq!(look(&data).shape, Shape::Unusable);
+    }
 }
