@@ -12,7 +12,7 @@ use e2e::{
     conformance::Owner,
     fixture::image::{build_home, install_tools},
 };
-use gpheal::model::{InstanceState, Page};
+use gpheal::model::{InstanceState, Page, Role};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -20,6 +20,16 @@ use nix::{
 use tempfile::TempDir;
 
 const PORT: u16 = 25_999;
+
+/// A supervisor that does not outlive the test, however that ends.
+struct Supervisor(Child);
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
 
 struct Place {
     folder: TempDir,
@@ -58,7 +68,7 @@ impl Place {
     }
 
     /// A supervisor of this volume whose page is served at `listen`.
-    fn supervise(&self, listen: &str) -> Result<Child> {
+    fn supervise(&self, listen: &str) -> Result<Supervisor> {
         let program = self.at("gpheal");
         if !program.exists() {
             let built = Path::new(env!("CARGO_BIN_EXE_bed")).with_file_name("gpheal");
@@ -74,7 +84,7 @@ impl Place {
             .env("GPHEAL_CREDENTIALS", self.at("credentials"))
             .env("GPHEAL_PASSFILE", self.at("volume/pass"))
             .env("GPHEAL_LISTEN", listen);
-        Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+        Ok(Supervisor(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
     }
 
     fn postmaster(&self) -> Result<i32> {
@@ -88,6 +98,11 @@ impl Place {
         let holders = volume.map(|volume| volume.lock_holders()).unwrap_or_default();
         holders.into_iter().filter(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("postgres"))).collect()
     }
+}
+
+/// A person works there, and the page says so; postgres serves all the same.
+fn serves(page: &Page) -> bool {
+    page.state == InstanceState::Maintenance && page.serves == Some(Role::Primary)
 }
 
 async fn wait_for(port: u16, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<Page> {
@@ -109,23 +124,23 @@ async fn wait_for(port: u16, what: &str, wanted: impl Fn(&Page) -> bool) -> Resu
 async fn no_second_postmaster_while_a_child_of_the_first_lives() -> Result<()> {
     let place = Place::make()?;
     let mut first = place.supervise("127.0.0.1:18090")?;
-    wait_for(18090, "a first postgres that serves", |page| page.state == InstanceState::Serving).await?;
+    wait_for(18090, "a first postgres that serves", serves).await?;
     let (postmaster, before) = (place.postmaster()?, place.postgres());
     ensure!(before.len() > 3 && before.contains(&postmaster), "postgres does not hold the lock: {before:?}");
 
-    first.kill()?;
-    first.wait()?;
+    first.0.kill()?;
+    first.0.wait()?;
     let mut second = place.supervise("127.0.0.1:18091")?;
-    wait_for(18091, "a second supervisor that stays out", |page| page.state == InstanceState::LockBusy).await?;
+    wait_for(18091, "a second supervisor that stays out", |page| page.detail.starts_with("held by")).await?;
     ensure!(place.postgres() == before, "another postgres was started: {:?}", place.postgres());
 
     // The postmaster alone dies; its children follow, and only when the last is gone is the lock free.
     kill(Pid::from_raw(postmaster), Signal::SIGKILL)?;
-    wait_for(18091, "a second postgres that serves", |page| page.state == InstanceState::Serving).await?;
+    wait_for(18091, "a second postgres that serves", serves).await?;
     let after = place.postgres();
     ensure!(after.iter().all(|pid| !before.contains(pid)), "children of the first postmaster live beside the second: {before:?} {after:?}");
 
-    kill(Pid::from_raw(second.id().cast_signed()), Signal::SIGTERM)?;
-    ensure!(second.wait()?.success() && place.postgres().is_empty(), "SIGTERM did not stop postgres");
+    kill(Pid::from_raw(second.0.id().cast_signed()), Signal::SIGTERM)?;
+    ensure!(second.0.wait()?.success() && place.postgres().is_empty(), "SIGTERM did not stop postgres");
     Ok(())
 }

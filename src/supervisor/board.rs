@@ -114,7 +114,7 @@ pub async fn serve(board: Board, listen: std::net::SocketAddr) -> std::io::Resul
 
 async fn ready(State(board): State<Board>) -> (StatusCode, String) {
     let page = board.page();
-    let code = if page.state == InstanceState::Serving { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let code = if page.serves.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, format!("{:?}: {}\n", page.state, page.detail))
 }
 
