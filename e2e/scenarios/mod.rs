@@ -11,6 +11,7 @@ mod demo;
 mod doubles;
 mod jobs;
 mod list;
+mod neighbours;
 mod operator;
 mod policy;
 mod report;
