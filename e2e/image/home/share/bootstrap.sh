@@ -15,6 +15,16 @@ user=$(<"$CREDENTIALS/username")
 
 say() { echo "bootstrap: $*"; }
 
+# Where Greenplum 6 differs from 7 and Cloudberry.
+case $(postgres --gp-version) in
+    *"Greenplum Database) 6."*)
+        six=yes auth=md5 utility=gp_session_role=utility log=pg_log
+        mirror_settings=recovery.conf copy_options=(--xlog-method stream) ;;
+    *)
+        six='' auth=scram-sha-256 utility=gp_role=utility log=log
+        mirror_settings=postgresql.auto.conf copy_options=(--wal-method stream --create-slot) ;;
+esac
+
 # Never a second time: what is there may be the last good copy.
 refuse_existing() {
     if [ -e "$DATA_DIRECTORY/PG_VERSION" ]; then
@@ -36,13 +46,6 @@ port = $PORT
 unix_socket_directories = '/tmp'
 max_connections = 40
 shared_buffers = 16MB
-max_worker_processes = 4
-max_wal_size = 128MB
-wal_keep_size = 80MB
-max_slot_wal_keep_size = -1
-wal_log_hints = on
-hot_standby = on
-password_encryption = scram-sha-256
 logging_collector = off
 log_destination = stderr
 log_line_prefix = '%m [%p] '
@@ -50,10 +53,29 @@ gp_contentid = $CONTENT
 gp_fts_probe_interval = 10
 gp_fts_probe_timeout = 5
 gp_fts_mark_mirror_down_grace_period = 10
+$(log_settings)
 ${SETTINGS:-}
 CONF
     echo "gp_dbid=$DBID" > "$new/internal.auto.conf"
-    mkdir -p "$new/log"
+    mkdir -p "$new/$log"
+}
+
+# A small disk: the write-ahead log stays below half a gigabyte.
+log_settings() {
+    if [ -n "$six" ]; then
+        echo "checkpoint_segments = 2"
+        echo "wal_keep_segments = 2"
+    else
+        cat <<CONF
+max_worker_processes = 4
+max_wal_size = 128MB
+wal_keep_size = 80MB
+max_slot_wal_keep_size = -1
+wal_log_hints = on
+hot_standby = on
+password_encryption = scram-sha-256
+CONF
+    fi
 }
 
 # Pod addresses change, so the network as a whole is let in, by password.
@@ -61,16 +83,16 @@ write_access_rules() {
     cat > "$new/pg_hba.conf" <<HBA
 local all         all   trust
 local replication all   trust
-host  all         all   0.0.0.0/0 scram-sha-256
-host  all         all   ::/0      scram-sha-256
-host  replication $user 0.0.0.0/0 scram-sha-256
-host  replication $user ::/0      scram-sha-256
+host  all         all   0.0.0.0/0 $auth
+host  all         all   ::/0      $auth
+host  replication $user 0.0.0.0/0 $auth
+host  replication $user ::/0      $auth
 HBA
 }
 
 make_instance() {
     initdb -D "$new" --data-checksums --encoding=UTF8 --locale=C --username="$user" \
-        --pwfile="$CREDENTIALS/password" --auth-local=trust --auth-host=scram-sha-256 > /dev/null
+        --pwfile="$CREDENTIALS/password" --auth-local=trust --auth-host="$auth" > /dev/null
     write_settings
     write_access_rules
 }
