@@ -2,18 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use gpheal::{
-    greenplum::wal,
-    model::{InstanceState, Repair},
-};
+use anyhow::{Result, ensure};
+use gpheal::model::{InstanceState, Repair};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::LogParams};
 
 use super::{Stage, stage::until};
 use crate::{
     bed::fault::{keep_down, kill_postmaster, stop_postgres_group},
-    fixture::{DATA_DIRECTORY, NAMESPACE, Row},
+    fixture::{NAMESPACE, Row},
 };
 
 /// A restart in place beats FTS' retries of 5 x 1 s; past this it did not.
@@ -64,12 +61,12 @@ pub async fn primary_lost(stage: &mut Stage) -> Result<()> {
     stage.mark("primary kept down");
     stage.wait_row(mirror.dbid, "pnu").await?;
     stage.mark("FTS promoted its mirror");
-    let before = wal_end(stage, &primary)?;
+    let before = stage.wal_end(&primary)?;
     // Held before its first copied byte, so that the stale primary can be looked at.
     pause_at(stage, &primary, "ProvingAgain")?;
     down.release()?;
     stage.wait_page(&primary, "a hold", |p| p.state == InstanceState::Held).await?;
-    ensure!(wal_end(stage, &primary)? == before, "the stale primary wrote to its log: {before:?} became {:?}", wal_end(stage, &primary)?);
+    ensure!(stage.wal_end(&primary)? == before, "the stale primary wrote to its log: {before:?} became {:?}", stage.wal_end(&primary)?);
     never_opened(stage, &primary).await?;
     stage.mark("the stale primary stayed closed");
     unpause(stage, &primary)?;
@@ -78,11 +75,6 @@ pub async fn primary_lost(stage: &mut Stage) -> Result<()> {
     stage.wait_healthy().await?;
     ensure!(stage.pair(0).await?.0.dbid == mirror.dbid, "the roles are not swapped");
     Ok(())
-}
-
-fn wal_end(stage: &Stage, row: &Row) -> Result<wal::WalEnd> {
-    let folder = stage.volume(row)?.folder().join(DATA_DIRECTORY).join("pg_wal");
-    wal::end(&folder)?.with_context(|| format!("{} has no log", row.pod()))
 }
 
 /// A mark that makes the Job wait at a step.

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use gpheal::{
     api::{GreenplumCluster, SegmentRecovery, SegmentRecoverySpec, cluster::UnwellInstance, recovery::InstanceStatus},
+    greenplum::{
+        Dialect,
+        wal::{self, WalEnd},
+    },
     model::Page,
 };
 use k8s_openapi::api::batch::v1::Job;
@@ -16,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     bed::{Bed, Volume, fault::Container, say},
-    fixture::{Catalog, Cluster, NAMESPACE, Row, volume_of, wait_for_catalog},
+    fixture::{Catalog, Cluster, DATA_DIRECTORY, NAMESPACE, Row, volume_of, wait_for_catalog},
 };
 
 /// Pods with a volume.
@@ -89,6 +93,14 @@ impl Stage {
 
     pub fn volume(&self, row: &Row) -> Result<Volume> {
         volume_of(&self.bed, row.pod())
+    }
+
+    /// How far the log in an instance's directory reaches.
+    pub fn wal_end(&self, row: &Row) -> Result<WalEnd> {
+        let data = self.volume(row)?.folder().join(DATA_DIRECTORY);
+        let version = std::fs::read_to_string(data.join("PG_VERSION")).with_context(|| format!("{} has no database", row.pod()))?;
+        let folder = data.join(Dialect::from_pg_version(&version)?.wal_folder());
+        wal::end(&folder)?.with_context(|| format!("{} has no log", row.pod()))
     }
 
     pub async fn wait_catalog(&self, what: &str, wanted: impl Fn(&Catalog) -> bool) -> Result<Catalog> {

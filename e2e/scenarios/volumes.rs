@@ -5,14 +5,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use gpheal::{
     api::recovery::Phase,
-    greenplum::wal,
     model::{FailureClass, InstanceState},
 };
 
 use super::Stage;
 use crate::{
     bed::fault::{KeptDown, delete_pod_now, keep_down, stop_postgres_group},
-    fixture::{DATA_DIRECTORY, NAMESPACE, Row},
+    fixture::{NAMESPACE, Row},
 };
 
 pub async fn not_mounted(stage: &mut Stage) -> Result<()> {
@@ -76,15 +75,14 @@ async fn write_much(stage: &Stage, primary: &Row) -> Result<()> {
 }
 
 async fn refused_as_ahead(stage: &mut Stage, mirror: &Row) -> Result<()> {
-    let folder = stage.volume(mirror)?.folder().join(DATA_DIRECTORY).join("pg_wal");
-    let before = wal::end(&folder)?;
+    let before = stage.wal_end(mirror)?;
     let failed = |r: &gpheal::api::SegmentRecovery, _: &_| r.status.as_ref().is_some_and(|s| s.phase == Phase::Failed);
     let recovery = stage.wait_recovery(mirror.dbid, "a failure", failed).await?;
     let instance = super::stage::instance_of(&recovery, mirror.dbid);
     let class = instance.and_then(|i| i.failure).map(|f| f.class);
     ensure!(class == Some(FailureClass::TargetAheadOfSource), "it failed as {class:?}");
     stage.mark("TargetAheadOfSource");
-    ensure!(wal::end(&folder)? == before, "the target was changed");
+    ensure!(stage.wal_end(mirror)? == before, "the target was changed");
     stage.wait_page(mirror, "a mirror that runs", |p| p.state == InstanceState::Serving).await?;
     stage.wait_reason(mirror.dbid, "RecoveryFailed").await.map(drop)
 }
