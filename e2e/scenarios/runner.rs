@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     bed::{Bed, fault::keep_down, say},
-    fixture::{self, Acked, Writer, verify},
+    fixture::{self, Acked, verify},
 };
 
 /// What to run.
@@ -87,11 +87,12 @@ async fn one(stage: &mut Stage, scenario: &Scenario, out: &Path) -> Line {
 
 async fn play(stage: &mut Stage, scenario: &Scenario, rows: &mut usize) -> Result<()> {
     start_healthy(stage).await?;
-    let writer = Writer::start(&stage.cluster).await?;
+    stage.start_writing().await?;
     let watchdog = Watchdog::start(stage)?;
     stage.begin();
     let played = (scenario.run)(stage).await;
-    let acked = writer.stop().await?;
+    stage.stop_writing().await?;
+    let acked = stage.acked.clone();
     *rows = acked.count();
     played?;
     verify(&stage.cluster, &acked).await?;

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     bed::{Bed, Volume, fault::Container, say},
-    fixture::{Catalog, Cluster, DATA_DIRECTORY, NAMESPACE, Row, volume_of, wait_for_catalog},
+    fixture::{Acked, Catalog, Cluster, DATA_DIRECTORY, NAMESPACE, Row, Writer, volume_of, wait_for_catalog},
 };
 
 /// Pods with a volume.
@@ -43,17 +43,35 @@ pub struct Stage {
     pub marks: Vec<(String, f64)>,
     /// Instances that the scenario had healed: they are made to serve afterwards.
     pub healed: Vec<i16>,
+    writer: Option<Writer>,
+    /// Rows that were acknowledged so far.
+    pub acked: Acked,
 }
 
 impl Stage {
     pub async fn of(bed: Bed) -> Result<Self> {
         let cluster = Cluster::of(&bed).await?;
-        Ok(Self { bed, cluster, started: Instant::now(), marks: vec![], healed: vec![] })
+        Ok(Self { bed, cluster, started: Instant::now(), marks: vec![], healed: vec![], writer: None, acked: Acked::default() })
     }
 
     /// Forgets the last scenario.
     pub fn begin(&mut self) {
         (self.started, self.marks, self.healed) = (Instant::now(), vec![], vec![]);
+    }
+
+    /// Begins to write into every content.
+    pub async fn start_writing(&mut self) -> Result<()> {
+        self.acked = Acked::default();
+        self.writer = Some(Writer::start(&self.cluster).await?);
+        Ok(())
+    }
+
+    /// Ends it, if it has not ended. A scenario does so itself before it makes a lie of what would be acknowledged.
+    pub async fn stop_writing(&mut self) -> Result<()> {
+        if let Some(writer) = self.writer.take() {
+            self.acked = writer.stop().await?;
+        }
+        Ok(())
     }
 
     /// Writes down that something happened now.

@@ -50,6 +50,8 @@ pub async fn ahead(stage: &mut Stage) -> Result<()> {
     let mirror_down = keep_down(&stage.container(&mirror).await?)?;
     stage.wait_row(mirror.dbid, "mnd").await?;
     stage.mark("mirror down");
+    // What the older copy would acknowledge while it passes for the primary is lost by our own hand afterwards.
+    stage.stop_writing().await?;
     let primary_down = keep_down(&stage.container(&primary).await?)?;
     let newest = volume.copy()?;
     volume.restore(&older)?;
