@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::{Options, runner};
 use crate::{
     bed::{Bed, say},
-    fixture::NAMESPACE,
+    fixture::{self, NAMESPACE},
 };
 
 /// What is shown, and in which order.
@@ -18,6 +18,7 @@ const INJURIES: [&str; 3] = ["crash-in-place", "primary-lost", "mirror-emptied"]
 
 /// Runs the demo; `true` when everything healed.
 pub async fn demo(bed: Bed, out: std::path::PathBuf) -> Result<bool> {
+    fixture::destroy(&bed).await?; // else the last one's end would be the first thing to be seen
     let watch = watch(&bed)?;
     let options = Options { names: INJURIES.iter().map(|name| (*name).to_owned()).collect(), out, stop_at_failure: true, keep: false };
     let healed = runner::run(bed, &options).await;
