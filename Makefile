@@ -32,9 +32,9 @@ generated: ## Generated files are what the code generates
 crds: ## Write the custom resource definitions into crds/
 	$(CARGO) run --quiet --package gpheal -- crds crds
 
-conformance: packages ## What src/greenplum relies on, and the supervisor, against bare processes of the stand-in
-	$(E2E) conformance
+conformance: packages ## What gpheal relies on, and gpheal itself, on bare processes of the stand-in or of GPHOME
 	$(CARGO) build --quiet --locked --package gpheal
+	$(E2E) conformance
 	$(CARGO) test --quiet --locked --package gpheal-e2e --test supervisor -- --ignored
 
 e2e: packages ## Scenarios on the bed: all, or SCENARIO="name …"
