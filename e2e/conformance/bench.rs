@@ -262,10 +262,22 @@ impl Bench {
     }
 
     pub fn rewind(&mut self, dbid: i16, source: i16) -> Command {
+        let mut command = self.bare_rewind(dbid, source);
+        command.args(["--write-recovery-conf", "--slot", SLOT, "--progress"]);
+        command
+    }
+
+    /// With nothing that asks for a file: Greenplum 6 writes its settings in a dry run too, when it is told to.
+    pub fn dry_rewind(&mut self, dbid: i16, source: i16) -> Command {
+        let mut command = self.bare_rewind(dbid, source);
+        command.arg("--dry-run");
+        command
+    }
+
+    fn bare_rewind(&mut self, dbid: i16, source: i16) -> Command {
         let (port, directory) = (self.port(source), self.server(dbid).directory.clone());
         let mut command = self.tool("pg_rewind");
         command.env("PGOPTIONS", self.dialect.utility_session());
-        command.arg("--write-recovery-conf").arg(format!("--slot={SLOT}")).arg("--progress");
         command.arg(format!("--source-server=host=127.0.0.1 port={port} dbname=template1"));
         command.arg(format!("--target-pgdata={}", directory.display()));
         command
