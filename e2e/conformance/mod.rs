@@ -14,10 +14,8 @@ mod cold;
 mod dialect;
 mod failover;
 mod mirror;
-mod product;
 mod query;
 mod server;
-mod supervised;
 mod tools;
 
 pub use self::server::Owner;
@@ -47,11 +45,6 @@ const CHECKS: &[(&str, Check)] = checks![
     access::mirrors_refuse_everybody,
     access::a_probe_cannot_be_asked_in_utility_mode,
     access::statements_reach_every_content,
-    product::the_coordinator_is_read,
-    product::a_primary_is_read,
-    product::a_mirror_is_known_by_its_refusal,
-    product::fts_and_dispatch_answer,
-    product::a_directory_is_read,
     tools::versions_are_told,
     tools::base_backup_wants_a_dbid_and_an_empty_directory,
     tools::base_backup_overwrites_when_forced,
@@ -66,9 +59,6 @@ const CHECKS: &[(&str, Check)] = checks![
     failover::double_fault_changes_nothing,
     cold::utility_mode_answers_alone_and_nothing_flips,
     cold::dispatch_hangs_until_segments_answer_and_flips_meanwhile,
-    supervised::a_cold_cluster_comes_up,
-    supervised::a_lost_primary_stays_closed_and_is_rewound,
-    supervised::an_emptied_mirror_is_copied,
 ];
 
 /// Runs the checks whose name holds `filter`, prints an outcome for each, and

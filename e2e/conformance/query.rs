@@ -34,7 +34,7 @@ pub async fn connect(port: u16, options: &str) -> Result<Session, tokio_postgres
 }
 
 /// The superuser is whoever ran initdb.
-pub fn user() -> String {
+fn user() -> String {
     if nix::unistd::Uid::effective().is_root() { "postgres".into() } else { std::env::var("USER").unwrap_or_default() }
 }
 
