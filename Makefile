@@ -10,7 +10,7 @@ E2E = $(CARGO) run --quiet --locked --package gpheal-e2e --bin
 SCENARIO ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint unit generated e2e demo bed-up bed-down bed-shell conformance packages crds
+.PHONY: help test lint unit generated e2e demo bed-up bed-down bed-shell conformance packages crds docs
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,12 @@ unit: packages ## Unit, property and mock-API tests
 generated: ## Generated files are what the code generates
 	@folder=$$(mktemp -d); trap 'rm -rf $$folder' EXIT; \
 	$(CARGO) run --quiet --locked --package gpheal -- crds $$folder; \
-	diff -ru crds $$folder || { echo "crds/ is not what 'make crds' writes; run it and commit"; exit 1; }
+	diff -ru crds $$folder || { echo "crds/ is not what 'make crds' writes; run it and commit"; exit 1; }; \
+	$(CARGO) run --quiet --locked --package gpheal -- docs $$folder; \
+	diff -u docs/refusals.md $$folder/refusals.md || { echo "docs/refusals.md is not what 'make docs' writes; run it and commit"; exit 1; }
+
+docs: ## Write the documents that are made from the code into docs/
+	$(CARGO) run --quiet --package gpheal -- docs docs
 
 crds: ## Write the custom resource definitions into crds/
 	$(CARGO) run --quiet --package gpheal -- crds crds

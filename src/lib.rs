@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod apply;
+pub mod documents;
 pub mod error;
 pub mod greenplum;
 pub mod model;

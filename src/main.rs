@@ -24,6 +24,9 @@ enum Command {
     Install { folder: PathBuf },
     /// Prints the custom resource definitions, or writes them into a folder, one file each.
     Crds { folder: Option<PathBuf> },
+    /// Writes the documents that are made from the code into a folder.
+    #[command(hide = true)]
+    Docs { folder: PathBuf },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Install { folder } => Ok(gpheal::install(&folder)?),
         Command::Crds { folder } => Ok(gpheal::api::write_crds(folder.as_deref())?),
+        Command::Docs { folder } => Ok(gpheal::documents::write(&folder)?),
     }
 }
 

@@ -28,8 +28,19 @@ pub enum Answer {
     Stop,
 }
 
+impl Answer {
+    /// What follows, where a class says nothing of its own.
+    fn lifted_by(self) -> &'static str {
+        match self {
+            Self::Retry => "by another attempt 2 to 60 s later, while attempts are left",
+            Self::GoFull => "by a full copy, when the recovery's type is Auto and spec.healing.full is Allow",
+            Self::Stop => "by a person, who reads the evidence",
+        }
+    }
+}
+
 macro_rules! classes {
-    ($($(#[doc = $doc:literal])+ $name:ident => $answer:ident),* $(,)?) => {
+    ($($(#[doc = $doc:literal])+ $name:ident => $answer:ident $($lifted_by:literal)?),* $(,)?) => {
         /// The classes of failure (reference §7).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum FailureClass { $($(#[doc = $doc])+ $name),* }
@@ -43,6 +54,19 @@ macro_rules! classes {
             /// What comes next.
             pub fn answer(self) -> Answer {
                 match self { $(Self::$name => Answer::$answer),* }
+            }
+            /// What it is, for people.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+)),* }
+            }
+            /// What has to happen before it is tried again.
+            pub fn lifted_by(self) -> &'static str {
+                match self {
+                    $(Self::$name => {
+                        let own: &[&'static str] = &[$($lifted_by)?];
+                        own.first().copied().unwrap_or(Answer::$answer.lifted_by())
+                    }),*
+                }
             }
         }
     };
@@ -78,23 +102,23 @@ classes! {
     /// The target's own files are damaged or missing (control file, PG_VERSION).
     TargetUnusable => GoFull,
     /// The target knows WAL that the source does not: the source may have been restored from a snapshot.
-    TargetAheadOfSource => Stop,
+    TargetAheadOfSource => Stop "by a person, who finds out which copy holds the commits; an empty target is copied in full",
     /// The volume carries no token, or the token of another instance.
-    VolumeUnrecognised => Stop,
+    VolumeUnrecognised => Stop "by mounting the right volume",
     /// Source and target are not copies of one database.
-    SystemIdentifierDiffers => Stop,
+    SystemIdentifierDiffers => Stop "by mounting the right volumes; one of the two belongs to another database",
     /// A person works on the volume (`maintenance`), or its place is given up (`retired`).
-    HandsOff => Stop,
+    HandsOff => Stop "by removing the mark when the work is done",
     /// Too little room for the copy and the WAL that streams meanwhile.
-    NoRoom => Stop,
+    NoRoom => Stop "by a larger volume, or by making room on it",
     /// Database, server or image versions do not fit together.
-    VersionDiffers => Stop,
+    VersionDiffers => Stop "by running one version of Greenplum in both pods",
     /// A login was refused: password, role or pg_hba.
-    LoginRefused => Stop,
+    LoginRefused => Stop "by the right password in the credentials secret, and lines in pg_hba.conf for the pod network, for replication too",
     /// The source says that it is not the instance that the catalog names.
-    SourceNotItself => Stop,
+    SourceNotItself => Stop "when the catalog's address leads to the instance that the catalog names",
     /// The copy was made, but what it left is not a mirror that can follow the source.
-    ResultUnsound => Stop,
+    ResultUnsound => Stop "by a person, who reads the evidence; where a copy was cut off, the next repair is a full one",
     /// A tool failed in a way that nobody has classified.
     Unclassified => Stop,
 }

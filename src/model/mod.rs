@@ -9,6 +9,7 @@ pub mod look;
 pub mod page;
 pub mod plan;
 pub mod policy;
+pub mod reasons;
 pub mod refusal;
 pub mod world;
 

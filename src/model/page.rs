@@ -3,60 +3,89 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Content, Dbid, Outcome, Role, SystemIdentifier, Timeline};
+use super::{Content, Dbid, Outcome, Role, SystemIdentifier, Timeline, reasons::reasons};
 
 /// Version of the page's shape; a page of another version is not believed.
 pub const PAGE_VERSION: u32 = 1;
 
-/// What the supervisor of an instance does now (design §3.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum InstanceState {
-    /// Just begun; nothing is decided.
-    Deciding,
-    /// postgres was started and does not serve its role yet.
-    Starting,
-    /// postgres serves its role.
-    Serving,
-    /// postgres runs and does not answer.
-    NotAnswering,
-    /// postgres is being stopped.
-    Stopping,
-    /// Stopped for an attempt; the lock is given up.
-    Held,
-    /// A copy of this directory was cut off.
-    CopyUnfinished,
-    /// A mirror that is shaped as a primary: a stale primary, to be rewound.
-    NeedsRecovery,
-    /// A mirror whose directory is empty or unusable.
-    NeedsFull,
-    /// The acting primary's directory is empty or unusable. Only a person can answer this.
-    PrimaryDataMissing,
-    /// No token of this instance on the volume, so perhaps not its volume.
-    VolumeUnrecognised,
-    /// The catalog has no row for this place.
-    NotInCatalog,
-    /// Its place was moved away.
-    Retired,
-    /// A person works here; postgres runs without being asked about.
-    Maintenance,
-    /// The coordinator can not be asked and the volume alone does not allow a start.
-    WaitingForCoordinator,
-    /// A primary that may have been replaced: the peer has to say that it was not promoted.
-    WaitingForPeer,
-    /// A coordinator that waits for its segments or for the other coordinator.
-    WaitingForSegments,
-    /// Somebody else holds the volume's lock.
-    LockBusy,
-    /// It crashed again and again; its mirror is in sync, so FTS may fail over.
-    StayingDown,
-    /// It crashed again and again; the next start is delayed.
-    BackingOff,
+reasons! {
+    /// What the supervisor of an instance does now (design §3.3).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+    pub enum InstanceState {
+        /// Just begun; nothing is decided.
+        Deciding,
+        /// postgres was started and does not serve its role yet.
+        Starting,
+        /// postgres serves its role.
+        Serving,
+        /// postgres runs and does not answer.
+        NotAnswering,
+        /// postgres is being stopped.
+        Stopping,
+        /// Stopped for an attempt; the lock is given up.
+        Held,
+        /// A copy of this directory was cut off.
+        CopyUnfinished,
+        /// A mirror that is shaped as a primary: a stale primary, to be rewound.
+        NeedsRecovery,
+        /// A mirror whose directory is empty or unusable.
+        NeedsFull,
+        /// The acting primary's directory is empty or unusable. Only a person can answer this.
+        PrimaryDataMissing,
+        /// No token of this instance on the volume, so perhaps not its volume.
+        VolumeUnrecognised,
+        /// The catalog has no row for this place.
+        NotInCatalog,
+        /// Its place was moved away.
+        Retired,
+        /// A person works here; postgres runs without being asked about.
+        Maintenance,
+        /// The coordinator can not be asked and the volume alone does not allow a start.
+        WaitingForCoordinator,
+        /// A primary that may have been replaced: the peer has to say that it was not promoted.
+        WaitingForPeer,
+        /// A coordinator that waits for its segments or for the other coordinator.
+        WaitingForSegments,
+        /// Somebody else holds the volume's lock, or lives in the data directory without it.
+        LockBusy,
+        /// The acting primary's directory is empty or unusable, and its mirror is in sync: FTS promotes that.
+        StayingDown,
+        /// postgres ended again and again; the next start is delayed, so that FTS can fail over meanwhile.
+        BackingOff,
+    }
 }
 
 impl InstanceState {
     /// The supervisor itself says that only a repair brings it back.
     pub fn asks_for_repair(self) -> bool {
         matches!(self, Self::NeedsRecovery | Self::NeedsFull | Self::CopyUnfinished)
+    }
+
+    /// What has to happen before it is left.
+    pub fn lifted_by(self) -> &'static str {
+        match self {
+            Self::Deciding => "lifted by itself when its volume and the catalog were looked at",
+            Self::Starting => "lifted by itself when postgres serves its role",
+            Self::Serving => "lifted by itself when FTS has marked it up and in sync",
+            Self::NotAnswering => "lifted when postgres answers; FTS fails over if a primary does not",
+            Self::Stopping => "lifted by itself when postgres is gone",
+            Self::Held => "lifted when the attempt gives the volume back, or a minute after its last heartbeat",
+            Self::CopyUnfinished | Self::NeedsRecovery | Self::NeedsFull => "lifted when FTS has marked it down; then it is repaired",
+            Self::PrimaryDataMissing => "lifted when its volume is restored; nothing else holds this content's commits",
+            Self::VolumeUnrecognised => "lifted when the right volume is mounted; a person who knows that it is lost may restore the token",
+            Self::NotInCatalog => "never, while the catalog does not name this place",
+            Self::Retired => "never, while the mark stands; this place is not in use any more",
+            Self::Maintenance => "lifted by removing the maintenance mark",
+            Self::WaitingForCoordinator => "lifted when a coordinator answers in utility mode",
+            Self::WaitingForPeer => {
+                "lifted when a coordinator answers, or the peer's supervisor says that its postgres runs as a mirror; \
+                 a coordinator waits for the other one for GPHEAL_COORDINATOR_WAIT at most"
+            }
+            Self::WaitingForSegments => "lifted when every content has a live primary, after GPHEAL_COORDINATOR_WAIT at the latest",
+            Self::LockBusy => "lifted when the last process that holds the lock, or lives in the data directory, has ended",
+            Self::StayingDown => "lifted when FTS has promoted its mirror; then it is repaired",
+            Self::BackingOff => "lifted by itself after half a minute at most for a primary with a mirror in sync, else a minute",
+        }
     }
 }
 

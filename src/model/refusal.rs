@@ -2,95 +2,90 @@
 
 use std::fmt;
 
-use super::{Content, Dbid, Repair, page::InstanceState};
+use super::{Content, Dbid, Repair, page::InstanceState, reasons::reasons};
 
-/// A reason to leave an instance alone. Invariants in brackets are those of reference §8.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The catalog could not be read.
-    CoordinatorUnreachable { why: String },
-    /// The rows of the content can not be true [7.1 #7, #8].
-    CatalogInvalid { why: String },
-    /// The coordinator and its standby are repaired in another way [15].
-    CoordinatorRow,
-    /// No such dbid or content in the catalog.
-    NotInCatalog { what: String },
-    /// The instance is up: a repair would take away redundancy that is there.
-    TargetUp { dbid: Dbid },
-    /// The instance is the acting primary: the only copy known to hold every commit [1].
-    TargetIsActingPrimary { dbid: Dbid },
-    /// The acting primary does not answer, and nothing else is known [2].
-    ActingPrimaryNotAnswering { primary: Dbid, why: String },
-    /// Both sides are gone [2, 5].
-    DoubleFault { primary: Dbid, mirror: Dbid, why: String },
-    /// Both died in sync: the catalog names a primary that was never promoted [2; reference §7 #6].
-    FlippedDouble { primary: Dbid, mirror: Dbid, why: String },
-    /// What answers at the acting primary's place is not, or not surely, that instance [7].
-    PeerSuspect { primary: Dbid, why: String },
-    /// The pod does not fulfil the contract of a segment pod (design §3.1).
-    ContractNotFulfilled { points: Vec<ContractPoint> },
-    /// The volume carries no token of this instance: perhaps not mounted, perhaps another's.
-    VolumeUnrecognised { dbid: Dbid },
-    /// The claim's access mode does not allow a lock to be trusted.
-    AccessMode { claim: String, mode: String },
-    /// The acting primary's own data is gone.
-    PrimaryDataMissing { dbid: Dbid },
-    /// Only a full copy would help and policy does not allow it [6].
-    FullNotAllowed { why: String },
-    /// A mirror that is down for less than the grace period.
-    WithinGrace { seconds_left: i64 },
-    /// Automatic healing is paused.
-    Paused { would: Repair },
-    /// The policy only observes.
-    ObserveOnly { would: Repair },
-    /// An earlier recovery of this fault failed for a cause that only a person can judge [20].
-    RecoveryFailed { recovery: String },
-    /// Another recovery of the same content is running [13].
-    AlreadyRecovering { content: Content, recovery: String },
-    /// As many Jobs run as policy allows.
-    JobBudget { max: usize },
-    /// The pod's supervisor gives no page, or not the page of this instance.
-    SupervisorSilent { why: String },
-    /// The mirror is up and follows; it is not in sync yet [7.3 #54].
-    CatchingUp,
-    /// The supervisor is in a state that no repair answers, or not yet.
-    SupervisorSays { state: InstanceState, detail: String },
+reasons! {
+    /// A reason to leave an instance alone. Invariants in brackets are those of reference §8.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub enum Refusal {
+        /// The catalog could not be read.
+        CoordinatorUnreachable { why: String },
+        /// The rows of the content can not be true [7.1 #7, #8].
+        CatalogInvalid { why: String },
+        /// The coordinator and its standby are repaired in another way [15].
+        CoordinatorRow,
+        /// No such dbid or content in the catalog.
+        NotInCatalog { what: String },
+        /// The instance is up: a repair would take away redundancy that is there.
+        TargetUp { dbid: Dbid },
+        /// The instance is the acting primary: the only copy known to hold every commit [1].
+        TargetIsActingPrimary { dbid: Dbid },
+        /// The acting primary does not answer, and nothing else is known [2].
+        ActingPrimaryNotAnswering { primary: Dbid, why: String },
+        /// Both sides are gone [2, 5].
+        DoubleFault { primary: Dbid, mirror: Dbid, why: String },
+        /// Both died in sync: the catalog names a primary that was never promoted [2; reference §7 #6].
+        FlippedDouble { primary: Dbid, mirror: Dbid, why: String },
+        /// What answers at the acting primary's place is not, or not surely, that instance [7].
+        PeerSuspect { primary: Dbid, why: String },
+        /// The pod does not fulfil the contract of a segment pod (design §3.1).
+        ContractNotFulfilled { points: Vec<ContractPoint> },
+        /// The volume carries no token of this instance: perhaps not mounted, perhaps another's.
+        VolumeUnrecognised { dbid: Dbid },
+        /// The claim's access mode does not allow a lock to be trusted.
+        AccessMode { claim: String, mode: String },
+        /// The acting primary's own data is gone.
+        PrimaryDataMissing { dbid: Dbid },
+        /// Only a full copy would help and policy does not allow it [6].
+        FullNotAllowed { why: String },
+        /// A mirror that is down for less than the grace period.
+        WithinGrace { seconds_left: i64 },
+        /// Automatic healing is paused.
+        Paused { would: Repair },
+        /// The policy only observes.
+        ObserveOnly { would: Repair },
+        /// An earlier recovery of this fault failed for a cause that only a person can judge [20].
+        RecoveryFailed { recovery: String },
+        /// Another recovery of the same content is running [13].
+        AlreadyRecovering { content: Content, recovery: String },
+        /// As many Jobs run as policy allows.
+        JobBudget { max: usize },
+        /// The pod's supervisor gives no page, or not the page of this instance.
+        SupervisorSilent { why: String },
+        /// The mirror is up and follows; it is not in sync yet [7.3 #54].
+        CatchingUp,
+        /// The supervisor is in a state that no repair answers, or not yet.
+        SupervisorSays { state: InstanceState, detail: String },
+    }
 }
 
-/// One point of the contract of a segment pod (design §3.1).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ContractPoint {
-    /// No selected pod has this catalog address.
-    NoPod { address: String },
-    /// Two selected pods have this catalog address.
-    TwoPods { pods: String },
-    /// The pod has no container of the name that the cluster gives.
-    NoSuchContainer { container: String },
-    /// The container's command is not the supervisor.
-    NoSupervisor,
-    /// The data directory is the mount root, so marks can not live beside it.
-    DataDirIsMountRoot,
-    /// The data directory lies on no persistent volume claim.
-    NoClaim,
-    /// Processes of other containers could see, and be, its processes.
-    SharedProcessNamespace,
-    /// Processes of the host could be taken for its own.
-    HostPid,
+reasons! {
+    /// One point of the contract of a segment pod (design §3.1).
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum ContractPoint {
+        /// No selected pod has this catalog address.
+        NoPod { address: String },
+        /// Two selected pods have this catalog address.
+        TwoPods { pods: String },
+        /// The pod has no container of the name that the cluster gives.
+        NoSuchContainer { container: String },
+        /// The container's command is not the supervisor.
+        NoSupervisor,
+        /// The data directory is the mount root, so marks can not live beside it.
+        DataDirIsMountRoot,
+        /// The data directory lies on no persistent volume claim.
+        NoClaim,
+        /// Processes of other containers could see, and be, its processes.
+        SharedProcessNamespace,
+        /// Processes of the host could be taken for its own.
+        HostPid,
+    }
 }
 
 impl ContractPoint {
     /// Stable word for status and metrics.
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::NoPod { .. } => "NoPod",
-            Self::TwoPods { .. } => "TwoPods",
-            Self::NoSuchContainer { .. } => "NoSuchContainer",
-            Self::NoSupervisor => "NoSupervisor",
-            Self::DataDirIsMountRoot => "DataDirIsMountRoot",
-            Self::NoClaim => "NoClaim",
-            Self::SharedProcessNamespace => "SharedProcessNamespace",
-            Self::HostPid => "HostPid",
-        }
+        self.name()
     }
 }
 
@@ -116,30 +111,8 @@ impl Refusal {
     /// Stable word for status, metrics and logs.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::CoordinatorUnreachable { .. } => "CoordinatorUnreachable",
-            Self::CatalogInvalid { .. } => "CatalogInvalid",
-            Self::CoordinatorRow => "CoordinatorRow",
-            Self::NotInCatalog { .. } => "NotInCatalog",
-            Self::TargetUp { .. } => "TargetUp",
-            Self::TargetIsActingPrimary { .. } => "TargetIsActingPrimary",
-            Self::ActingPrimaryNotAnswering { .. } => "ActingPrimaryNotAnswering",
-            Self::DoubleFault { .. } => "DoubleFault",
-            Self::FlippedDouble { .. } => "FlippedDouble",
-            Self::PeerSuspect { .. } => "PeerSuspect",
-            Self::ContractNotFulfilled { points } => points.first().map_or("ContractNotFulfilled", ContractPoint::code),
-            Self::VolumeUnrecognised { .. } => "VolumeUnrecognised",
-            Self::AccessMode { .. } => "AccessMode",
-            Self::PrimaryDataMissing { .. } => "PrimaryDataMissing",
-            Self::FullNotAllowed { .. } => "FullNotAllowed",
-            Self::WithinGrace { .. } => "WithinGrace",
-            Self::Paused { .. } => "Paused",
-            Self::ObserveOnly { .. } => "ObserveOnly",
-            Self::RecoveryFailed { .. } => "RecoveryFailed",
-            Self::AlreadyRecovering { .. } => "AlreadyRecovering",
-            Self::JobBudget { .. } => "JobBudget",
-            Self::SupervisorSilent { .. } => "SupervisorSilent",
-            Self::CatchingUp => "CatchingUp",
-            Self::SupervisorSays { .. } => "SupervisorSays",
+            Self::ContractNotFulfilled { points } => points.first().map_or(self.name(), ContractPoint::code),
+            _ => self.name(),
         }
     }
 
@@ -183,12 +156,7 @@ impl Refusal {
             Self::JobBudget { .. } => "lifted when a running Job ends".into(),
             Self::SupervisorSilent { .. } => "lifted when its pod runs and the supervisor's page can be read".into(),
             Self::CatchingUp => "lifted by itself when the mirror has received what it missed".into(),
-            Self::SupervisorSays { state, .. } => match state {
-                state if state.asks_for_repair() => "lifted when FTS has marked it down; then it is repaired".into(),
-                InstanceState::Maintenance => "lifted by removing the maintenance mark".into(),
-                InstanceState::NotInCatalog | InstanceState::Retired => "never, while the catalog does not name this place".into(),
-                _ => "lifted by itself when the supervisor goes on; its page says what it waits for".into(),
-            },
+            Self::SupervisorSays { state, .. } => state.lifted_by().into(),
         }
     }
 

@@ -1,0 +1,137 @@
+//! Enumerations of reasons that can not be forgotten anywhere: the name of a variant is its stable code, its first
+//! comment is its meaning, and there is an example of each. `docs/refusals.md` is written from them.
+
+use super::{Content, Dbid, Lsn, Repair, page::InstanceState, refusal::ContractPoint};
+
+/// Declares an enumeration with `name`, `MEANINGS` and `examples`.
+macro_rules! reasons {
+    ($(#[$attribute:meta])* pub enum $enum:ident {
+        $($(#[doc = $doc:literal])+ $variant:ident $({ $($field:ident: $type:ty),* $(,)? })?),* $(,)?
+    }) => {
+        $(#[$attribute])*
+        pub enum $enum { $($(#[doc = $doc])+ $variant $({ $($field: $type),* })?),* }
+
+        impl $enum {
+            /// Name and meaning of every variant.
+            pub const MEANINGS: &'static [(&'static str, &'static str)] = &[$((stringify!($variant), concat!($($doc),+))),*];
+
+            /// The variant's name.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$variant { .. } => stringify!($variant)),* }
+            }
+
+            /// One of each, in the order of `MEANINGS`.
+            pub fn examples() -> Vec<Self> {
+                vec![$(Self::$variant $({ $($field: $crate::model::reasons::Example::of(stringify!($variant), stringify!($field))),* })?),*]
+            }
+        }
+    };
+}
+pub(crate) use reasons;
+
+/// A value for a field of a variant, as the documents show it.
+pub trait Example {
+    fn of(variant: &str, field: &str) -> Self;
+}
+
+impl Example for String {
+    fn of(variant: &str, field: &str) -> Self {
+        let text = match (variant, field) {
+            ("CatalogInvalid", _) => "content 0 has two primaries",
+            ("PeerSuspect", _) => "it says that it is dbid 9 of content 3",
+            ("FullNotAllowed", _) => "the control file is unusable",
+            ("SupervisorSays", _) => "the catalog says mirror and the directory would start as a primary: it is stale",
+            ("NotInCatalog", _) => "dbid 77",
+            (_, "why") => "connection refused",
+            (_, "claim") => "data-gp-mirror-0",
+            (_, "mode") => "ReadWriteMany",
+            (_, "recovery") => "demo-d5-3f2a9c1e",
+            (_, "address") => "gp-mirror-0.gp",
+            (_, "pods") => "gp-mirror-0, copy-of-it",
+            (_, "container") => "greenplum",
+            _ => "…",
+        };
+        text.to_owned()
+    }
+}
+
+impl Example for Dbid {
+    fn of(variant: &str, field: &str) -> Self {
+        Self(if field == "primary" || variant.contains("Primary") { 2 } else { 5 })
+    }
+}
+
+impl Example for Content {
+    fn of(_: &str, _: &str) -> Self {
+        Self(0)
+    }
+}
+
+impl Example for Lsn {
+    fn of(_: &str, _: &str) -> Self {
+        Self(0x300_0060)
+    }
+}
+
+impl Example for Repair {
+    fn of(_: &str, _: &str) -> Self {
+        Self::Incremental
+    }
+}
+
+impl Example for InstanceState {
+    fn of(_: &str, _: &str) -> Self {
+        Self::NeedsRecovery
+    }
+}
+
+impl Example for i64 {
+    fn of(_: &str, _: &str) -> Self {
+        25
+    }
+}
+
+impl Example for usize {
+    fn of(_: &str, _: &str) -> Self {
+        2
+    }
+}
+
+impl Example for Vec<ContractPoint> {
+    fn of(_: &str, _: &str) -> Self {
+        vec![ContractPoint::NoSupervisor]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::{FailureClass, InstanceState, Refusal, refusal::ContractPoint};
+
+    #[test]
+    fn every_reason_has_a_meaning_and_says_what_lifts_it() {
+        let refusals: Vec<_> = Refusal::examples().into_iter().map(|r| (r.name(), r.to_string(), r.lifted_by())).collect();
+        assert_eq!(refusals.len(), Refusal::MEANINGS.len());
+        for (name, sentence, lifted_by) in refusals {
+            assert!(sentence.len() > 8 && lifted_by.len() > 8, "{name}: {sentence}; {lifted_by}");
+        }
+        for point in ContractPoint::examples() {
+            assert!(point.to_string().len() > 8, "{}", point.name());
+        }
+        for state in InstanceState::examples() {
+            assert_eq!(state.name(), format!("{state:?}"));
+            assert!(!state.lifted_by().is_empty(), "{state:?}");
+        }
+        for class in FailureClass::ALL {
+            assert!(!class.meaning().is_empty() && !class.lifted_by().is_empty(), "{}", class.as_str());
+        }
+    }
+
+    #[test]
+    fn codes_are_unique_over_all_enumerations_that_name_an_instances_state() {
+        let mut codes: Vec<_> = [Refusal::MEANINGS, ContractPoint::MEANINGS].concat().into_iter().map(|(code, _)| code).collect();
+        codes.sort_unstable();
+        let all = codes.len();
+        codes.dedup();
+        assert_eq!(codes.len(), all);
+    }
+}
