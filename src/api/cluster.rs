@@ -57,7 +57,7 @@ pub struct GreenplumClusterSpec {
 }
 
 /// How the coordinator is reached. The catalog is read here in utility mode; FTS is asked to look here.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Coordinator {
     /// Name of a Service in this namespace that leads to the acting coordinator. Exactly one of `service` and `host`.
@@ -80,6 +80,48 @@ pub struct Coordinator {
     /// Secret in this namespace with the keys `username` and `password` of a superuser. gpheal and its Jobs log
     /// in to the coordinator and to every segment with it.
     pub credentials_secret: SecretName,
+    /// Whether the connections to the coordinator and to every segment are encrypted. Default: they are not.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self.mode != 'verify-full' || has(self.caSecretRef)")
+        .message("mode verify-full needs caSecretRef: the authorities to trust"))]
+    pub tls: Tls,
+}
+
+/// How connections to the database are encrypted, in the words of libpq's `sslmode`.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// `disable`: not encrypted. `require`: encrypted, and the server's certificate is not looked at. `verify-full`: an
+    /// authority in `caSecretRef` has to have signed the certificate for the name that is asked for: the coordinator's
+    /// `service` or `host` as above, and of each instance the address and the hostname of its catalog row. Default `disable`.
+    #[serde(default)]
+    pub mode: TlsMode,
+    /// The authorities to trust, for `verify-full`. Read anew for each new connection: several may stand in it while
+    /// certificates are being replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretKey>,
+}
+
+/// How far a server is believed.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsMode {
+    #[default]
+    Disable,
+    Require,
+    VerifyFull,
+}
+
+/// One key of a Secret in the same namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+pub struct SecretKey {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key whose value are certificates in PEM. Default `ca.crt`.
+    #[serde(default = "defaults::ca_key")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
 }
 
 /// A Secret in the same namespace.
@@ -264,6 +306,9 @@ mod defaults {
     }
     pub fn database() -> String {
         "postgres".into()
+    }
+    pub fn ca_key() -> String {
+        "ca.crt".into()
     }
     pub fn container() -> String {
         "greenplum".into()

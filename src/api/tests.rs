@@ -30,6 +30,14 @@ fn a_cluster_names_its_coordinator_in_one_way() {
 }
 
 #[test]
+fn who_verifies_says_whom_to_trust() {
+    let with = |tls: Value| cluster(|c| c["spec"]["coordinator"]["tls"] = tls).validate_cel().is_ok();
+    assert!(with(json!({})) && with(json!({"mode": "require"})));
+    assert!(with(json!({"mode": "verify-full", "caSecretRef": {"name": "demo-ca"}})));
+    assert!(!with(json!({"mode": "verify-full"})));
+}
+
+#[test]
 fn names_are_short_enough_for_what_is_made_of_them() {
     let named = |length: usize| cluster(|c| c["metadata"]["name"] = json!("a".repeat(length)));
     assert!(named(40).validate_cel().is_ok());
@@ -91,7 +99,7 @@ fn every_field_is_described_and_every_list_of_ours_is_bounded() {
 fn the_rules_are_in_the_definitions() {
     let rules = |crd: &str| crd.matches("rule:").count();
     let [(_, cluster), (_, recovery)] = super::crds();
-    assert_eq!((rules(&yaml(&cluster).unwrap()), rules(&yaml(&recovery).unwrap())), (2, 4));
+    assert_eq!((rules(&yaml(&cluster).unwrap()), rules(&yaml(&recovery).unwrap())), (3, 4));
 }
 
 #[test]

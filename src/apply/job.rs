@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::{
         batch::v1::{Job, JobSpec},
         core::v1::{
-            Affinity, Container, EnvVar, EnvVarSource, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
+            Affinity, Container, EnvVar, EnvVarSource, KeyToPath, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
             ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
             SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
         },
@@ -16,13 +16,20 @@ use k8s_openapi::{
 use kube::{ResourceExt, core::ObjectMeta};
 
 use crate::{
-    api::{GreenplumCluster, SegmentRecovery, labels},
+    api::{
+        GreenplumCluster, SegmentRecovery,
+        cluster::{SecretKey, TlsMode},
+        labels,
+    },
     model::Attempt,
     observe::{jobs, places},
 };
 
 const BIN: &str = "/gpheal-bin";
 const CREDENTIALS: &str = "/etc/gpheal/credentials";
+const CA: &str = "/etc/gpheal/ca";
+/// The Secret's key under a name of our own.
+const CA_FILE: &str = "ca.crt";
 const TOKENS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// A SIGTERM has to find the time to stop a tool and to leave truthful marks.
 const GRACE: i64 = 60;
@@ -205,6 +212,9 @@ fn installer(image: String, segment: &Container) -> Container {
 fn worker(plan: &Plan, segment: &Container, mut mounts: Vec<VolumeMount>) -> Result<Container, JobError> {
     mounts.push(mount("gpheal-job-bin", BIN, true));
     mounts.push(mount("gpheal-job-credentials", CREDENTIALS, true));
+    if ca_secret(plan).is_some() {
+        mounts.push(mount("gpheal-job-ca", CA, true));
+    }
     Ok(Container {
         name: jobs::CONTAINER.into(),
         image: segment.image.clone(),
@@ -233,14 +243,38 @@ fn environment(plan: &Plan, segment: &Container) -> Result<Vec<EnvVar>, JobError
     let coordinator = format!("{}:{}", plan.cluster.coordinator_host(), plan.cluster.spec.coordinator.port);
     let values = [(jobs::ATTEMPT_VARIABLE, attempt), ("GPHEAL_COORDINATOR", coordinator), ("GPHEAL_CREDENTIALS", CREDENTIALS.to_owned())];
     let fields = [("POD_NAME", "metadata.name"), ("POD_UID", "metadata.uid"), ("NODE_NAME", "spec.nodeName")];
+    let tls = tls_environment(plan, segment);
     let ours = |name: &str| name.starts_with("GPHEAL_") || fields.iter().any(|(field, _)| *field == name);
     let mut env: Vec<EnvVar> = segment.env.iter().flatten().filter(|variable| !ours(&variable.name)).cloned().collect();
-    env.extend(values.map(|(name, value)| EnvVar { name: name.into(), value: Some(value), value_from: None }));
+    env.extend(values.into_iter().chain(tls).map(|(name, value)| EnvVar { name: name.into(), value: Some(value), value_from: None }));
     env.extend(fields.map(|(name, path)| {
         let field_ref = Some(ObjectFieldSelector { field_path: path.into(), api_version: None });
         EnvVar { name: name.into(), value: None, value_from: Some(EnvVarSource { field_ref, ..EnvVarSource::default() }) }
     }));
     Ok(env)
+}
+
+/// The Job asks as the operator does. The mirror that it leaves asks as its own supervisor was told to, by the
+/// authorities that its own pod mounts.
+fn tls_environment(plan: &Plan, segment: &Container) -> Vec<(&'static str, String)> {
+    let mode = match plan.cluster.spec.coordinator.tls.mode {
+        TlsMode::Disable => "disable",
+        TlsMode::Require => "require",
+        TlsMode::VerifyFull => "verify-full",
+    };
+    let mut all = vec![("GPHEAL_TLS", mode.to_owned())];
+    if ca_secret(plan).is_some() {
+        all.push(("GPHEAL_CA", format!("{CA}/{CA_FILE}")));
+    }
+    let theirs = |name: &str| segment.env.iter().flatten().find(|variable| variable.name == name)?.value.clone();
+    all.extend(theirs("GPHEAL_TLS").map(|mode| ("GPHEAL_MIRROR_TLS", mode)));
+    all.extend(theirs("GPHEAL_CA").map(|path| ("GPHEAL_MIRROR_CA", path)));
+    all
+}
+
+fn ca_secret<'a>(plan: &Plan<'a>) -> Option<&'a SecretKey> {
+    let tls = &plan.cluster.spec.coordinator.tls;
+    tls.ca_secret_ref.as_ref().filter(|_| tls.mode == TlsMode::VerifyFull)
 }
 
 fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
@@ -250,7 +284,7 @@ fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
 /// The segment's own mounts at their own paths: data, tablespaces, sockets, configuration. Not a token, and not
 /// what the Job has of its own.
 fn mounts(segment: &Container) -> Vec<VolumeMount> {
-    let foreign = |mount: &&VolumeMount| ![BIN, CREDENTIALS, TOKENS].contains(&mount.mount_path.trim_end_matches('/'));
+    let foreign = |mount: &&VolumeMount| ![BIN, CREDENTIALS, CA, TOKENS].contains(&mount.mount_path.trim_end_matches('/'));
     segment.volume_mounts.iter().flatten().filter(foreign).cloned().collect()
 }
 
@@ -265,6 +299,11 @@ fn volumes(plan: &Plan, theirs: &PodSpec, mounts: &[VolumeMount]) -> Vec<Volume>
     let secret_name = Some(plan.cluster.spec.coordinator.credentials_secret.name.clone());
     let secret = SecretVolumeSource { secret_name, ..SecretVolumeSource::default() };
     volumes.push(Volume { name: "gpheal-job-credentials".into(), secret: Some(secret), ..Volume::default() });
+    if let Some(SecretKey { name, key }) = ca_secret(plan) {
+        let item = KeyToPath { key: key.clone(), path: CA_FILE.into(), mode: None };
+        let secret = SecretVolumeSource { secret_name: Some(name.clone()), items: Some(vec![item]), ..SecretVolumeSource::default() };
+        volumes.push(Volume { name: "gpheal-job-ca".into(), secret: Some(secret), ..Volume::default() });
+    }
     volumes
 }
 

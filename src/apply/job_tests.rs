@@ -89,12 +89,33 @@ fn it_would_pass_pod_security_restricted_even_where_the_segment_would_not() {
 fn the_environment_is_the_segments_without_what_its_supervisor_is_told() {
     let job = made(|_| ());
     let env = &job["spec"]["template"]["spec"]["containers"][0]["env"];
-    let expected = ["PATH", "GPHEAL_ATTEMPT", "GPHEAL_COORDINATOR", "GPHEAL_CREDENTIALS", "POD_NAME", "POD_UID", "NODE_NAME"];
+    let expected = ["PATH", "GPHEAL_ATTEMPT", "GPHEAL_COORDINATOR", "GPHEAL_CREDENTIALS", "GPHEAL_TLS", "POD_NAME", "POD_UID", "NODE_NAME"];
     assert_eq!(names(env, "name"), expected);
     assert_eq!(serde_json::from_str::<Attempt>(env[1]["value"].as_str().unwrap()).unwrap(), attempt());
     assert_eq!(env[2]["value"], "gp-coordinator-0.gp.demo.svc:5432");
     let read: Job = serde_json::from_value(job).unwrap();
     assert_eq!(jobs::told(&read), Some(attempt()), "what was told can be read back");
+}
+
+#[test]
+fn it_trusts_whom_the_cluster_says_and_its_mirror_whom_its_own_pod_says() {
+    let mut cluster = fixtures::cluster();
+    cluster.spec.coordinator.tls =
+        serde_json::from_value(json!({"mode": "verify-full", "caSecretRef": {"name": "demo-ca", "key": "root.pem"}})).unwrap();
+    let segment = pod("gp-mirror-0", |pod| {
+        let env = pod["spec"]["containers"][0]["env"].as_array_mut().unwrap();
+        env.push(json!({"name": "GPHEAL_TLS", "value": "verify-full"}));
+        env.push(json!({"name": "GPHEAL_CA", "value": "/etc/greenplum/tls/ca.crt"}));
+    });
+    let job = made_from(&cluster, &segment, Some("gpheal:1")).unwrap();
+    let pod = &job["spec"]["template"]["spec"];
+    let work = &pod["containers"][0];
+    let told = |name: &str| work["env"].as_array().unwrap().iter().find(|one| one["name"] == name).map(|one| one["value"].clone());
+    assert_eq!((told("GPHEAL_TLS"), told("GPHEAL_CA")), (Some(json!("verify-full")), Some(json!("/etc/gpheal/ca/ca.crt"))));
+    assert_eq!((told("GPHEAL_MIRROR_TLS"), told("GPHEAL_MIRROR_CA")), (told("GPHEAL_TLS"), Some(json!("/etc/greenplum/tls/ca.crt"))));
+    let secret = pod["volumes"].as_array().unwrap().iter().find(|one| one["name"] == "gpheal-job-ca").unwrap();
+    assert_eq!(secret["secret"], json!({"secretName": "demo-ca", "items": [{"key": "root.pem", "path": "ca.crt"}]}));
+    assert!(names(&work["volumeMounts"], "mountPath").contains(&"/etc/gpheal/ca"));
 }
 
 #[test]

@@ -9,8 +9,10 @@ pub mod fts;
 pub mod replication;
 pub mod resolve;
 pub mod session;
+pub mod tls;
 pub mod topology;
 pub mod wal;
 
 pub use dialect::Dialect;
 pub use session::{Login, Server, Session, SessionError};
+pub use tls::{Ca, Tls, TlsFault, TlsMode};

@@ -1,13 +1,14 @@
 //! Sessions: one instance only (utility), or the whole cluster through the coordinator (dispatch).
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
-use tokio_postgres::{Client, Config, NoTls, config::SslMode, error::SqlState};
+use tokio_postgres::{Client, Config, NoTls, Socket, error::SqlState, tls::MakeTlsConnect};
 
 use super::{
     Dialect,
     dialect::UnknownVersion,
     resolve::{Unresolved, resolve},
+    tls::{Tls, TlsFault},
 };
 
 /// Bound of connecting and logging in.
@@ -15,32 +16,47 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Bound of one statement, kept by the server and, in case it hangs, by us.
 const STATEMENT: Duration = Duration::from_secs(10);
 
-/// Who logs in.
+/// Who logs in, and over what kind of connection.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     pub user: String,
     pub password: String,
+    pub tls: Tls,
 }
 
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("Login").field("user", &self.user).field("tls", &self.tls).finish_non_exhaustive()
     }
 }
 
-/// Where a server listens; a name is resolved at each connection.
+/// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
+    /// The name by which it is asked for, and which its certificate has to carry.
     pub host: String,
     pub port: u16,
     pub database: String,
+    /// Its address, when it is known without the name; else the name is resolved at each connection.
+    pub at: Option<IpAddr>,
 }
 
 impl Server {
-    /// From `host:port`, database `postgres`.
+    /// Database `postgres`; its name says where.
+    pub fn new(host: &str, port: u16) -> Self {
+        Self { host: host.to_owned(), port, database: "postgres".into(), at: None }
+    }
+
+    /// From `host:port`.
     pub fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
-        Some(Self { host: host.to_owned(), port: port.parse().ok()?, database: "postgres".into() })
+        Some(Self::new(host, port.parse().ok()?))
+    }
+
+    /// The same by its address.
+    #[must_use]
+    pub fn at(self, address: IpAddr) -> Self {
+        Self { at: Some(address), ..self }
     }
 }
 
@@ -64,6 +80,8 @@ pub enum SessionError {
     /// 28xxx: password, role or pg_hba.
     #[error("{server} refuses the login: {message}; check the credentials secret and pg_hba.conf")]
     LoginRefused { server: Server, message: String },
+    #[error("{server}: {fault}")]
+    Tls { server: Server, fault: TlsFault },
     #[error("{server} did not answer within {seconds} s")]
     TimedOut { server: Server, seconds: u64 },
     #[error("{server} can not be reached: {message}")]
@@ -76,12 +94,24 @@ pub enum SessionError {
     Statement { server: Server, message: String, code: Option<String> },
 }
 
+impl SessionError {
+    /// Stable word for conditions.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::LoginRefused { .. } => "LoginRefused",
+            Self::Tls { fault, .. } => fault.code(),
+            _ => "CoordinatorUnreachable",
+        }
+    }
+}
+
 /// An open session.
 #[derive(Debug)]
 pub struct Session {
     pub client: Client,
     pub server: Server,
     pub dialect: Dialect,
+    tls: Tls,
     _connection: Connection,
 }
 
@@ -137,7 +167,13 @@ impl Session {
             return answer.map_err(|error| classify(&self.server, &error));
         }
         // A dropped future does not end the server's statement.
-        let _ = tokio::time::timeout(CONNECT, cancel.cancel_query(NoTls)).await;
+        let _ = tokio::time::timeout(CONNECT, async {
+            match self.tls.connector() {
+                Ok(connector) if self.tls != Tls::Disable => cancel.cancel_query(connector).await,
+                _ => cancel.cancel_query(NoTls).await,
+            }
+        })
+        .await;
         Err(SessionError::TimedOut { server: self.server.clone(), seconds: bound.as_secs() })
     }
 
@@ -159,25 +195,46 @@ impl Session {
 }
 
 async fn connect(server: &Server, login: &Login, options: &str) -> Result<Session, SessionError> {
-    let ip = resolve(&server.host).await?;
+    let ip = match server.at {
+        Some(ip) => ip,
+        None => resolve(&server.host).await?,
+    };
     let mut config = Config::new();
     config.hostaddr(ip).host(&server.host).port(server.port).dbname(&server.database);
-    config.user(&login.user).password(&login.password).application_name("gpheal").ssl_mode(SslMode::Disable);
+    config.user(&login.user).password(&login.password).application_name("gpheal").ssl_mode(login.tls.ssl_mode());
     config.connect_timeout(CONNECT).tcp_user_timeout(STATEMENT).options(options);
+    let (client, connection) = match &login.tls {
+        Tls::Disable => open(server, &config, &login.tls, NoTls).await?,
+        tls => {
+            let connector = tls.connector().map_err(|fault| SessionError::Tls { server: server.clone(), fault })?;
+            open(server, &config, tls, connector).await?
+        }
+    };
+    prepare(client, server, &login.tls, connection).await
+}
+
+/// Opens a connection, bounded in time, and has a task carry it.
+async fn open<T>(server: &Server, config: &Config, tls: &Tls, connector: T) -> Result<(Client, Connection), SessionError>
+where
+    T: MakeTlsConnect<Socket, Stream: Send + 'static>,
+{
     let timed_out = |_| SessionError::TimedOut { server: server.clone(), seconds: CONNECT.as_secs() };
-    let opened = tokio::time::timeout(CONNECT, config.connect(NoTls)).await.map_err(timed_out)?;
-    let (client, connection) = opened.map_err(|error| classify(server, &error))?;
+    let opened = tokio::time::timeout(CONNECT, config.connect(connector)).await.map_err(timed_out)?;
+    let (client, connection) = opened.map_err(|error| match tls.fault(&error, &server.host) {
+        Some(fault) => SessionError::Tls { server: server.clone(), fault },
+        None => classify(server, &error),
+    })?;
     let task = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a database session ended");
         }
     });
-    prepare(client, server, Connection(task.abort_handle())).await
+    Ok((client, Connection(task.abort_handle())))
 }
 
 /// Asks for the version, and empties the search path as Greenplum's own tools do.
-async fn prepare(client: Client, server: &Server, connection: Connection) -> Result<Session, SessionError> {
-    let session = Session { client, server: server.clone(), dialect: Dialect::Seven, _connection: connection };
+async fn prepare(client: Client, server: &Server, tls: &Tls, connection: Connection) -> Result<Session, SessionError> {
+    let session = Session { client, server: server.clone(), dialect: Dialect::Seven, tls: tls.clone(), _connection: connection };
     let rows =
         session.rows("SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.set_config('search_path', '', false)").await?;
     let number: String = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();

@@ -115,6 +115,8 @@ classes! {
     VersionDiffers => Stop "by running one version of Greenplum in both pods",
     /// A login was refused: password, role or pg_hba.
     LoginRefused => Stop "by the right password in the credentials secret, and lines in pg_hba.conf for the pod network, for replication too",
+    /// No encrypted connection: the server offers no TLS, its certificate is not believed, or there is nobody to believe.
+    TlsRefused => Stop "by what the message says: the authorities in caSecretRef, the server's certificate, or spec.coordinator.tls.mode",
     /// The source says that it is not the instance that the catalog names.
     SourceNotItself => Stop "when the catalog's address leads to the instance that the catalog names",
     /// The copy was made, but what it left is not a mirror that can follow the source.

@@ -10,6 +10,8 @@ use super::{Catalog, Content, Dbid, Failure, Look, Outcome, Page, Progress, Repa
 #[derive(Clone, Debug)]
 pub struct World {
     pub catalog: Look<Catalog>,
+    /// Stable word for why the catalog could not be read.
+    pub unread: Option<&'static str>,
     /// Pods and supervisors' pages, by the dbid of the row whose place they are.
     pub instances: BTreeMap<Dbid, Instance>,
     /// What the acting primary of a content answered in utility mode.
@@ -310,6 +312,7 @@ pub mod fixtures {
                 instances: catalog.rows.iter().map(|row| (row.dbid, instance(row))).collect(),
                 dispatch: Look::Seen(catalog.contents()),
                 catalog: Look::Seen(catalog),
+                unread: None,
                 sources,
                 recoveries: vec![],
                 cluster_uid: "uid".into(),

@@ -23,8 +23,12 @@ use super::{
     recoveries::RecoverySeen,
 };
 use crate::{
-    api::{SegmentRecovery, labels},
-    greenplum::Login,
+    api::{
+        SegmentRecovery,
+        cluster::{self, SecretKey},
+        labels,
+    },
+    greenplum::{Ca, Login, Tls, TlsFault},
     model::{Catalog, Dbid},
 };
 
@@ -113,7 +117,27 @@ impl Reader {
             let text = String::from_utf8(value.0.clone()).map_err(|_| format!("key {key} of Secret {secret} is no text"))?;
             Ok::<_, String>(text.trim_end_matches(['\r', '\n']).to_owned())
         };
-        Ok(Login { user: key("username")?, password: key("password")? })
+        Ok(Login { user: key("username")?, password: key("password")?, tls: Tls::Disable })
+    }
+
+    /// How connections are encrypted, with the authorities to trust out of their Secret.
+    ///
+    /// # Errors
+    /// [`TlsFault::CaMissing`]
+    pub async fn tls(&self, spec: &cluster::Tls) -> Result<Tls, TlsFault> {
+        let ca = match (spec.mode, &spec.ca_secret_ref) {
+            (cluster::TlsMode::Disable, _) => return Ok(Tls::Disable),
+            (cluster::TlsMode::Require, _) => return Ok(Tls::Require),
+            (cluster::TlsMode::VerifyFull, ca) => ca.as_ref(),
+        };
+        let missing = |why: String| TlsFault::CaMissing { why };
+        let SecretKey { name, key } = ca.ok_or_else(|| missing("spec.coordinator.tls has no caSecretRef".into()))?;
+        let read = bounded("the Secret of the authorities", self.api::<Secret>().get_opt(name)).await;
+        let found = read.map_err(|error| missing(format!("Secret {name}: {}", crate::error::chain(&error))))?;
+        let data = found.ok_or_else(|| missing(format!("there is no Secret {name}")))?.data.unwrap_or_default();
+        let value = data.get(key).ok_or_else(|| missing(format!("Secret {name} has no key {key}")))?;
+        let from = format!("key {key} of Secret {name}");
+        Ok(Tls::VerifyFull(Ca::Pem { pem: String::from_utf8_lossy(&value.0).into(), from }))
     }
 
     /// Access modes that rule a repair out, of the claims of rows that are not well.
@@ -235,6 +259,26 @@ mod tests {
         objects.put(SECRET, json!({"metadata": {}, "data": {"username": "Z3BhZG1pbg==", "password": "c2VjcmV0Cg=="}}));
         let login = reader.login("login").await.unwrap();
         assert_eq!((login.user.as_str(), login.password.as_str()), ("gpadmin", "secret"), "a last line's end is no part of it");
+    }
+
+    #[tokio::test]
+    async fn authorities_are_read_anew_and_what_is_missing_is_named() {
+        let objects = Objects::default();
+        let reader = reader(&objects);
+        let spec = serde_json::from_value(json!({"mode": "verify-full", "caSecretRef": {"name": "login"}})).unwrap();
+        let why = |fault: TlsFault| (fault.code(), fault.to_string());
+        let (code, told) = why(reader.tls(&spec).await.unwrap_err());
+        assert!(code == "CaMissing" && told.contains("there is no Secret login"), "{told}");
+        objects.put(SECRET, json!({"metadata": {}, "data": {"tls.crt": ""}}));
+        let (code, told) = why(reader.tls(&spec).await.unwrap_err());
+        assert!(code == "CaMissing" && told.contains("Secret login has no key ca.crt"), "{told}");
+        for (encoded, read) in [("b2xk", "old"), ("bmV3", "new")] {
+            objects.put(SECRET, json!({"metadata": {}, "data": {"ca.crt": encoded}}));
+            let Tls::VerifyFull(Ca::Pem { pem, from }) = reader.tls(&spec).await.unwrap() else { unreachable!() };
+            assert_eq!((&*pem, from.as_str()), (read, "key ca.crt of Secret login"));
+        }
+        let plain = reader.tls(&cluster::Tls::default()).await.unwrap();
+        assert_eq!(plain, Tls::Disable, "what nobody asked for is not read");
     }
 
     #[tokio::test]

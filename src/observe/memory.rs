@@ -143,7 +143,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn credentials_are_read_again_when_refused_and_now_and_then() {
         let mut memory = Memory::default();
-        let login = || Login { user: "gpadmin".into(), password: "x".into() };
+        let login = || Login { user: "gpadmin".into(), password: "x".into(), tls: crate::greenplum::Tls::Disable };
         memory.keep_login("secret", login());
         assert!(memory.login("secret").is_some() && memory.login("other").is_none());
         let server = crate::greenplum::Server::parse("c:1").unwrap();

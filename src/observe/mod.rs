@@ -29,8 +29,8 @@ use self::{
     recoveries::RecoverySeen,
 };
 use crate::{
-    api::{GreenplumCluster, SegmentRecovery},
-    greenplum::{Login, Server, SessionError},
+    api::{GreenplumCluster, SegmentRecovery, cluster::Coordinator as CoordinatorSpec},
+    greenplum::{Login, Server, SessionError, TlsFault},
     model::{Catalog, Content, Dbid, Instance, Look, Page, Plan, Source, World, refusal::ContractPoint},
 };
 
@@ -61,7 +61,7 @@ pub struct Observer {
 /// Who answers for the database in this look.
 struct Coordinator {
     server: Server,
-    login: Result<Login, String>,
+    login: Result<Login, Unanswered>,
 }
 
 impl Observer {
@@ -108,16 +108,21 @@ impl Observer {
     async fn coordinator(&mut self, cluster: &GreenplumCluster) -> Coordinator {
         let spec = &cluster.spec.coordinator;
         let port = u16::try_from(spec.port).unwrap_or(5432);
-        let server = Server { host: cluster.coordinator_host(), port, database: spec.database.clone() };
+        let server = Server { database: spec.database.clone(), ..Server::new(&cluster.coordinator_host(), port) };
+        Coordinator { server, login: self.login(spec).await }
+    }
+
+    /// Credentials are kept for a while; the authorities to trust are read anew in each look, so that a new connection
+    /// never goes by old ones.
+    async fn login(&mut self, spec: &CoordinatorSpec) -> Result<Login, Unanswered> {
+        let tls = self.reader.tls(&spec.tls).await?;
         let secret = &spec.credentials_secret.name;
-        if self.memory.login(secret).is_none() {
-            match self.reader.login(secret).await {
-                Ok(login) => self.memory.keep_login(secret, login),
-                Err(why) => return Coordinator { server, login: Err(why) },
-            }
+        if let Some(login) = self.memory.login(secret) {
+            return Ok(Login { tls, ..login });
         }
-        let login = self.memory.login(secret).ok_or_else(|| format!("Secret {secret} was not read"));
-        Coordinator { server, login }
+        let login = self.reader.login(secret).await.map_err(Unanswered::NoLogin)?;
+        self.memory.keep_login(secret, login.clone());
+        Ok(Login { tls, ..login })
     }
 
     /// Jobs and their pods, only while there is a recovery that could have some.
@@ -140,6 +145,7 @@ impl Observer {
     ) -> Result<World, ObserveError> {
         let mut world = World {
             catalog: Look::Unknown(String::new()),
+            unread: None,
             instances: BTreeMap::new(),
             sources: BTreeMap::new(),
             dispatch: self.dispatch(coordinator, joined).await,
@@ -150,6 +156,7 @@ impl Observer {
         let topology = match topology {
             Ok(topology) => topology,
             Err(why) => {
+                world.unread = Some(why.code());
                 world.catalog = Look::Unknown(why.to_string());
                 return Ok(world);
             }
@@ -175,7 +182,7 @@ impl Observer {
         let proving = live.filter(|instance| !instance.phase.is_over()).any(|instance| instance.proving_since.is_some());
         match &coordinator.login {
             Ok(login) => self.background.dispatch(proving, &coordinator.server, login, &self.wake).await,
-            Err(why) => Look::Unknown(why.clone()),
+            Err(why) => Look::Unknown(why.to_string()),
         }
     }
 
@@ -215,15 +222,31 @@ pub enum Unanswered {
     #[error("{0}")]
     NoLogin(String),
     #[error(transparent)]
+    NoTls(#[from] TlsFault),
+    #[error(transparent)]
     Session(#[from] SessionError),
 }
 
-async fn topology(sessions: &mut Sessions, coordinator: &Coordinator) -> Result<Topology, Unanswered> {
-    let login = coordinator.login.as_ref().map_err(|why| Unanswered::NoLogin(why.clone()))?;
-    Ok(sessions.topology(&coordinator.server, login).await?)
+impl Unanswered {
+    /// Stable word for conditions.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NoLogin(_) => "CredentialsMissing",
+            Self::NoTls(fault) => fault.code(),
+            Self::Session(error) => error.code(),
+        }
+    }
 }
 
-/// Every acting primary at its pod's address.
+async fn topology(sessions: &mut Sessions, coordinator: &Coordinator) -> Result<Topology, Unanswered> {
+    match &coordinator.login {
+        Ok(login) => Ok(sessions.topology(&coordinator.server, login).await?),
+        Err(Unanswered::NoTls(fault)) => Err(fault.clone().into()),
+        Err(why) => Err(Unanswered::NoLogin(why.to_string())),
+    }
+}
+
+/// Every acting primary at its pod's address, asked for by the name that the catalog has.
 async fn sources(
     sessions: &mut Sessions,
     coordinator: &Coordinator,
@@ -234,8 +257,8 @@ async fn sources(
     let asked = catalog.contents().into_iter().filter_map(|content| {
         let row = catalog.pair(content).ok()?.primary;
         let server = match places.get(&row.dbid) {
-            Some(Place::One(pod)) => match places::ips(pod).first() {
-                Some(ip) => Ok(Server { host: ip.clone(), port: row.port, database: coordinator.server.database.clone() }),
+            Some(Place::One(pod)) => match places::ips(pod).first().and_then(|ip| ip.parse().ok()) {
+                Some(ip) => Ok(Server { database: coordinator.server.database.clone(), ..Server::new(&row.address, row.port) }.at(ip)),
                 None => Err(format!("its pod {} has no address", pod.name_any())),
             },
             Some(Place::Several(_)) => Err(format!("several pods have its address {}", row.address)),

@@ -10,7 +10,10 @@ use super::{
     fault::{Classified, Fault},
     source::SLOT,
 };
-use crate::{greenplum::Dialect, model::FailureClass};
+use crate::{
+    greenplum::{Dialect, Tls},
+    model::FailureClass,
+};
 
 /// A setting could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +32,7 @@ impl Classified for ConfigureError {
 /// Writes replication settings, port and dbid. The tools leave the source's port, and their own idea of a connection
 /// (with their password in it); the mirror's password comes by PGPASSFILE from its supervisor.
 pub fn configure(work: &Work, data: &Path, dialect: Dialect) -> Result<(), Fault> {
-    let source = &work.attempt.source;
-    let conninfo = format!("user={} host={} port={} application_name=gp_walreceiver", work.login.user, source.hostname, source.port);
+    let conninfo = conninfo(work);
     let replication = [("primary_conninfo", conninfo.as_str()), ("primary_slot_name", SLOT)];
     match dialect {
         Dialect::Six => {
@@ -48,6 +50,14 @@ pub fn configure(work: &Work, data: &Path, dialect: Dialect) -> Result<(), Fault
     let folder = std::fs::File::open(data).map_err(|source| ConfigureError { path: data.to_owned(), source })?;
     nix::unistd::syncfs(folder).map_err(|e| ConfigureError { path: data.to_owned(), source: e.into() })?;
     Ok(())
+}
+
+/// How the mirror reaches its primary. The name is that of the catalog, so that a certificate can be held against it.
+fn conninfo(work: &Work) -> String {
+    let source = &work.attempt.source;
+    let conninfo = format!("user={} host={} port={} application_name=gp_walreceiver", work.login.user, source.hostname, source.port);
+    let tls = work.mirror_tls.as_ref().map(Tls::conninfo);
+    [Some(conninfo), tls].into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 /// Sets each of `settings` once in `file`, in place of every earlier assignment.

@@ -66,6 +66,7 @@ impl Classified for OfCoordinator {
     fn class(&self) -> FailureClass {
         match &self.0 {
             SessionError::LoginRefused { .. } => FailureClass::LoginRefused,
+            SessionError::Tls { .. } => FailureClass::TlsRefused,
             _ => FailureClass::CoordinatorUnreachable,
         }
     }
@@ -80,6 +81,7 @@ impl Classified for OfSource {
     fn class(&self) -> FailureClass {
         match &self.0 {
             SessionError::LoginRefused { .. } => FailureClass::LoginRefused,
+            SessionError::Tls { .. } => FailureClass::TlsRefused,
             SessionError::NotGreenplum { .. } | SessionError::Version(_) => FailureClass::SourceNotItself,
             SessionError::Statement { .. } => FailureClass::Unclassified,
             _ => FailureClass::SourceNotReady,

@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::{fault::Fault, hold::Holding, progress::Reporter, source::SourceLock};
 use crate::{
-    greenplum::{Login, Server},
+    greenplum::{Ca, Login, Server, Tls, TlsMode},
     model::{Attempt, FailureClass, Outcome, Repair, Step},
     supervisor,
     volume::{Held, Volume},
@@ -43,6 +43,14 @@ pub struct Config {
     /// Folder with the files `username` and `password` (a mounted secret).
     #[arg(long, env = "GPHEAL_CREDENTIALS")]
     pub credentials: PathBuf,
+    #[command(flatten)]
+    pub tls: supervisor::TlsOptions,
+    /// How the mirror's postgres asks its primary, in the words of GPHEAL_TLS; unset: as libpq does by itself.
+    #[arg(long, env = "GPHEAL_MIRROR_TLS")]
+    pub mirror_tls: Option<TlsMode>,
+    /// File of the authorities that the mirror's postgres trusts, in its own pod.
+    #[arg(long, env = "GPHEAL_MIRROR_CA", required_if_eq("mirror_tls", "verify-full"))]
+    pub mirror_ca: Option<PathBuf>,
     /// Where the password file for the tools is written.
     #[arg(long, env = "GPHEAL_PASSFILE", default_value = "/tmp/gpheal.pgpass")]
     pub passfile: PathBuf,
@@ -56,6 +64,8 @@ struct Work {
     attempt: Attempt,
     coordinator: Server,
     login: Login,
+    /// How the mirror will ask its primary.
+    mirror_tls: Option<Tls>,
     passfile: PathBuf,
     volume: Volume,
     report: Reporter,
@@ -67,11 +77,13 @@ struct Work {
 /// When there is nothing to attempt: the environment can not be understood.
 pub async fn run(config: Config) -> anyhow::Result<bool> {
     let attempt: Attempt = serde_json::from_str(&config.attempt)?;
-    let login = supervisor::login(&config.credentials)?;
+    let login = supervisor::login(&config.credentials, &config.tls)?;
     supervisor::write_passfile(&config.passfile, &login)?;
     let volume = Volume::open(attempt.target.data_directory.as_ref())?;
     let coordinator = Server::parse(&config.coordinator).ok_or_else(|| anyhow::anyhow!("GPHEAL_COORDINATOR is not host:port"))?;
-    let work = Work { attempt, coordinator, login, passfile: config.passfile.clone(), volume, report: Reporter::start() };
+    let mirror_tls = config.mirror_tls.map(|mode| Tls::of(mode, || Ca::File(config.mirror_ca.clone().unwrap_or_default())));
+    let (passfile, report) = (config.passfile.clone(), Reporter::start());
+    let work = Work { attempt, coordinator, login, mirror_tls, passfile, volume, report };
     let begun = Instant::now();
     let result = work.until_told_to_end().await;
     let outcome = work.outcome(result, begun.elapsed().as_secs());

@@ -61,7 +61,7 @@ impl Classified for SourceError {
 /// The acting primary as a server.
 pub fn server(work: &Work) -> Server {
     let source = &work.attempt.source;
-    Server { host: source.address.clone(), port: source.port, database: "postgres".into() }
+    Server::new(&source.address, source.port)
 }
 
 impl SourceLock {
@@ -147,6 +147,7 @@ impl SourceLock {
         let mut psql = tokio::process::Command::new("psql");
         psql.args(["-X", "-A", "-t", "-w", "-F", "|", "-d", &conninfo, "-c", "IDENTIFY_SYSTEM"])
             .env("PGPASSFILE", &work.passfile)
+            .envs(work.login.tls.libpq_environment())
             .kill_on_drop(true);
         let said = tokio::time::timeout(Duration::from_secs(30), psql.output()).await;
         let output = said.map_err(|_| unidentified("psql did not answer within 30 s"))?.map_err(|e| unidentified(&format!("psql: {e}")))?;

@@ -57,6 +57,7 @@ pub async fn run(work: &Work, tool: &'static str, arguments: &[String], environm
         .args(arguments)
         .envs(environment.iter().copied())
         .env("PGPASSFILE", &work.passfile)
+        .envs(work.login.tls.libpq_environment())
         .env("LC_ALL", "C")
         .env("PGCONNECT_TIMEOUT", "20");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
@@ -147,6 +148,17 @@ fn progress(line: &str) -> Option<(u64, u64)> {
 /// untranslated words, each seen or read in their source. The first that matches wins.
 const WORDS: &[(FailureClass, &[&str])] = &[
     (FailureClass::NoRoom, &["No space left on device"]),
+    (
+        FailureClass::TlsRefused,
+        &[
+            "certificate verify failed",
+            "does not support SSL",
+            "does not match host name",
+            "root certificate file",
+            "tlsv1 alert",
+            "sslv3 alert",
+        ],
+    ),
     (FailureClass::LoginRefused, &["password authentication failed", "no pg_hba.conf entry", "no password supplied"]),
     (
         FailureClass::SlotActive,
@@ -182,6 +194,7 @@ const WORDS: &[(FailureClass, &[&str])] = &[
             "could not translate host name",
             "the database system is",
             "SSL SYSCALL",
+            "unexpected eof while reading",
             "could not read COPY data",
             "could not fetch",
         ],
@@ -219,6 +232,8 @@ mod tests {
         assert_eq!(class("ERROR:  replication slot \"internal_wal_replication_slot\" is active for PID 42"), FailureClass::SlotActive);
         assert_eq!(class("could not write file: No space left on device"), FailureClass::NoRoom);
         assert_eq!(class("FATAL:  password authentication failed for user \"x\""), FailureClass::LoginRefused);
+        assert_eq!(class("connection to server at \"a\", port 1 failed: SSL error: certificate verify failed"), FailureClass::TlsRefused);
+        assert_eq!(class("SSL error: unexpected eof while reading"), FailureClass::ConnectionLost, "the source went away");
         assert_eq!(class("a sentence that nobody has ever seen"), FailureClass::Unclassified);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
 pub fn wanted(cluster: &GreenplumCluster, world: &World, plan: &Plan) -> Vec<Wanted> {
     let mut all = match &world.catalog {
         Look::Seen(catalog) => of_instances(catalog, plan),
-        Look::Unknown(why) => unreachable(why),
+        Look::Unknown(why) => unreachable(world.unread.unwrap_or(UNREACHABLE), why),
     };
     all.push(reconciling(world, plan));
     all.push(stalled(world, plan));
@@ -17,8 +17,9 @@ pub fn wanted(cluster: &GreenplumCluster, world: &World, plan: &Plan) -> Vec<Wan
     all
 }
 
-fn unreachable(why: &str) -> Vec<Wanted> {
-    let reason = "CoordinatorUnreachable";
+const UNREACHABLE: &str = "CoordinatorUnreachable";
+
+fn unreachable(reason: &'static str, why: &str) -> Vec<Wanted> {
     let message = Refusal::CoordinatorUnreachable { why: why.to_owned() };
     let mut all = vec![
         Wanted::new("Ready", Some(false), reason, message.to_string()),
@@ -139,7 +140,7 @@ fn stalled(world: &World, plan: &Plan) -> Wanted {
     let blind = world.catalog.unknown().is_some();
     match first(plan, needs_a_person) {
         Some((one, refusal)) => Wanted::new("Stalled", Some(true), refusal.code(), sentence(one, refusal)),
-        None if blind => Wanted::new("Stalled", None, "CoordinatorUnreachable", ""),
+        None if blind => Wanted::new("Stalled", None, world.unread.unwrap_or(UNREACHABLE), ""),
         None => Wanted::new("Stalled", Some(false), "NotStalled", ""),
     }
 }

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
 use super::{
-    config::{Config, login},
+    config::Config,
     decide::{PeerHere, RowHere},
 };
 use crate::{
@@ -48,7 +48,7 @@ pub async fn catalog(config: &Config, seen: Timeline) -> Look<Answer> {
 }
 
 async fn one(config: &Config, server: &Server) -> Result<Answer, String> {
-    let login = login(&config.credentials).map_err(|e| e.to_string())?;
+    let login = config.login().map_err(|e| e.to_string())?;
     let session = Session::utility(server, &login, None).await.map_err(|e| e.to_string())?;
     let catalog = topology::catalog(&session).await.map_err(|e| e.to_string())?;
     let timeline = topology::timeline(&session).await.map_err(|e| e.to_string())?;

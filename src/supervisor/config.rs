@@ -4,7 +4,25 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use crate::greenplum::{Login, Server};
+use crate::greenplum::{Ca, Login, Server, Tls, TlsMode};
+
+/// How the database is asked: the words are libpq's `sslmode`.
+#[derive(Args, Clone, Debug)]
+pub struct TlsOptions {
+    /// `disable`; `require`: encrypted, the certificate is not looked at; `verify-full`: signed by an authority in
+    /// GPHEAL_CA for the name that was asked for.
+    #[arg(long = "tls", env = "GPHEAL_TLS", value_enum, default_value_t)]
+    pub mode: TlsMode,
+    /// File of the authorities to trust, in PEM (a mounted secret); read anew for each connection.
+    #[arg(long, env = "GPHEAL_CA", required_if_eq("mode", "verify-full"))]
+    pub ca: Option<PathBuf>,
+}
+
+impl TlsOptions {
+    pub fn tls(&self) -> Tls {
+        Tls::of(self.mode, || Ca::File(self.ca.clone().unwrap_or_default()))
+    }
+}
 
 /// Runs postgres as pid 1 of a segment's or coordinator's container, and decides whether it may run.
 #[derive(Args, Clone, Debug)]
@@ -27,6 +45,8 @@ pub struct Config {
     /// Folder with the files `username` and `password` (a mounted secret).
     #[arg(long, env = "GPHEAL_CREDENTIALS")]
     pub credentials: PathBuf,
+    #[command(flatten)]
+    pub tls: TlsOptions,
     /// Where the page is served.
     #[arg(long, env = "GPHEAL_LISTEN", default_value = "0.0.0.0:8090")]
     pub listen: SocketAddr,
@@ -61,12 +81,12 @@ pub struct NoCredentials {
 ///
 /// # Errors
 /// [`NoCredentials`]
-pub fn login(folder: &std::path::Path) -> Result<Login, NoCredentials> {
+pub fn login(folder: &std::path::Path, tls: &TlsOptions) -> Result<Login, NoCredentials> {
     let read = |key: &str| {
         let text = std::fs::read_to_string(folder.join(key));
         text.map(|t| t.trim_end_matches('\n').to_owned()).map_err(|source| NoCredentials { folder: folder.to_owned(), source })
     };
-    Ok(Login { user: read("username")?, password: read("password")? })
+    Ok(Login { user: read("username")?, password: read("password")?, tls: tls.tls() })
 }
 
 /// Writes a password file, which libpq of every version reads by `PGPASSFILE`.
@@ -86,9 +106,17 @@ impl Config {
         self.coordinator.iter().filter_map(|text| Server::parse(text)).collect()
     }
 
-    /// This instance's own postgres.
+    /// This instance's own postgres, by the name that its certificate carries.
     pub fn local(&self) -> Server {
-        Server { host: "127.0.0.1".into(), port: self.port, database: "postgres".into() }
+        Server::new(&self.address, self.port).at(std::net::Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// Who asks the database, read anew.
+    ///
+    /// # Errors
+    /// [`NoCredentials`]
+    pub fn login(&self) -> Result<Login, NoCredentials> {
+        login(&self.credentials, &self.tls)
     }
 
     /// Patience with a stop.

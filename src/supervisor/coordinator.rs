@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Round, Supervisor, Woken, login,
+    Round, Supervisor, Woken,
     process::{self, Postgres},
 };
 use crate::{
@@ -81,7 +81,7 @@ impl Supervisor {
         };
         let primaries = catalog.rows.iter().filter(|row| row.content != Content::COORDINATOR && row.role == Role::Primary);
         let looks = primaries.map(|row| {
-            let server = Server { host: row.address.clone(), port: row.port, database: "postgres".into() };
+            let server = Server::new(&row.address, row.port);
             let (this, dbid) = (&*self, row.dbid);
             async move { this.lives(&server).await.err().map(|why| format!("dbid {dbid}: {why}")) }
         });
@@ -89,14 +89,14 @@ impl Supervisor {
     }
 
     async fn own_catalog(&self) -> Result<Catalog, String> {
-        let login = login(&self.config.credentials).map_err(|e| e.to_string())?;
+        let login = self.config.login().map_err(|e| e.to_string())?;
         let session = Session::utility(&self.config.local(), &login, None).await.map_err(|e| e.to_string())?;
         topology::catalog(&session).await.map_err(|e| e.to_string())
     }
 
     /// Lives: it answers, or it is a mirror in recovery that FTS has to promote once we dispatch.
     async fn lives(&self, server: &Server) -> Result<(), String> {
-        let login = login(&self.config.credentials).map_err(|e| e.to_string())?;
+        let login = self.config.login().map_err(|e| e.to_string())?;
         match Session::utility(server, &login, None).await {
             Ok(_) | Err(SessionError::InRecovery(_)) => Ok(()),
             Err(error) => Err(error.to_string()),

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use ask::page;
-pub use config::{Config, login, write_passfile};
+pub use config::{Config, TlsOptions, login, write_passfile};
 
 use self::{ask::Answer, board::Board};
 use crate::{

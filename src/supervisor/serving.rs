@@ -1,6 +1,6 @@
 //! Whether the postgres beside us serves its role.
 
-use super::{Config, login};
+use super::Config;
 use crate::{
     greenplum::{Session, SessionError, topology},
     model::{Role, Timeline},
@@ -19,7 +19,7 @@ pub enum Answered {
 
 /// Asks our own postgres, by a short utility-mode session.
 pub async fn ask(config: &Config) -> Answered {
-    let login = match login(&config.credentials) {
+    let login = match config.login() {
         Ok(login) => login,
         Err(error) => return Answered::No(error.to_string()),
     };
