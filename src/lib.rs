@@ -16,6 +16,7 @@ pub mod recover;
 pub mod report;
 pub mod supervisor;
 pub mod volume;
+pub mod web;
 
 use std::{io, os::unix::fs::PermissionsExt, path::Path};
 

@@ -75,7 +75,7 @@ fn only_the_plan_decides() {
 #[test]
 fn the_segments_side_knows_nothing_of_kubernetes() {
     // Supervisor and Job have no credentials of Kubernetes, and need none.
-    for folder in ["volume", "supervisor", "recover", "greenplum"] {
+    for folder in ["volume", "supervisor", "recover", "greenplum", "web"] {
         assert_unnamed(folder, &["kube::", "k8s_openapi", "crate::api", "crate::apply", "crate::observe", "crate::operator"]);
     }
 }

@@ -141,7 +141,7 @@ impl Stage {
     pub async fn page(&self, row: &Row) -> Result<Page> {
         let pod = self.cluster.pods().get(row.pod()).await?;
         let ip = pod.status.and_then(|s| s.pod_ip).context("the pod has no address")?;
-        gpheal::supervisor::page(&ip, PAGE_PORT).await.map_err(anyhow::Error::msg)
+        Ok(gpheal::web::read::page(&ip, PAGE_PORT).await?)
     }
 
     /// Waits for a page, an answer that does not come being no answer yet.

@@ -1,4 +1,5 @@
-//! The supervisor is killed with -9 on a bare machine, where its postgres survives it: nobody starts a second one.
+//! A supervisor on a bare machine. Killed with -9, its postgres survives it: nobody starts a second one. A process that
+//! SIGKILL does not end is said on its page, and keeps the lock.
 
 use std::{
     fs,
@@ -19,8 +20,6 @@ use nix::{
 };
 use tempfile::TempDir;
 
-const PORT: u16 = 25_999;
-
 /// A supervisor that does not outlive the test, however that ends.
 struct Supervisor(Child);
 
@@ -34,14 +33,15 @@ impl Drop for Supervisor {
 struct Place {
     folder: TempDir,
     owner: Owner,
+    port: u16,
 }
 
 impl Place {
     /// A volume with a database that a person keeps in maintenance, so that no coordinator is asked.
-    fn make() -> Result<Self> {
+    fn make(port: u16) -> Result<Self> {
         install_tools()?;
         let owner = Owner::of_this_machine()?;
-        let place = Self { folder: TempDir::new()?, owner };
+        let place = Self { folder: TempDir::new()?, owner, port };
         owner.folder(place.folder.path())?;
         build_home(&place.at("home"))?;
         for folder in ["volume", "volume/.gpheal", "credentials"] {
@@ -51,7 +51,7 @@ impl Place {
         fs::write(place.at("credentials/password"), "secret")?;
         fs::write(place.at("volume/.gpheal/maintenance"), "")?;
         let mut bootstrap = place.command(&place.at("home/bin/bootstrap-primary"));
-        bootstrap.env("DATA_DIRECTORY", place.at("volume/gpseg")).env("PORT", PORT.to_string()).env("DBID", "2").env("CONTENT", "0");
+        bootstrap.env("DATA_DIRECTORY", place.at("volume/gpseg")).env("PORT", port.to_string()).env("DBID", "2").env("CONTENT", "0");
         ensure!(bootstrap.env("CREDENTIALS", place.at("credentials")).status()?.success(), "no database was made");
         Ok(place)
     }
@@ -78,7 +78,7 @@ impl Place {
         command.args(["supervise", "--", "postgres"]).env("GPHEAL_CLUSTER", "test").env("GPHEAL_COORDINATOR", "127.0.0.1:1");
         command
             .env("GPHEAL_DATA_DIRECTORY", self.at("volume/gpseg"))
-            .env("GPHEAL_PORT", PORT.to_string())
+            .env("GPHEAL_PORT", self.port.to_string())
             .env("GPHEAL_ADDRESS", "127.0.0.1");
         command
             .env("GPHEAL_CREDENTIALS", self.at("credentials"))
@@ -109,10 +109,10 @@ async fn wait_for(port: u16, what: &str, wanted: impl Fn(&Page) -> bool) -> Resu
     let until = Instant::now() + Duration::from_mins(1);
     let mut last = String::new();
     while Instant::now() < until {
-        match gpheal::supervisor::page("127.0.0.1", port).await {
+        match gpheal::web::read::page("127.0.0.1", port).await {
             Ok(page) if wanted(&page) => return Ok(page),
             Ok(page) => last = format!("{:?}: {}", page.state, page.detail),
-            Err(error) => last = error,
+            Err(error) => last = error.to_string(),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -122,7 +122,7 @@ async fn wait_for(port: u16, what: &str, wanted: impl Fn(&Page) -> bool) -> Resu
 #[tokio::test]
 #[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
 async fn no_second_postmaster_while_a_child_of_the_first_lives() -> Result<()> {
-    let place = Place::make()?;
+    let place = Place::make(25_999)?;
     let mut first = place.supervise("127.0.0.1:18090")?;
     wait_for(18090, "a first postgres that serves", serves).await?;
     let (postmaster, before) = (place.postmaster()?, place.postgres());
@@ -142,5 +142,58 @@ async fn no_second_postmaster_while_a_child_of_the_first_lives() -> Result<()> {
 
     kill(Pid::from_raw(second.0.id().cast_signed()), Signal::SIGTERM)?;
     ensure!(second.0.wait()?.success() && place.postgres().is_empty(), "SIGTERM did not stop postgres");
+    Ok(())
+}
+
+/// Processes that SIGKILL does not end until this goes away, as in a system call that does not return.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    /// The freezer of cgroup version 1: what is frozen there dies only when it is thawed.
+    fn freeze(pid: i32) -> Result<Self> {
+        let folder = PathBuf::from(format!("/sys/fs/cgroup/freezer/gpheal-test-{pid}"));
+        fs::create_dir(&folder).with_context(|| format!("{} can not be made; it takes root and cgroup version 1", folder.display()))?;
+        let frozen = Self(folder);
+        fs::write(frozen.0.join("cgroup.procs"), pid.to_string())?;
+        fs::write(frozen.0.join("freezer.state"), "FROZEN")?;
+        Ok(frozen)
+    }
+
+    fn thaw(&self) -> Result<()> {
+        Ok(fs::write(self.0.join("freezer.state"), "THAWED")?)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = self.thaw();
+        let until = Instant::now() + Duration::from_secs(10);
+        while fs::remove_dir(&self.0).is_err() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
+async fn a_process_that_can_not_be_killed_is_said_and_keeps_the_lock() -> Result<()> {
+    let place = Place::make(25_998)?;
+    let mut supervisor = place.supervise("127.0.0.1:18092")?;
+    wait_for(18092, "a postgres that serves", serves).await?;
+    let postmaster = place.postmaster()?;
+    let child = *place.postgres().iter().find(|pid| **pid != postmaster).context("the postmaster has no children")?;
+    let frozen = Frozen::freeze(child)?;
+    kill(Pid::from_raw(postmaster), Signal::SIGKILL)?;
+    let page = wait_for(18092, "saying who does not end", |page| page.detail.contains("do not end")).await?;
+    ensure!(page.detail.contains(&format!("{child} (D, ")), "it does not name process {child}: {}", page.detail);
+    ensure!(place.postgres() == [child], "another postgres was started: {:?}", place.postgres());
+    let volume = gpheal::volume::Volume::open(&place.at("volume/gpseg"))?;
+    ensure!(volume.try_lock("a test").is_err(), "the lock is free while a process of postgres lives");
+
+    frozen.thaw()?;
+    wait_for(18092, "a new postgres that serves", serves).await?;
+    ensure!(place.postmaster()? != postmaster && !place.postgres().contains(&child), "the frozen process lives on");
+    kill(Pid::from_raw(supervisor.0.id().cast_signed()), Signal::SIGTERM)?;
+    ensure!(supervisor.0.wait()?.success(), "SIGTERM did not end the supervisor");
     Ok(())
 }

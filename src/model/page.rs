@@ -22,6 +22,8 @@ reasons! {
         NotAnswering,
         /// postgres is being stopped.
         Stopping,
+        /// Processes of it do not end, whatever is sent to them: they sit in the kernel, and only the node can be mended.
+        Unkillable,
         /// Stopped for an attempt; the lock is given up.
         Held,
         /// A copy of this directory was cut off.
@@ -69,6 +71,7 @@ impl InstanceState {
             Self::Serving => "lifted by itself when FTS has marked it up and in sync",
             Self::NotAnswering => "lifted when postgres answers; FTS fails over if a primary does not",
             Self::Stopping => "lifted by itself when postgres is gone",
+            Self::Unkillable => "lifted when those processes are gone: mend the node's disks and mounts, or restart it",
             Self::Held => "lifted when the attempt gives the volume back, or a minute after its last heartbeat",
             Self::CopyUnfinished | Self::NeedsRecovery | Self::NeedsFull => "lifted when FTS has marked it down; then it is repaired",
             Self::PrimaryDataMissing => "lifted when its volume is restored; nothing else holds this content's commits",
@@ -120,8 +123,6 @@ pub struct LastExit {
 /// Classes of a postgres that ended by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ExitClass {
-    /// It was asked to.
-    Stopped,
     /// Killed by a signal from outside.
     Killed,
     /// A setting that this server does not take (7.3 #51).

@@ -6,7 +6,6 @@ pub mod cluster;
 pub mod database;
 pub mod jobs;
 pub mod memory;
-pub mod page;
 pub mod places;
 pub mod recoveries;
 
@@ -32,6 +31,7 @@ use crate::{
     api::{GreenplumCluster, SegmentRecovery, cluster::Coordinator as CoordinatorSpec},
     greenplum::{Login, Server, SessionError, TlsFault},
     model::{Catalog, Content, Dbid, Instance, Look, Page, Plan, Source, World, refusal::ContractPoint},
+    web,
 };
 
 /// Pages asked at once.
@@ -277,7 +277,13 @@ async fn pages(places: &BTreeMap<Dbid, Place<'_>>) -> BTreeMap<Dbid, Look<Page>>
             Place::None | Place::Several(_) => None,
         })
         .collect();
-    let read = |(dbid, ip, port): (Dbid, Option<String>, u16)| async move { (dbid, Look::from(page::read(ip.as_ref(), port).await)) };
+    let read = |(dbid, ip, port): (Dbid, Option<String>, u16)| async move {
+        let page = match ip {
+            Some(ip) => Look::from(web::read::page(&ip, port).await),
+            None => Look::Unknown("the pod has no address yet".into()),
+        };
+        (dbid, page)
+    };
     stream::iter(asked).map(read).buffer_unordered(PAGES_AT_ONCE).collect().await
 }
 

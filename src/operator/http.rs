@@ -8,7 +8,7 @@ use std::sync::{
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use tokio::net::TcpListener;
 
-use crate::report::metrics::Metrics;
+use crate::{report::metrics::Metrics, web};
 
 /// Whether the operator is able to act: it has reached the API server, as leader or in reserve.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +49,7 @@ fn text(metrics: &Metrics) -> impl IntoResponse + use<> {
 /// # Errors
 /// Of the listener.
 pub async fn serve(listener: TcpListener, metrics: Metrics, health: Health) -> std::io::Result<()> {
-    axum::serve(listener, pages(metrics, health)).await
+    web::serve::serve(listener, pages(metrics, health)).await
 }
 
 #[cfg(test)]

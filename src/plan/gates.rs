@@ -159,9 +159,11 @@ fn supervisor_allows(dbid: Dbid, page: &Page) -> Result<(), Refusal> {
     match page.state {
         InstanceState::VolumeUnrecognised => Err(Refusal::VolumeUnrecognised { dbid }),
         // Its view of the roles is not the catalog's any more: one of the two reads is old.
-        InstanceState::Maintenance | InstanceState::NotInCatalog | InstanceState::Retired | InstanceState::PrimaryDataMissing => {
-            Err(Refusal::SupervisorSays { state: page.state, detail: page.detail.clone() })
-        }
+        InstanceState::Maintenance
+        | InstanceState::NotInCatalog
+        | InstanceState::Retired
+        | InstanceState::PrimaryDataMissing
+        | InstanceState::Unkillable => Err(Refusal::SupervisorSays { state: page.state, detail: page.detail.clone() }),
         _ => Ok(()),
     }
 }
@@ -211,6 +213,7 @@ mod tests {
             ("SupervisorSilent", down().page(5, |p| p.version = 99), 5),
             ("VolumeUnrecognised", down().page(5, |p| p.state = InstanceState::VolumeUnrecognised), 5),
             ("SupervisorSays", down().page(5, |p| p.state = InstanceState::Maintenance), 5),
+            ("SupervisorSays", down().page(5, |p| p.state = InstanceState::Unkillable), 5),
         ];
         for (expected, world, dbid) in cases {
             assert_eq!(code(&world, dbid), expected);

@@ -9,12 +9,13 @@ use crate::model::{
     world::fixtures::{ago, asked, now, running},
 };
 
-const STATES: [InstanceState; 20] = [
+const STATES: [InstanceState; 21] = [
     InstanceState::Deciding,
     InstanceState::Starting,
     InstanceState::Serving,
     InstanceState::NotAnswering,
     InstanceState::Stopping,
+    InstanceState::Unkillable,
     InstanceState::Held,
     InstanceState::CopyUnfinished,
     InstanceState::NeedsRecovery,

@@ -1,24 +1,16 @@
 //! Asks the others: the coordinator for our row, the peer's supervisor whether it was promoted.
 //! Short sessions only: a coordinator has a few hundred connections for everyone.
 
-use std::time::Duration;
-
-use http_body_util::{BodyExt, Limited};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-
 use super::{
     config::Config,
     decide::{PeerHere, RowHere},
 };
 use crate::{
     greenplum::{Server, Session, resolve::resolve, topology},
-    model::{Catalog, Content, Dbid, Look, Page, Role, Timeline, page::Shape},
+    model::{Catalog, Content, Dbid, Look, Role, Timeline, page::Shape},
     volume::token::Peer,
+    web::read::page,
 };
-
-/// Longest page that is read.
-const LONGEST_PAGE: usize = 64 * 1024;
-const PAGE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The catalog with the timeline of the coordinator that gave it.
 #[derive(Clone, Debug)]
@@ -89,7 +81,7 @@ pub async fn peer(config: &Config, peer: Option<&Peer>) -> Look<PeerHere> {
         Ok(page) if page.shape == Shape::Mirror && page.serves == Some(Role::Mirror) => Look::Seen(PeerHere::InRecovery),
         Ok(page) if page.serves == Some(Role::Primary) || page.shape == Shape::Primary => Look::Seen(PeerHere::Promoted),
         Ok(page) => Look::Unknown(format!("it says {:?}", page.state)),
-        Err(why) => Look::Unknown(why),
+        Err(error) => Look::Unknown(error.to_string()),
     }
 }
 
@@ -106,29 +98,10 @@ pub async fn other_coordinator(config: &Config, timeline: Option<Timeline>) -> L
         match page(&server.host, config.listen.port()).await {
             Ok(page) if page.serves == Some(Role::Primary) && page.timeline > timeline => return Look::Seen(PeerHere::Promoted),
             Ok(_) => {}
-            Err(error) => why.push(error),
+            Err(error) => why.push(error.to_string()),
         }
     }
     if why.is_empty() { Look::Seen(PeerHere::InRecovery) } else { Look::Unknown(why.join("; ")) }
-}
-
-/// Reads the page of a supervisor.
-///
-/// # Errors
-/// Why it can not be read, for people.
-pub async fn page(host: &str, port: u16) -> Result<Page, String> {
-    let ip = resolve(host).await.map_err(|e| e.to_string())?;
-    let fetched = tokio::time::timeout(PAGE_PATIENCE, fetch(&format!("http://{}/status", std::net::SocketAddr::new(ip, port)))).await;
-    let body = fetched.map_err(|_| format!("the page of {host} did not come within {} s", PAGE_PATIENCE.as_secs()))??;
-    serde_json::from_slice(&body).map_err(|e| format!("the page of {host} can not be understood: {e}"))
-}
-
-async fn fetch(url: &str) -> Result<Vec<u8>, String> {
-    let client: Client<_, http_body_util::Empty<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let uri = url.parse().map_err(|_| format!("{url} is no address"))?;
-    let response = client.get(uri).await.map_err(|e| format!("{url}: {e}"))?;
-    let body = Limited::new(response.into_body(), LONGEST_PAGE).collect().await.map_err(|e| format!("{url}: {e}"))?;
-    Ok(body.to_bytes().to_vec())
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ pub async fn serve(board: Board, listen: std::net::SocketAddr) -> std::io::Resul
         .route("/status", get(|State(board): State<Board>| async move { Json(board.page()) }))
         .route("/metrics", get(metrics))
         .with_state(board);
-    axum::serve(tokio::net::TcpListener::bind(listen).await?, router).await
+    crate::web::serve::serve(tokio::net::TcpListener::bind(listen).await?, router).await
 }
 
 async fn ready(State(board): State<Board>) -> (StatusCode, String) {

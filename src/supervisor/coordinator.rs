@@ -35,7 +35,7 @@ impl Supervisor {
         match first {
             First::Ended(end) => {
                 tracing::warn!(%end, "the coordinator ended in utility mode");
-                process::kill_all(&self.volume, None).await;
+                self.kill_all(None).await;
                 self.memory.crashes += 1;
                 self.memory.not_before = Some(Instant::now() + Duration::from_secs(2));
                 Ok(Round::Again)

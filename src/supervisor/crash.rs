@@ -61,10 +61,7 @@ const WORDS: &[(ExitClass, &[&str])] = &[
 ];
 
 /// The class of an end, and the log line that led to it.
-pub fn classify(signal: Option<i32>, asked: bool, log: &[String]) -> (ExitClass, String) {
-    if asked {
-        return (ExitClass::Stopped, String::new());
-    }
+pub fn classify(signal: Option<i32>, log: &[String]) -> (ExitClass, String) {
     let last = log.iter().rev().find(|line| tells(line)).cloned().unwrap_or_default();
     if signal.is_some() {
         return (ExitClass::Killed, last); // whatever the log holds, it did not end for that
@@ -110,7 +107,7 @@ mod tests {
     use super::*;
 
     fn class(signal: Option<i32>, lines: &[&str]) -> ExitClass {
-        classify(signal, false, &lines.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>()).0
+        classify(signal, &lines.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>()).0
     }
 
     #[test]
@@ -118,14 +115,11 @@ mod tests {
         assert_eq!(class(Some(9), &["LOG:  ready"]), ExitClass::Killed);
         assert_eq!(class(Some(9), &["PANIC:  could not locate a valid checkpoint record"]), ExitClass::Killed);
         assert_eq!(class(None, &["LOG:  statement: select 'dbid is out of valid range'"]), ExitClass::Unclassified);
-        assert_eq!(class(Some(9), &["PANIC:  could not locate a valid checkpoint record"]), ExitClass::Killed);
-        assert_eq!(class(None, &["LOG:  statement: select 'dbid is out of valid range'"]), ExitClass::Unclassified);
         assert_eq!(class(None, &["PANIC:  could not locate a valid checkpoint record"]), ExitClass::DataUnusable);
         assert_eq!(class(None, &["FATAL:  requested timeline 2 is not a child of this server's history"]), ExitClass::TimelineDiverged);
         assert_eq!(class(None, &["FATAL:  could not write: No space left on device"]), ExitClass::Environment);
         assert_eq!(class(None, &["FATAL:  configuration file \"/x\" contains errors"]), ExitClass::Configuration);
         assert_eq!(class(None, &["something new"]), ExitClass::Unclassified);
-        assert_eq!(classify(None, true, &[]).0, ExitClass::Stopped);
     }
 
     #[test]
@@ -137,7 +131,7 @@ mod tests {
             "12:03:58 UTC|gpadmin|postgres|3|||:-          DETAIL:  last replayed record at 0/C000000",
             "\t- VERSION: PostgreSQL 9.4.26 (Greenplum Database 6.24.3)",
         ];
-        let (class, evidence) = classify(Some(9), false, &log.map(str::to_owned));
+        let (class, evidence) = classify(Some(9), &log.map(str::to_owned));
         assert_eq!((class, evidence.as_str()), (ExitClass::Killed, log[0]));
     }
 

@@ -11,6 +11,7 @@ mod coordinator;
 pub mod crash;
 pub mod decide;
 mod idle;
+mod killing;
 mod process;
 mod serving;
 mod watch;
@@ -20,7 +21,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub use ask::page;
 pub use config::{Config, TlsOptions, login, write_passfile};
 
 use self::{ask::Answer, board::Board};

@@ -164,18 +164,30 @@ pub fn reap(postmaster: Option<Pid>) -> Option<End> {
     }
 }
 
-/// Kills everything that holds the volume's lock besides us, and waits until it is gone. A stopped
-/// process ignores every other signal; backends have sessions of their own, so the lock says who they are.
-pub async fn kill_all(volume: &Volume, postmaster: Option<Pid>) {
-    loop {
-        let holders = volume.lock_holders();
-        for pid in &holders {
-            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
-        }
-        let gone = postmaster.is_none_or(|pid| reap(Some(pid)).is_some() || kill(pid, None) == Err(Errno::ESRCH));
-        if holders.is_empty() && gone {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+/// Kills everything that holds the volume's lock besides us, and tells who is left. A stopped process ignores every
+/// other signal; backends have sessions of their own, so the lock says who they are.
+pub fn kill_holders(volume: &Volume, postmaster: Option<Pid>) -> Vec<i32> {
+    let mut left = volume.lock_holders();
+    for pid in &left {
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
     }
+    let reaped = |pid: Pid| reap(Some(pid)).is_some() || kill(pid, None) == Err(Errno::ESRCH);
+    if let Some(postmaster) = postmaster.filter(|pid| !reaped(*pid))
+        && !left.contains(&postmaster.as_raw())
+    {
+        left.push(postmaster.as_raw());
+    }
+    left
+}
+
+/// Processes by pid, state and title, for people: `123 (D, postgres: checkpointer)`.
+pub fn describe(pids: &[i32]) -> String {
+    let one = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next()).unwrap_or("gone");
+        let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let title = String::from_utf8_lossy(&title).replace('\0', " ");
+        format!("{pid} ({state}, {})", title.trim())
+    };
+    pids.iter().take(5).map(one).collect::<Vec<_>>().join(", ")
 }

@@ -124,14 +124,14 @@ impl Supervisor {
                 tracing::warn!(%why, "fenced");
                 self.board.counts.fences.inc();
                 self.board.show(|page| (page.state, page.detail, page.serves) = (InstanceState::Stopping, why, None));
-                process::kill_all(&self.volume, Some(running.postgres.pid)).await;
+                self.kill_all(Some(running.postgres.pid)).await;
                 Ok(Round::Again)
             }
             Outcome::Stop { acknowledge, why } => {
                 tracing::info!(why, "stopping postgres");
-                self.stop(&running.postgres, running.was_primary).await;
+                let gone = self.stop(&running.postgres, running.was_primary).await;
                 drop(running.lock);
-                if acknowledge {
+                if acknowledge && gone {
                     self.acknowledge(None)?;
                 }
                 Ok(Round::Again)
@@ -330,9 +330,9 @@ impl Supervisor {
     async fn ended(&mut self, running: &Running, end: End) {
         self.board.counts.crashes.inc();
         self.memory.crashes += 1;
-        process::kill_all(&self.volume, None).await; // orphans of a killed postmaster
+        self.kill_all(None).await; // orphans of a killed postmaster
         let lines = running.postgres.last_lines(self.volume.data(), running.dialect);
-        let (class, evidence) = crash::classify(end.signal(), false, &lines);
+        let (class, evidence) = crash::classify(end.signal(), &lines);
         match class {
             ExitClass::DataUnusable => self.memory.unusable = Some(evidence.clone()),
             ExitClass::TimelineDiverged => self.memory.diverged = Some(evidence.clone()),
@@ -351,8 +351,8 @@ impl Supervisor {
         self.memory.last_exit = Some(LastExit { at: Timestamp::now(), how: end.to_string(), class, evidence });
     }
 
-    /// Stops postgres: fast, then immediate, then by SIGKILL of everything that holds the lock.
-    pub(super) async fn stop(&mut self, postgres: &Postgres, primary: bool) {
+    /// Stops postgres: fast, then immediate, then by SIGKILL of everything that holds the lock. Whether all of it is gone.
+    pub(super) async fn stop(&mut self, postgres: &Postgres, primary: bool) -> bool {
         let patience = if primary { self.config.stop() } else { MIRROR_STOP };
         self.board.show(|page| {
             (page.state, page.detail, page.serves, page.receiving) =
@@ -364,13 +364,12 @@ impl Supervisor {
             let until = Instant::now() + patience;
             while Instant::now() < until {
                 if process::reap(Some(postgres.pid)).is_some() || !postgres.exists() {
-                    process::kill_all(&self.volume, None).await;
-                    return;
+                    return self.kill_all(None).await;
                 }
                 tokio::select! { _ = self.signals.next() => {}, () = tokio::time::sleep(MARKS) => {} }
             }
         }
-        process::kill_all(&self.volume, Some(postgres.pid)).await;
+        self.kill_all(Some(postgres.pid)).await
     }
 }
 
