@@ -10,7 +10,7 @@ E2E = $(CARGO) run --quiet --locked --package gpheal-e2e --bin
 SCENARIO ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint unit generated e2e demo bed-up bed-down bed-shell conformance packages crds docs
+.PHONY: help test lint unit generated e2e demo bed-up bed-down bed-shell conformance packages crds docs config chart
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,18 +24,38 @@ lint: packages ## Format and clippy, warnings denied
 unit: packages ## Unit, property and mock-API tests
 	$(CARGO) test --quiet --locked --workspace
 
-generated: ## Generated files are what the code generates
+generated: chart ## Generated files are what the code and the chart generate
 	@folder=$$(mktemp -d); trap 'rm -rf $$folder' EXIT; \
 	$(CARGO) run --quiet --locked --package gpheal -- crds $$folder; \
-	diff -ru crds $$folder || { echo "crds/ is not what 'make crds' writes; run it and commit"; exit 1; }; \
+	for copy in crds charts/gpheal/files/crds; do diff -ru --exclude=kustomization.yaml $$copy $$folder \
+	  || { echo "$$copy is not what 'make crds' writes; run it and commit"; exit 1; }; done; \
+	for scope in default namespaced; do $(call manifests,$$scope) | diff -u config/$$scope/gpheal.yaml - \
+	  || { echo "config/ is not what 'make config' writes; run it and commit"; exit 1; }; done; \
 	$(CARGO) run --quiet --locked --package gpheal -- docs $$folder; \
 	diff -u docs/refusals.md $$folder/refusals.md || { echo "docs/refusals.md is not what 'make docs' writes; run it and commit"; exit 1; }
 
 docs: ## Write the documents that are made from the code into docs/
 	$(CARGO) run --quiet --package gpheal -- docs docs
 
-crds: ## Write the custom resource definitions into crds/
+crds: ## Write the custom resource definitions into crds/ and the chart
 	$(CARGO) run --quiet --package gpheal -- crds crds
+	$(CARGO) run --quiet --package gpheal -- crds charts/gpheal/files/crds
+
+HELM = $(E2E) bed -- helm
+# Plain manifests of the operator for $(1), as the chart makes them.
+manifests = { echo "\# Generated from charts/gpheal by 'make config'; do not edit."; \
+  $(HELM) template gpheal charts/gpheal --namespace gpheal-system --values charts/gpheal/ci/$(1).yaml; }
+
+config: ## Write the operator's manifests of config/ from the chart
+	for scope in default namespaced; do $(call manifests,$$scope) > config/$$scope/gpheal.yaml; done
+
+chart: packages ## The chart with every kind of values, and with what it has to refuse
+	@for values in charts/gpheal/ci/*.yaml; do $(HELM) lint --strict --quiet charts/gpheal --values $$values; \
+	  $(HELM) template gpheal charts/gpheal --values $$values > /dev/null; done
+	@for wrong in replica=2 watch.namespace=demo image.tags=1 secrets[0].namespace=demo replicas=0 image.repository= \
+	  serviceAccount.create=false watch.namespaces={a},secrets[0].namespace=b,secrets[0].names={c}; do \
+	  if $(HELM) template gpheal charts/gpheal --set "image.repository=gpheal,$$wrong" > /dev/null 2>&1; then \
+	    echo "the chart accepts --set $$wrong"; exit 1; fi; done
 
 conformance: packages ## What gpheal relies on, and gpheal itself, on bare processes of the stand-in or of GPHOME
 	$(CARGO) build --quiet --locked --package gpheal

@@ -16,9 +16,14 @@ const OURS: &str = "gpheal.io";
 
 /// `kubectl` with all rights, from any network namespace.
 pub fn kubectl(layout: &Layout) -> Command {
+    inside(layout, "kubectl")
+}
+
+/// One of the bed's programs with all rights, from any network namespace.
+pub fn inside(layout: &Layout, name: &str) -> Command {
     let network = format!("--net={}", Layout::network_path(layout.name()).display());
     let mut command = program("nsenter", [network]);
-    command.arg(layout.program("kubectl")).arg("--kubeconfig").arg(layout.kubeconfig());
+    command.arg(layout.program(name)).arg("--kubeconfig").arg(layout.kubeconfig());
     command
 }
 

@@ -1,4 +1,4 @@
-//! Builds the programs of Kubernetes from `e2e/kube`, or finds them built.
+//! Builds the programs of Kubernetes from `e2e/kube` and Helm from `e2e/helm`, or finds them built.
 
 use std::{
     fs,
@@ -19,17 +19,35 @@ use super::{
     layout::Layout,
 };
 
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kube");
 const KUBERNETES: &str = "1.34.4";
+const HELM: &str = "3.19.5";
 const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 
 /// The names by which the one binary is called; see `e2e/kube/main.go`.
 const PROGRAMS: [&str; 8] =
     ["coredns", "etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"];
 
+/// A Go program: a package that one of the modules below `e2e` has or names as its tool.
+struct Program<'a> {
+    name: &'a str,
+    module: &'a str,
+    package: &'a str,
+    /// For the linker.
+    flags: &'a str,
+    /// How long it takes from nothing.
+    takes: &'a str,
+}
+
+impl Program<'_> {
+    fn sources(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(self.module)
+    }
+}
+
 /// Makes sure that the binaries are built and that the bed links to them.
 pub fn ensure(layout: &Layout) -> Result<()> {
-    let kube = build(layout, "kube", ".", &version_flags())?;
+    let flags = version_flags();
+    let kube = build(layout, &Program { name: "kube", module: "kube", package: ".", flags: &flags, takes: "about ten minutes" })?;
     make_folder(&layout.programs())?;
     for program in PROGRAMS {
         link(&kube, &layout.program(program))?;
@@ -39,7 +57,26 @@ pub fn ensure(layout: &Layout) -> Result<()> {
 
 /// The program of every pod's sandbox.
 pub fn pause(layout: &Layout) -> Result<PathBuf> {
-    build(layout, "pause", "./cmd/pause", "-s -w")
+    let flags = "-s -w";
+    build(layout, &Program { name: "pause", module: "kube", package: "./cmd/pause", flags, takes: "a second" })
+}
+
+/// Helm, which no bed needs but whoever installs the chart: a module of its own, so that neither of them holds the
+/// other's libraries back.
+pub fn helm(layout: &Layout) -> Result<PathBuf> {
+    let flags = helm_flags();
+    build(layout, &Program { name: "helm", module: "helm", package: "helm.sh/helm/v3/cmd/helm", flags: &flags, takes: "two minutes" })
+}
+
+/// Helm's own version, and the one of Kubernetes that it takes for granted when it asks no cluster.
+fn helm_flags() -> String {
+    let mut numbers = KUBERNETES.split('.');
+    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    let kubernetes = ["pkg/chartutil", "pkg/lint/rules"].map(|package| {
+        let place = format!("helm.sh/helm/v3/{package}.k8sVersion");
+        format!(" -X {place}Major={major} -X {place}Minor={minor}")
+    });
+    format!("-s -w -X helm.sh/helm/v3/internal/version.version=v{HELM}{}", kubernetes.concat())
 }
 
 /// Without a version the components distrust each other's age.
@@ -51,27 +88,31 @@ fn version_flags() -> String {
         + &set("gitTreeState", "clean")
 }
 
-fn build(layout: &Layout, name: &str, package: &str, flags: &str) -> Result<PathBuf> {
-    let sources = Path::new(SOURCES);
+fn build(layout: &Layout, program: &Program) -> Result<PathBuf> {
+    let sources = program.sources();
     let mut inputs = Inputs::new();
-    inputs.text(flags).text(package);
+    inputs.text(program.flags).text(program.package);
     for file in ["go.mod", "go.sum"] {
         inputs.file(&sources.join(file))?;
     }
-    inputs.file(&sources.join(package).join("main.go"))?;
-    entry(layout, name, &inputs, |target| compile(name, package, flags, target))
+    let main = sources.join(program.package).join("main.go");
+    if main.exists() {
+        inputs.file(&main)?; // a tool's is another module's, whose version go.mod has
+    }
+    entry(layout, program.name, &inputs, |target| compile(program, target))
 }
 
-fn compile(name: &str, package: &str, flags: &str, target: &Path) -> Result<()> {
-    say(format!("building {name} with Go (from nothing, Kubernetes takes about ten minutes)"));
+fn compile(program: &Program, target: &Path) -> Result<()> {
+    let (name, sources) = (program.name, program.sources());
+    say(format!("building {name} with Go (from nothing it takes {})", program.takes));
     let mut command = Command::new("go");
-    command.current_dir(SOURCES).env("CGO_ENABLED", "0");
-    command.args(["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o"]);
-    command.arg(target).arg(package).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.current_dir(&sources).env("CGO_ENABLED", "0");
+    command.args(["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", program.flags, "-o"]);
+    command.arg(target).arg(program.package).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut compiler = command.spawn().context("cannot run `go`; install Go 1.24 or newer and put it on PATH")?;
     let said = follow(name, &mut compiler)?;
     if !compiler.wait()?.success() {
-        bail!("`go build` of {name} failed in {SOURCES}: {said}");
+        bail!("`go build` of {name} failed in {}: {said}", sources.display());
     }
     Ok(())
 }
@@ -107,7 +148,8 @@ fn read_lines(output: impl Read, count: &AtomicUsize) -> String {
     last.join("\n")
 }
 
-fn link(target: &Path, place: &Path) -> Result<()> {
+/// Points `place` at a program.
+pub fn link(target: &Path, place: &Path) -> Result<()> {
     if fs::read_link(place).is_ok_and(|old| old == target) {
         return Ok(());
     }

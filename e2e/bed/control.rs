@@ -67,8 +67,8 @@ fn api_server(layout: &Layout) -> Result<Daemon> {
         format!("--service-account-key-file={}", pki("service-accounts.key")),
         format!("--service-account-signing-key-file={}", pki("service-accounts.key")),
         "--authorization-mode=Node,RBAC".to_owned(),
-        // Added to the default ones, of which Pod Security is one.
-        "--enable-admission-plugins=NodeRestriction".to_owned(),
+        // Added to the default ones, of which Pod Security is one. The second is on in some distributions.
+        "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement".to_owned(),
         format!("--kubelet-client-certificate={}", pki("admin.crt")),
         format!("--kubelet-client-key={}", pki("admin.key")),
         format!("--kubelet-certificate-authority={}", pki("ca.crt")),

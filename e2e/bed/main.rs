@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use e2e::bed::{Bed, say};
+use e2e::bed::{self, Bed, say};
 
 /// A real three-node Kubernetes on this machine, to hurt and to heal.
 #[derive(Parser)]
@@ -32,6 +32,11 @@ enum Verb {
     Shell,
     /// Run kubectl inside the bed's network.
     Kubectl {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run Helm: inside the bed's network when one is up, without a cluster otherwise.
+    Helm {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
@@ -65,6 +70,13 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Kubectl { arguments } => {
             let bed = Bed::attach()?;
             become_program(&bed, &bed.layout().program("kubectl"), &arguments)
+        }
+        Verb::Helm { arguments } => {
+            let helm = bed::helm_program()?;
+            match Bed::attach() {
+                Ok(bed) => become_program(&bed, &helm, &arguments),
+                Err(_) => Err(Command::new(&helm).args(arguments).exec()).with_context(|| format!("cannot run {}", helm.display())),
+            }
         }
         Verb::Load { archive } => Bed::attach()?.load_archive(&archive),
         Verb::Fault(fault) => {

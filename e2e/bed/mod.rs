@@ -53,6 +53,11 @@ pub use self::{
     volume::{Claim, Snapshot, Volume},
 };
 
+/// The program of Helm, built when it is not in the cache. For what asks no cluster.
+pub fn helm_program() -> Result<PathBuf> {
+    components::helm(&Layout::from_env()?)
+}
+
 /// A bed that is up.
 #[derive(Clone, Debug)]
 pub struct Bed {
@@ -150,6 +155,16 @@ impl Bed {
     /// Runs kubectl with all rights and returns what it printed.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         command::run(collect::kubectl(&self.layout).args(arguments))
+    }
+
+    /// Builds Helm, or finds it built, and puts it beside kubectl. Not from inside the bed's network, which has no Go proxy.
+    pub fn ensure_helm(&self) -> Result<()> {
+        components::link(&components::helm(&self.layout)?, &self.layout.program("helm"))
+    }
+
+    /// Runs Helm with all rights and returns what it printed.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String> {
+        command::run(collect::inside(&self.layout, "helm").args(arguments))
     }
 
     /// Writes everything that explains a failure below `folder`.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
-use super::{Stage, asked, cold, copies, crashes, doubles, jobs, neighbours, policy, volumes};
+use super::{Stage, asked, cold, copies, crashes, doubles, installs, jobs, neighbours, policy, rights, volumes};
 
 /// One way to hurt a cluster.
 #[derive(Clone, Copy)]
@@ -38,6 +38,9 @@ pub fn all() -> Vec<Scenario> {
         "job-killed", jobs::job_killed, "Job pod deleted at each step: truthful marks each time, healed by the next attempt";
         "operator-killed", jobs::operator_killed, "operator killed in the middle of a copy: the same Job adopted, one Job in all";
         "cancelled", jobs::cancelled, "recovery deleted in the middle of its copy: the Job ends with truthful marks";
+        "rights", rights::rights, "a fresh operator heals with the chart's rights: each is used, none is missing, and what it must not do is forbidden";
+        "samples", installs::samples, "everything below config/ is accepted; the patch makes a plain StatefulSet one that gpheal supervises";
+        "kustomize", installs::kustomize, "chart uninstalled, installed by kustomize for one namespace: heals, with no right elsewhere";
         "hung-neighbour", neighbours::hung_neighbour, "another cluster's coordinator never answers: this one heals all the same";
         "double-fault", doubles::double_fault, "mirror down, then the primary: nothing touched, heals when the primary returns";
         "flipped-double", doubles::flipped_double, "both killed at once in sync: the reason names it, heals when FTS can promote";

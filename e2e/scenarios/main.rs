@@ -74,6 +74,7 @@ fn on_the_bed(act: impl AsyncFnOnce(Bed) -> Result<bool>) -> Result<bool> {
     // Built with the machine's own network, which the bed's does not lead to.
     fixture::load_image(&bed)?;
     fixture::product::load(&bed)?;
+    bed.ensure_helm()?;
     bed.enter_netns()?;
     tokio::runtime::Runtime::new()?.block_on(act(bed))
 }

@@ -1,49 +1,82 @@
-//! The operator on the bed: definitions, rights, deployment, and the cluster that it looks after.
+//! The operator on the bed, installed as a user would: by the chart, with the cluster that it looks after.
 
-use std::{path::Path, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::Api;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, PropagationPolicy},
+};
 
 use crate::{
     bed::Bed,
-    fixture::{apply, wait_until},
+    fixture::{apply, product, wait_until},
 };
 
-const NAMESPACE: &str = "gpheal-system";
+/// Where the operator is installed; also the name of the release, and of what the chart makes.
+pub const NAMESPACE: &str = "gpheal-system";
+pub const RELEASE: &str = "gpheal";
 const READY_WITHIN: Duration = Duration::from_mins(2);
+/// What Helm writes on all that is its own.
+const HELM: &str = "meta.helm.sh/release-name";
 
-/// Installs the operator from this checkout's manifests and hands it the fixture.
+/// Installs the operator from this checkout's chart and hands it the fixture.
 pub async fn install(bed: &Bed) -> Result<()> {
-    let client = bed.client()?;
-    for folder in ["crds", "config/default"] {
-        for text in manifests(folder)? {
-            apply(&client, &text).await?;
-        }
-    }
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
-    deployments.restart("gpheal").await.context("the operator's deployment can not be restarted")?;
-    wait_until("the operator to be ready", READY_WITHIN, async || {
-        let found = deployments.get("gpheal").await?;
-        let (wanted, status) = (found.metadata.generation, found.status.unwrap_or_default());
-        Ok(status.observed_generation >= wanted
-            && status.updated_replicas == Some(1)
-            && status.ready_replicas == Some(1)
-            && status.replicas == Some(1))
-    })
-    .await?;
-    for text in manifests("config/samples")? {
-        apply(&client, &text).await?;
-    }
-    Ok(())
+    by_chart(bed).await?;
+    apply(&bed.client()?, &text("config/samples/greenplumcluster.yaml")?).await
 }
 
-/// The YAML files of a folder, in the order of their names.
-fn manifests(folder: &str) -> Result<Vec<String>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
-    let files = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?.flatten();
-    let mut paths: Vec<_> = files.map(|f| f.path()).filter(|p| p.extension().is_some_and(|e| e == "yaml")).collect();
-    paths.sort();
-    paths.iter().map(|path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))).collect()
+/// Installs or upgrades the release, and waits until every replica is ready and of this build.
+pub async fn by_chart(bed: &Bed) -> Result<()> {
+    let client = bed.client()?;
+    apply(&client, &text("config/namespace/namespace.yaml")?).await?;
+    forget_other_ways(&client).await?;
+    let (repository, tag) = product::IMAGE.rsplit_once(':').context("the image has no tag")?;
+    let values = format!("image.repository={repository},image.tag={tag},secrets[0].namespace=demo,secrets[0].names[0]=demo-gpadmin");
+    let chart = path("charts/gpheal").display().to_string();
+    let arguments = ["upgrade", "--install", RELEASE, &chart, "--namespace", NAMESPACE, "--take-ownership", "--set", &values];
+    bed.helm(&arguments)?;
+    // The tag is the same for every build, so that nothing of the deployment may have changed.
+    deployments(&client).restart(RELEASE).await.context("the operator's deployment can not be restarted")?;
+    ready(&client).await
+}
+
+/// Waits until every replica is as it was wanted last, and ready.
+pub async fn ready(client: &Client) -> Result<()> {
+    let deployments = deployments(client);
+    wait_until("the operators to be ready", READY_WITHIN, async || {
+        let found = deployments.get(RELEASE).await?;
+        let wanted = found.spec.and_then(|spec| spec.replicas);
+        let (generation, status) = (found.metadata.generation, found.status.unwrap_or_default());
+        let counts = [status.updated_replicas, status.ready_replicas, status.replicas];
+        Ok(status.observed_generation >= generation && counts.iter().all(|count| *count == wanted))
+    })
+    .await
+}
+
+/// A deployment that was not made by Helm may select its pods in another way, which can never be changed.
+async fn forget_other_ways(client: &Client) -> Result<()> {
+    let deployments = deployments(client);
+    let Some(found) = deployments.get_opt(RELEASE).await? else { return Ok(()) };
+    if found.metadata.annotations.unwrap_or_default().contains_key(HELM) {
+        return Ok(());
+    }
+    let with_pods = DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
+    deployments.delete(RELEASE, &with_pods).await?;
+    wait_until("the earlier operator to be gone", READY_WITHIN, async || Ok(deployments.get_opt(RELEASE).await?.is_none())).await
+}
+
+fn deployments(client: &Client) -> Api<Deployment> {
+    Api::namespaced(client.clone(), NAMESPACE)
+}
+
+/// A path of this checkout.
+pub fn path(below: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(below)
+}
+
+pub fn text(below: &str) -> Result<String> {
+    let path = path(below);
+    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -1,7 +1,7 @@
 //! One driver per cluster: begun when its object appears, ended when it goes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -42,8 +42,19 @@ impl Wakers {
     }
 }
 
-/// Watches all clusters, and drives each.
-pub async fn run(context: Context, namespace: Option<String>) {
+/// Watches the clusters of these namespaces, of all when none is named, and drives each.
+pub async fn run(context: Context, namespaces: &[String]) {
+    let scopes = scopes(namespaces).into_iter();
+    futures::future::select_all(scopes.map(|namespace| Box::pin(watch(context.clone(), namespace)))).await;
+}
+
+/// Each once: a cluster has one driver. Nothing but `None` stands for all namespaces, which needs rights in all of them.
+fn scopes(namespaces: &[String]) -> BTreeSet<Option<String>> {
+    if namespaces.is_empty() { BTreeSet::from([None]) } else { namespaces.iter().cloned().map(Some).collect() }
+}
+
+/// A set of watches and the drivers of what they show.
+async fn watch(context: Context, namespace: Option<String>) {
     let wakers = Wakers::default();
     let mut watches = JoinSet::new();
     watches::begin(&mut watches, &context.client, namespace.as_deref(), &wakers);
@@ -132,5 +143,53 @@ async fn drive(context: Context, of: Of, wake: Arc<Notify>) {
         }
         tracing::error!("a pass ended by a fault in the program; the next begins in 10 s");
         tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{events::Sender, metrics::Metrics};
+    use http::{Request, Response};
+    use kube::{Client, client::Body};
+
+    /// The paths that are asked for first, each of which stays unanswered.
+    async fn asked(namespaces: &[&str], count: usize) -> BTreeSet<String> {
+        let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+        let client = Client::new(service, "default");
+        let context = Context { events: Sender::new(client.clone(), "me"), client, metrics: Metrics::default(), image: None };
+        let namespaces: Vec<_> = namespaces.iter().map(|name| (*name).to_owned()).collect();
+        let task = tokio::spawn(async move { run(context, &namespaces).await });
+        let (mut paths, mut unanswered) = (BTreeSet::new(), vec![]);
+        for _ in 0..count {
+            let (request, reply) = handle.next_request().await.expect("one more watch");
+            paths.insert(request.uri().path().to_owned());
+            unanswered.push(reply);
+        }
+        task.abort();
+        assert!(task.await.is_err_and(|error| error.is_cancelled()), "the watches go on until they are ended");
+        assert!(handle.next_request().await.is_none(), "with a watch for each kind and namespace, and no more");
+        paths
+    }
+
+    #[tokio::test]
+    async fn each_namespace_is_watched_once_and_no_other() {
+        let within = |namespace: &str| {
+            [
+                format!("/apis/gpheal.io/v1alpha1/namespaces/{namespace}/greenplumclusters"),
+                format!("/apis/gpheal.io/v1alpha1/namespaces/{namespace}/segmentrecoveries"),
+                format!("/apis/batch/v1/namespaces/{namespace}/jobs"),
+                format!("/api/v1/namespaces/{namespace}/pods"),
+            ]
+        };
+        let wanted: BTreeSet<_> = within("one").into_iter().chain(within("two")).collect();
+        assert_eq!(asked(&["two", "one", "two"], 8).await, wanted);
+    }
+
+    #[tokio::test]
+    async fn all_namespaces_are_watched_when_none_is_named() {
+        let wanted = ["/api/v1/pods", "/apis/batch/v1/jobs"].map(str::to_owned).into_iter();
+        let ours = ["greenplumclusters", "segmentrecoveries"].map(|kind| format!("/apis/gpheal.io/v1alpha1/{kind}"));
+        assert_eq!(asked(&[], 4).await, wanted.chain(ours).collect());
     }
 }

@@ -24,9 +24,9 @@ use crate::report::{events::Sender, metrics::Metrics};
 /// How the operator runs.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Heal clusters of this namespace only; all namespaces otherwise.
-    #[arg(long, env = "GPHEAL_NAMESPACE")]
-    pub namespace: Option<String>,
+    /// Heal clusters of these namespaces only, separated by commas; of all namespaces when none is named.
+    #[arg(long, env = "GPHEAL_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
+    pub namespaces: Vec<String>,
     /// Namespace of the lease: the operator's own.
     #[arg(long, env = "POD_NAMESPACE", default_value = "gpheal-system")]
     pub lease_namespace: String,
@@ -45,6 +45,13 @@ pub struct Options {
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "GPHEAL_METRICS_ADDR", default_value = "0.0.0.0:8080")]
     pub metrics_addr: SocketAddr,
+}
+
+/// An empty name would mean all namespaces to the API, which is more than was asked for.
+fn namespace(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_name = (1..=63).contains(&text.len()) && text.chars().all(allowed);
+    is_name.then(|| text.to_owned()).ok_or_else(|| "it is no name of a namespace; leave the option out to watch all of them".to_owned())
 }
 
 /// Runs until it is told to stop, or until the lease is lost.
@@ -89,7 +96,7 @@ async fn lead(options: &Options, metrics: Metrics, health: Health) -> anyhow::Re
         tracing::info!(version = env!("CARGO_PKG_VERSION"), %identity, "this operator leads");
         tokio::select! {
             LeaseLost = lease.keep() => Err(anyhow::anyhow!("the lease was lost; whoever holds it now acts alone")),
-            () = clusters::run(context, options.namespace.clone()) => Err(anyhow::anyhow!("the watches ended")),
+            () = clusters::run(context, &options.namespaces) => Err(anyhow::anyhow!("the watches ended")),
         }
     };
     let stopped = tokio::select! {
@@ -100,4 +107,28 @@ async fn lead(options: &Options, metrics: Metrics, health: Health) -> anyhow::Re
     tracing::info!(signal = stopped, "stops; running Jobs go on, and the next operator finds them");
     lease.release().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn namespaces(argument: &str) -> Result<Vec<String>, String> {
+        Line::try_parse_from(["gpheal", argument]).map(|line| line.options.namespaces).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn namespaces_are_listed_and_an_empty_name_is_not_all_of_them() {
+        assert_eq!(namespaces("--namespaces=one,two").unwrap(), ["one", "two"]);
+        for wrong in ["--namespaces=", "--namespaces=one,", "--namespaces=One", "--namespaces=a/b"] {
+            assert!(namespaces(wrong).unwrap_err().contains("leave the option out"), "{wrong}");
+        }
+    }
 }
