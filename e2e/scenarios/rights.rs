@@ -95,7 +95,7 @@ pub async fn rights(stage: &mut Stage) -> Result<()> {
     ensure!(refused.is_empty(), "the operator was forbidden what it asked for: {refused:?}");
     let idle: Vec<_> = granted(&client).await?.into_iter().filter(|right| !used.contains(right) && !is_rare(right)).collect();
     ensure!(idle.is_empty(), "the operator has rights that it does not use: {idle:?}");
-    stage.mark(format!("{} rights, all used", used.len()));
+    stage.mark("every right was used, none was missing");
     Ok(())
 }
 
