@@ -50,6 +50,8 @@ reasons! {
         WaitingForSegments,
         /// Somebody else holds the volume's lock, or lives in the data directory without it.
         LockBusy,
+        /// The volume's last holder, on another node, did not give it back and may still write.
+        HeldElsewhere,
         /// The acting primary's directory is empty or unusable, and its mirror is in sync: FTS promotes that.
         StayingDown,
         /// postgres ended again and again; the next start is delayed, so that FTS can fail over meanwhile.
@@ -78,7 +80,8 @@ impl InstanceState {
             Self::VolumeUnrecognised => "lifted when the right volume is mounted; a person who knows that it is lost may restore the token",
             Self::NotInCatalog => "never, while the catalog does not name this place",
             Self::Retired => "never, while the mark stands; this place is not in use any more",
-            Self::Maintenance => "lifted by removing the maintenance mark",
+            Self::Maintenance => "lifted by removing the maintenance mark, or the annotation that made it",
+            Self::HeldElsewhere => "lifted by annotating the pod with gpheal.io/node-gone=NODE, when a person knows that node to be gone",
             Self::WaitingForCoordinator => "lifted when a coordinator answers in utility mode",
             Self::WaitingForPeer => {
                 "lifted when a coordinator answers, or the peer's supervisor says that its postgres runs as a mirror; \

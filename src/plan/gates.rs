@@ -160,6 +160,7 @@ fn supervisor_allows(dbid: Dbid, page: &Page) -> Result<(), Refusal> {
         InstanceState::VolumeUnrecognised => Err(Refusal::VolumeUnrecognised { dbid }),
         // Its view of the roles is not the catalog's any more: one of the two reads is old.
         InstanceState::Maintenance
+        | InstanceState::HeldElsewhere
         | InstanceState::NotInCatalog
         | InstanceState::Retired
         | InstanceState::PrimaryDataMissing

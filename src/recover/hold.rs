@@ -34,13 +34,15 @@ pub enum HoldError {
     Refused(String),
     #[error("the volume's lock did not become free within {seconds} s ({who})")]
     Busy { who: String, seconds: u64 },
+    #[error("{0}")]
+    Elsewhere(String),
 }
 
 impl Classified for HoldError {
     fn class(&self) -> FailureClass {
         match self {
             Self::Refused(_) => FailureClass::WorldMoved,
-            Self::Busy { .. } => FailureClass::LockBusy,
+            Self::Busy { .. } | Self::Elsewhere(_) => FailureClass::LockBusy,
         }
     }
 }
@@ -74,9 +76,10 @@ impl Holding {
     pub async fn take_lock(&self, work: &Work) -> Result<Held, Fault> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let who = match self.volume.try_lock(&format!("attempt {}", work.attempt.id)) {
+            let who = match self.volume.try_lock(&work.holder(), None) {
                 Ok(lock) => return Ok(lock),
                 Err(LockError::Busy(who)) => who,
+                Err(LockError::Elsewhere(who)) => return Err(HoldError::Elsewhere(LockError::Elsewhere(who).to_string()).into()),
                 Err(error) => error.to_string(),
             };
             if let Some(why) = self.refused(&work.attempt.id) {

@@ -28,7 +28,7 @@ use crate::{
     greenplum::{Ca, Login, Server, Tls, TlsMode},
     model::{Attempt, FailureClass, Outcome, Repair, Step},
     supervisor,
-    volume::{Held, Volume},
+    volume::{Held, Holder, Volume},
 };
 
 /// Repairs one instance (the command of a Job; told everything by the operator).
@@ -54,6 +54,11 @@ pub struct Config {
     /// Where the password file for the tools is written.
     #[arg(long, env = "GPHEAL_PASSFILE", default_value = "/tmp/gpheal.pgpass")]
     pub passfile: PathBuf,
+    /// Name of the Job's pod and node: who holds the volume's lock.
+    #[arg(long, env = "POD_NAME", default_value = "")]
+    pub pod: String,
+    #[arg(long, env = "NODE_NAME", default_value = "")]
+    pub node: String,
     /// Where the outcome is written for the kubelet.
     #[arg(long, env = "GPHEAL_TERMINATION_MESSAGE", default_value = "/dev/termination-log")]
     pub termination_message: PathBuf,
@@ -68,6 +73,8 @@ struct Work {
     mirror_tls: Option<Tls>,
     passfile: PathBuf,
     volume: Volume,
+    pod: String,
+    node: String,
     report: Reporter,
 }
 
@@ -83,7 +90,8 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let coordinator = Server::parse(&config.coordinator).ok_or_else(|| anyhow::anyhow!("GPHEAL_COORDINATOR is not host:port"))?;
     let mirror_tls = config.mirror_tls.map(|mode| Tls::of(mode, || Ca::File(config.mirror_ca.clone().unwrap_or_default())));
     let (passfile, report) = (config.passfile.clone(), Reporter::start());
-    let work = Work { attempt, coordinator, login, mirror_tls, passfile, volume, report };
+    let (pod, node) = (config.pod, config.node);
+    let work = Work { attempt, coordinator, login, mirror_tls, passfile, volume, pod, node, report };
     let begun = Instant::now();
     let result = work.until_told_to_end().await;
     let outcome = work.outcome(result, begun.elapsed().as_secs());
@@ -135,6 +143,11 @@ impl Work {
         holding.end()?;
         drop(lock);
         Ok(())
+    }
+
+    /// What the lock's file says while the attempt holds it.
+    fn holder(&self) -> Holder {
+        Holder::here(&self.node, &self.pod, &format!("attempt {}", self.attempt.id))
     }
 
     fn outcome(&self, result: Result<String, Fault>, seconds: u64) -> Outcome {

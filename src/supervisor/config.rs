@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use crate::greenplum::{Ca, Login, Server, Tls, TlsMode};
+use crate::{
+    greenplum::{Ca, Login, Server, Tls, TlsMode},
+    volume::Holder,
+};
 
 /// How the database is asked: the words are libpq's `sslmode`.
 #[derive(Args, Clone, Debug)]
@@ -59,11 +62,15 @@ pub struct Config {
     /// Where the password file for postgres' own connections is written.
     #[arg(long, env = "GPHEAL_PASSFILE", default_value = "/tmp/gpheal.pgpass")]
     pub passfile: PathBuf,
-    /// Who holds the lock, for people: node and pod.
+    /// Name of the pod: who holds the volume's lock.
     #[arg(long, env = "POD_NAME", default_value = "")]
     pub pod: String,
+    /// Name of the node. Without it a volume that a holder elsewhere did not give back is never taken over by itself.
     #[arg(long, env = "NODE_NAME", default_value = "")]
     pub node: String,
+    /// The pod's annotations as a file (downward API): how a person speaks to the supervisor.
+    #[arg(long, env = "GPHEAL_ANNOTATIONS")]
+    pub annotations: Option<PathBuf>,
     /// The postgres executable; its arguments are the supervisor's business.
     #[arg(last = true, required = true)]
     pub postgres: Vec<String>,
@@ -125,8 +132,7 @@ impl Config {
     }
 
     /// What the lock's file says while we hold it.
-    pub fn holder(&self) -> String {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        format!("node {} boot {} pod {}", self.node, boot.trim(), self.pod)
+    pub fn holder(&self) -> Holder {
+        Holder::here(&self.node, &self.pod, "supervisor")
     }
 }

@@ -35,9 +35,11 @@ impl Supervisor {
         if self.signals.ending {
             return Ok(Round::End);
         }
-        let lock = match self.volume.try_lock(&self.config.holder()) {
+        let said = self.heed_person();
+        let lock = match self.volume.try_lock(&self.config.holder(), said.gone_node.as_deref()) {
             Ok(lock) => lock,
             Err(LockError::Busy(who)) => return self.stay_out(&who).await,
+            Err(error @ LockError::Elsewhere(_)) => return self.stay(InstanceState::HeldElsewhere, error.to_string()).await,
             Err(error) => return self.stay(InstanceState::Deciding, error.to_string()).await,
         };
         if let Some(pid) = self.volume.squatter() {
@@ -231,6 +233,7 @@ impl Supervisor {
                 },
                 () = tokio::time::sleep(MARKS) => {}
             }
+            self.heed_person();
             let now = self.volume.marks();
             let over = Instant::now() >= until;
             self.show_volume(&now);
@@ -257,7 +260,7 @@ fn without_heartbeat(marks: &Marks) -> Marks {
 /// what does not pass soon is asked about less and less, up to once a minute.
 fn patience(state: InstanceState, stays: u32) -> Duration {
     let most = match state {
-        InstanceState::LockBusy | InstanceState::BackingOff => 1,
+        InstanceState::LockBusy | InstanceState::HeldElsewhere | InstanceState::BackingOff => 1,
         InstanceState::StayingDown | InstanceState::WaitingForCoordinator | InstanceState::WaitingForPeer => 2,
         InstanceState::NeedsRecovery | InstanceState::NeedsFull | InstanceState::PrimaryDataMissing => 15,
         _ => 60,

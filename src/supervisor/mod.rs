@@ -12,6 +12,7 @@ pub mod crash;
 pub mod decide;
 mod idle;
 mod killing;
+mod person;
 mod process;
 mod serving;
 mod watch;

@@ -242,6 +242,7 @@ impl Supervisor {
 
     /// Marks and row against a running postgres.
     fn judge(&mut self, running: &mut Running) -> Option<Outcome> {
+        self.heed_person();
         let marks = self.volume.marks();
         self.show_volume(&marks);
         let read_write = self.shape_now(running.dialect) == Shape::Primary;

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use lock::{Held, LockError};
+pub use lock::{Held, Holder, LockError};
 pub use marks::{Copy, Hold, Marks, Old};
 pub use token::{Token, TokenState};
 
