@@ -28,7 +28,7 @@ pub async fn crash_in_place(stage: &mut Stage) -> Result<()> {
     nothing_was_repaired(stage).await
 }
 
-async fn serves_again(stage: &Stage, primary: &Row) -> Result<()> {
+pub async fn serves_again(stage: &Stage, primary: &Row) -> Result<()> {
     until(&format!("{} to serve again", primary.pod()), BACK_WITHIN, async || {
         let session = match stage.cluster.instance(primary).await {
             Ok(session) => session,
@@ -50,7 +50,7 @@ pub async fn mirror_crash(stage: &mut Stage) -> Result<()> {
     nothing_was_repaired(stage).await
 }
 
-async fn nothing_was_repaired(stage: &Stage) -> Result<()> {
+pub async fn nothing_was_repaired(stage: &Stage) -> Result<()> {
     ensure!(stage.all_recoveries().await?.is_empty(), "a recovery was made for what comes back by itself");
     Ok(())
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
-use super::{Stage, asked, cold, copies, crashes, doubles, installs, jobs, neighbours, policy, rights, volumes};
+use super::{Stage, asked, cold, copies, crashes, doubles, installs, jobs, leaders, neighbours, person, policy, rights, volumes};
 
 /// One way to hurt a cluster.
 #[derive(Clone, Copy)]
@@ -35,8 +35,14 @@ pub fn all() -> Vec<Scenario> {
         "by-hand", asked::by_hand, "recoveries for a healthy mirror and an acting primary refused, for a down mirror while paused healed";
         "observe-only", policy::observe_only, "mode Observe: the plan in status, no act";
         "paused", policy::paused, "healing paused: the reason in status, no act";
+        "maintenance", person::maintenance, "a person works on a mirror: started without being asked about, never repaired, until the annotation ends";
+        "held-elsewhere", person::held_elsewhere, "a volume whose last holder was on another node: nothing starts until a person says that the node is gone";
         "job-killed", jobs::job_killed, "Job pod deleted at each step: truthful marks each time, healed by the next attempt";
         "operator-killed", jobs::operator_killed, "operator killed in the middle of a copy: the same Job adopted, one Job in all";
+        "leader-killed", leaders::leader_killed, "two operators, the leading one's pod killed at four steps of a repair: one recovery, one Job, one attempt";
+        "leader-asleep", leaders::leader_asleep, "leading operator stopped (SIGSTOP) until the other leads, then woken in the middle of its work: it gives up, nothing is done twice";
+        "leader-leaves", leaders::leader_leaves, "leading operator told to end: its lease is given up at once";
+        "uninstalled", leaders::uninstalled, "operator taken away in the middle of a copy: it ends, segments go on; put back, it goes on";
         "cancelled", jobs::cancelled, "recovery deleted in the middle of its copy: the Job ends with truthful marks";
         "rights", rights::rights, "a fresh operator heals with the chart's rights: each is used, none is missing, and what it must not do is forbidden";
         "samples", installs::samples, "everything below config/ is accepted; the patch makes a plain StatefulSet one that gpheal supervises";

@@ -3,10 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, Client,
-    api::{DeleteParams, PropagationPolicy},
+    api::{DeleteParams, ListParams, PropagationPolicy},
 };
 
 use crate::{
@@ -69,6 +69,20 @@ async fn forget_other_ways(client: &Client) -> Result<()> {
 
 fn deployments(client: &Client) -> Api<Deployment> {
     Api::namespaced(client.clone(), NAMESPACE)
+}
+
+/// Takes the operators away, as a user does; definitions and objects stay.
+pub async fn remove(bed: &Bed) -> Result<()> {
+    bed.helm(&["uninstall", RELEASE, "--namespace", NAMESPACE])?;
+    wait_until("the operators to be gone", READY_WITHIN, async || {
+        Ok(pods(bed)?.list(&ListParams::default()).await?.items.is_empty())
+    })
+    .await
+}
+
+/// The operators' pods.
+pub fn pods(bed: &Bed) -> Result<Api<Pod>> {
+    Ok(Api::namespaced(bed.client()?, NAMESPACE))
 }
 
 /// A path of this checkout.

@@ -30,7 +30,7 @@ pub use self::{
     container::Container,
     keep_down::{KeptDown, keep_down},
     node::{cut_network, heal_network, start_node, stop_node},
-    operator::{delete_operator, kill_operator},
+    operator::{delete_operator, kill_operator, leader, suspend_operator},
     postgres::{Asleep, kill_postmaster, stop_postgres_group, wake_postgres_group},
 };
 use super::{Bed, Volume, proc};

@@ -1,13 +1,14 @@
 //! The end of the operator itself, in the middle of whatever it does.
 
-use anyhow::{Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::{Api, ResourceExt, api::ListParams};
 
-use super::{Container, delete_pod_now, kill_until_none};
+use super::{Asleep, Container, delete_pod_now, kill_until_none, postgres::stop_all};
 use crate::bed::Bed;
 
 const NAMESPACE: &str = "gpheal-system";
+const LEASE: &str = "gpheal";
 const LABEL: &str = "app.kubernetes.io/name=gpheal";
 
 /// Kills the operator's processes; the kubelet starts its container again.
@@ -28,6 +29,18 @@ pub async fn delete_operator(bed: &Bed) -> Result<()> {
         delete_pod_now(bed, NAMESPACE, &pod.name_any()).await?;
     }
     Ok(())
+}
+
+/// The pod that holds the operators' lease, by its name.
+pub async fn leader(bed: &Bed) -> Result<String> {
+    let lease = Api::<Lease>::namespaced(bed.client()?, NAMESPACE).get(LEASE).await.context("no operator ever led")?;
+    lease.spec.and_then(|spec| spec.holder_identity).context("nobody holds the operators' lease")
+}
+
+/// Stops an operator's processes with SIGSTOP, as a machine does that runs out of time.
+pub async fn suspend_operator(bed: &Bed, pod: &str) -> Result<Asleep> {
+    let container = Container::find(bed, NAMESPACE, pod, "operator").await?;
+    stop_all(&container, Container::processes)
 }
 
 async fn pods(bed: &Bed) -> Result<Vec<Pod>> {

@@ -47,14 +47,19 @@ impl Drop for Asleep {
 pub fn stop_postgres_group(container: &Container) -> Result<Asleep> {
     // The one that starts others first.
     send(container.postmaster()?, Signal::SIGSTOP);
+    stop_all(container, Container::postgres)
+}
+
+/// Stops these processes of the container, until all of them are.
+pub(super) fn stop_all(container: &Container, which: fn(&Container) -> Result<Vec<i32>>) -> Result<Asleep> {
     let limit = Instant::now() + Duration::from_secs(10);
     loop {
-        let all = stats(container)?;
+        let all = stats(&which(container)?);
         let awake: Vec<_> = all.iter().filter(|(_, stat)| stat.state != 'T').collect();
         if awake.is_empty() {
             return Ok(Asleep { processes: all.into_iter().map(|(pid, stat)| (pid, stat.started)).collect() });
         }
-        ensure!(Instant::now() < limit, "the postgres processes of {} do not stop", container.shown());
+        ensure!(Instant::now() < limit, "the processes of {} do not stop", container.shown());
         for (pid, _) in awake {
             send(*pid, Signal::SIGSTOP);
         }
@@ -68,7 +73,7 @@ pub fn wake_postgres_group(container: &Container) -> Result<()> {
     Ok(())
 }
 
-fn stats(container: &Container) -> Result<Vec<(i32, Stat)>> {
-    let living = |pid| Some((pid, proc::stat(pid).filter(|stat| !matches!(stat.state, 'Z' | 'X'))?));
-    Ok(container.postgres()?.into_iter().filter_map(living).collect())
+fn stats(pids: &[i32]) -> Vec<(i32, Stat)> {
+    let living = |pid: &i32| Some((*pid, proc::stat(*pid).filter(|stat| !matches!(stat.state, 'Z' | 'X'))?));
+    pids.iter().filter_map(living).collect()
 }
