@@ -69,7 +69,7 @@ pub async fn leader_asleep(stage: &mut Stage) -> Result<()> {
     until("the sleeper to give up", LED_WITHIN, async || {
         let pod = operator::pods(&stage.bed)?.get_opt(&sleeper).await?;
         let restarts = pod.and_then(|p| p.status?.container_statuses?.first().map(|c| c.restart_count));
-        Ok(if restarts != Some(0) { Ok(()) } else { Err("it runs on".into()) })
+        Ok(if restarts == Some(0) { Err("it runs on".into()) } else { Ok(()) })
     })
     .await?;
     stage.mark("the sleeper gave up");

@@ -96,8 +96,13 @@ pub async fn other_coordinator(config: &Config, timeline: Option<Timeline>) -> L
             continue;
         }
         match page(&server.host, config.listen.port()).await {
-            Ok(page) if page.serves == Some(Role::Primary) && page.timeline > timeline => return Look::Seen(PeerHere::Promoted),
-            Ok(_) => {}
+            Ok(page) if page.cluster != config.cluster => why.push(format!("the page of {} is of cluster '{}'", server.host, page.cluster)),
+            Ok(page) => {
+                let overtook = page.timeline.filter(|theirs| page.serves == Some(Role::Primary) && Some(*theirs) > timeline);
+                if let Some(theirs) = overtook {
+                    return Look::Seen(PeerHere::Overtook(theirs));
+                }
+            }
             Err(error) => why.push(error.to_string()),
         }
     }

@@ -4,7 +4,7 @@
 use tokio::time::Instant;
 
 use crate::{
-    model::{Content, InstanceState, Look, Role, page::Shape},
+    model::{Content, InstanceState, Look, Role, Timeline, page::Shape},
     volume::{Marks, TokenState},
 };
 
@@ -24,6 +24,8 @@ pub enum PeerHere {
     InRecovery,
     /// It serves as a primary, or could.
     Promoted,
+    /// The other coordinator serves on this timeline, which is higher than ours.
+    Overtook(Timeline),
 }
 
 /// All that a decision rests on.
@@ -35,6 +37,8 @@ pub struct Facts {
     /// Why the directory is unusable, or its control file, for people.
     pub shape_why: String,
     pub content: Option<Content>,
+    /// The newest timeline that the directory knows.
+    pub timeline: Option<Timeline>,
     pub row: Look<RowHere>,
     /// Asked only when there is no coordinator to ask.
     pub peer: Look<PeerHere>,
@@ -147,23 +151,33 @@ fn blind(facts: &Facts, why: &str) -> Decision {
         Shape::Primary => match &facts.peer {
             Look::Seen(PeerHere::InRecovery) if facts.was_in_sync && facts.unusable.is_none() => Decision::Start,
             Look::Seen(PeerHere::InRecovery) => stay(InstanceState::WaitingForCoordinator, no_coordinator),
-            Look::Seen(PeerHere::Promoted) => stay(InstanceState::WaitingForPeer, format!("{no_coordinator} and the peer was promoted")),
+            Look::Seen(PeerHere::Promoted | PeerHere::Overtook(_)) => {
+                stay(InstanceState::WaitingForPeer, format!("{no_coordinator} and the peer was promoted"))
+            }
             Look::Unknown(peer) => stay(InstanceState::WaitingForPeer, format!("{no_coordinator} and the peer is silent: {peer}")),
         },
     }
 }
 
-/// The coordinator asks nobody but its standby; what follows is in `coordinator.rs`.
+/// The coordinator asks nobody but its standby; what follows is in `coordinator.rs`. That it was overtaken is not
+/// forgotten when the other one falls silent: two catalogs would each lead the segments.
 fn coordinator(facts: &Facts) -> Decision {
+    let overtaken_by = match (&facts.peer, &facts.token) {
+        (Look::Seen(PeerHere::Overtook(timeline)), _) => Some(*timeline),
+        (_, TokenState::Mine(token)) => Some(token.coordinator_timeline).filter(|seen| facts.timeline.is_some_and(|own| own < *seen)),
+        _ => None,
+    };
     match (facts.shape, &facts.unusable, &facts.peer) {
+        (Shape::Primary, None, _) if let Some(Timeline(theirs)) = overtaken_by => {
+            let why =
+                format!("the other coordinator has taken over on timeline {theirs}, higher than this one's; make this one its standby");
+            stay(InstanceState::WaitingForPeer, why)
+        }
         (Shape::Empty | Shape::Unusable | Shape::Unknown, ..) => stay(InstanceState::PrimaryDataMissing, facts.shape_why.clone()),
         (_, Some(why), _) => stay(InstanceState::PrimaryDataMissing, why.clone()),
         (Shape::Mirror, ..) => Decision::Start,
         (Shape::Primary, _, Look::Unknown(why)) if !facts.waited_for_peer => {
             stay(InstanceState::WaitingForPeer, format!("the other coordinator may have taken over and is silent: {why}"))
-        }
-        (Shape::Primary, _, Look::Seen(PeerHere::Promoted)) => {
-            stay(InstanceState::WaitingForPeer, "the other coordinator serves on a higher timeline; this one is stale")
         }
         (Shape::Primary, ..) => Decision::StartCoordinator,
     }

@@ -32,6 +32,7 @@ fn facts(shape: Shape, row: Look<RowHere>) -> Facts {
         shape,
         shape_why: "why".into(),
         content: Some(Content(0)),
+        timeline: Some(Timeline(1)),
         row,
         peer: Look::Unknown("silent".into()),
         waited_for_peer: false,
@@ -149,8 +150,13 @@ fn the_coordinator_asks_its_standby_only() {
     assert_eq!(says(&facts), "start in two steps");
     (facts.waited_for_peer, facts.peer) = (false, Look::Seen(PeerHere::InRecovery));
     assert_eq!(says(&facts), "start in two steps");
-    facts.peer = Look::Seen(PeerHere::Promoted);
+    facts.peer = Look::Seen(PeerHere::Overtook(Timeline(2)));
     assert_eq!(says(&facts), "WaitingForPeer");
+    (facts.waited_for_peer, facts.peer) = (true, Look::Unknown("silent".into()));
+    facts.timeline = Some(Timeline(0));
+    assert_eq!(says(&facts), "WaitingForPeer", "it was overtaken, as the token says, however long the other is silent");
+    facts.shape = Shape::Mirror;
+    assert_eq!(says(&facts), "start", "it was made the other one's standby");
     facts.shape = Shape::Empty;
     assert_eq!(says(&facts), "PrimaryDataMissing");
 }

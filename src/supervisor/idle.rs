@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Round, Supervisor, Woken, ask,
-    decide::{Decision, Facts, RowHere, by_marks, decide},
+    decide::{Decision, Facts, PeerHere, RowHere, by_marks, decide},
     is_dead,
 };
 use crate::{
@@ -103,7 +103,7 @@ impl Supervisor {
     }
 
     /// How long the other coordinator has been silent counts from the first time that it was.
-    fn waited_for(&mut self, peer: &Look<super::decide::PeerHere>) -> bool {
+    fn waited_for(&mut self, peer: &Look<PeerHere>) -> bool {
         if peer.seen().is_some() {
             self.memory.peer_silent_since = None;
             return false;
@@ -119,8 +119,11 @@ impl Supervisor {
             TokenState::Mine(token) => token.peer.clone(),
             _ => None,
         };
+        let timeline = self.board.page().timeline;
         let peer = if coordinator {
-            ask::other_coordinator(&self.config, self.board.page().timeline).await
+            let peer = ask::other_coordinator(&self.config, timeline).await;
+            self.remember_who_overtook(here, &peer);
+            peer
         } else if row.seen().is_none() && here.shaped.shape == Shape::Primary {
             ask::peer(&self.config, remembered.as_ref()).await
         } else {
@@ -133,11 +136,21 @@ impl Supervisor {
             shape: here.shaped.shape,
             shape_why: here.shaped.why.clone(),
             content: here.content,
+            timeline,
             row,
             peer,
             was_in_sync: remembered.is_some_and(|peer| peer.in_sync),
             unusable: self.memory.unusable.clone(),
             diverged: self.memory.diverged.clone(),
+        }
+    }
+
+    /// The other coordinator may be silent the next time.
+    fn remember_who_overtook(&self, here: &Here, peer: &Look<PeerHere>) {
+        let (TokenState::Mine(token), Look::Seen(PeerHere::Overtook(timeline))) = (&here.token, peer) else { return };
+        let token = Token { coordinator_timeline: token.coordinator_timeline.max(*timeline), ..(**token).clone() };
+        if let Err(error) = self.volume.write_token(&token) {
+            tracing::warn!(%error, "that the other coordinator has taken over could not be written down");
         }
     }
 

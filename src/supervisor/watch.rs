@@ -253,6 +253,7 @@ impl Supervisor {
             shape: self.shape_now(running.dialect),
             shape_why: String::new(),
             content: running.here.content,
+            timeline: None,
             row: believed(&running.row, running.row_asked, running.turned),
             peer: Look::Unknown("not asked".into()),
             waited_for_peer: false,
