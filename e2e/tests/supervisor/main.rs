@@ -1,6 +1,8 @@
 //! A supervisor on a bare machine. Killed with -9, its postgres survives it: nobody starts a second one. A process that
 //! SIGKILL does not end is said on its page, and keeps the lock.
 
+mod coordinator;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -14,6 +16,7 @@ use e2e::{
     fixture::image::{build_home, install_tools},
 };
 use gpheal::model::{InstanceState, Page, Role};
+use gpheal::volume::Holder;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -22,6 +25,15 @@ use tempfile::TempDir;
 
 /// A supervisor that does not outlive the test, however that ends.
 struct Supervisor(Child);
+
+impl Supervisor {
+    /// Tells it to end, and waits until it has.
+    fn end(mut self) -> Result<()> {
+        kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM)?;
+        ensure!(self.0.wait()?.success(), "SIGTERM did not end the supervisor");
+        Ok(())
+    }
+}
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
@@ -39,6 +51,14 @@ struct Place {
 impl Place {
     /// A volume with a database that a person keeps in maintenance, so that no coordinator is asked.
     fn make(port: u16) -> Result<Self> {
+        let place = Self::empty(port)?;
+        place.maintain()?;
+        place.bootstrap("bootstrap-primary", 2, 0, &[])?;
+        Ok(place)
+    }
+
+    /// A volume with nothing on it, and the tools.
+    fn empty(port: u16) -> Result<Self> {
         install_tools()?;
         let owner = Owner::of_this_machine()?;
         let place = Self { folder: TempDir::new()?, owner, port };
@@ -49,11 +69,19 @@ impl Place {
         }
         fs::write(place.at("credentials/username"), "gpadmin")?;
         fs::write(place.at("credentials/password"), "secret")?;
-        fs::write(place.at("volume/.gpheal/maintenance"), "")?;
-        let mut bootstrap = place.command(&place.at("home/bin/bootstrap-primary"));
-        bootstrap.env("DATA_DIRECTORY", place.at("volume/gpseg")).env("PORT", port.to_string()).env("DBID", "2").env("CONTENT", "0");
-        ensure!(bootstrap.env("CREDENTIALS", place.at("credentials")).status()?.success(), "no database was made");
         Ok(place)
+    }
+
+    fn maintain(&self) -> Result<()> {
+        Ok(fs::write(self.at("volume/.gpheal/maintenance"), "")?)
+    }
+
+    fn bootstrap(&self, script: &str, dbid: i16, content: i16, arguments: &[&str]) -> Result<()> {
+        let mut bootstrap = self.command(&self.at("home/bin").join(script));
+        bootstrap.args(arguments).env("DATA_DIRECTORY", self.at("volume/gpseg")).env("CREDENTIALS", self.at("credentials"));
+        bootstrap.env("PORT", self.port.to_string()).env("DBID", dbid.to_string()).env("CONTENT", content.to_string());
+        ensure!(bootstrap.status()?.success(), "no database was made");
+        Ok(())
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -69,13 +97,17 @@ impl Place {
 
     /// A supervisor of this volume whose page is served at `listen`.
     fn supervise(&self, listen: &str) -> Result<Supervisor> {
+        self.supervise_with(listen, &[("GPHEAL_COORDINATOR", "127.0.0.1:1")])
+    }
+
+    fn supervise_with(&self, listen: &str, environment: &[(&str, &str)]) -> Result<Supervisor> {
         let program = self.at("gpheal");
         if !program.exists() {
             let built = Path::new(env!("CARGO_BIN_EXE_bed")).with_file_name("gpheal");
             fs::copy(&built, &program).with_context(|| format!("build {} first", built.display()))?;
         }
         let mut command = self.command(&program);
-        command.args(["supervise", "--", "postgres"]).env("GPHEAL_CLUSTER", "test").env("GPHEAL_COORDINATOR", "127.0.0.1:1");
+        command.args(["supervise", "--", "postgres"]).env("GPHEAL_CLUSTER", "test").envs(environment.iter().copied());
         command
             .env("GPHEAL_DATA_DIRECTORY", self.at("volume/gpseg"))
             .env("GPHEAL_PORT", self.port.to_string())
@@ -106,10 +138,14 @@ fn serves(page: &Page) -> bool {
 }
 
 async fn wait_for(port: u16, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<Page> {
+    wait_at("127.0.0.1", port, what, wanted).await
+}
+
+async fn wait_at(host: &str, port: u16, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<Page> {
     let until = Instant::now() + Duration::from_mins(1);
     let mut last = String::new();
     while Instant::now() < until {
-        match gpheal::web::read::page("127.0.0.1", port).await {
+        match gpheal::web::read::page(host, port).await {
             Ok(page) if wanted(&page) => return Ok(page),
             Ok(page) => last = format!("{:?}: {}", page.state, page.detail),
             Err(error) => last = error.to_string(),
@@ -188,7 +224,7 @@ async fn a_process_that_can_not_be_killed_is_said_and_keeps_the_lock() -> Result
     ensure!(page.detail.contains(&format!("{child} (D, ")), "it does not name process {child}: {}", page.detail);
     ensure!(place.postgres() == [child], "another postgres was started: {:?}", place.postgres());
     let volume = gpheal::volume::Volume::open(&place.at("volume/gpseg"))?;
-    ensure!(volume.try_lock("a test").is_err(), "the lock is free while a process of postgres lives");
+    ensure!(volume.try_lock(&Holder::here("", "", "a test"), None).is_err(), "the lock is free while a process of postgres lives");
 
     frozen.thaw()?;
     wait_for(18092, "a new postgres that serves", serves).await?;
