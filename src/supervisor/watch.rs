@@ -176,9 +176,13 @@ impl Supervisor {
         }
     }
 
-    /// A mirror that receives needs no question: each would be a FATAL in its log.
+    /// A mirror that receives needs no question, as long as its page says what it should: each would be a FATAL in its log.
     fn still_follows(&self, running: &Running) -> bool {
-        self.board.page().receiving && self.shape_now(running.dialect) == Shape::Mirror && running.postgres.receives()
+        let page = self.board.page();
+        page.receiving
+            && page.state == self.shown(InstanceState::Serving)
+            && self.shape_now(running.dialect) == Shape::Mirror
+            && running.postgres.receives()
     }
 
     fn answered(&mut self, running: &mut Running, answered: Option<Answered>) {
