@@ -6,16 +6,20 @@ GPHEAL_CACHE ?= /var/cache/gpheal
 CARGO_TARGET_DIR ?= $(GPHEAL_CACHE)/target
 export GPHEAL_CACHE CARGO_TARGET_DIR
 CARGO ?= cargo
-E2E = $(CARGO) run --quiet --locked --package gpheal-e2e --bin
+# One choice of packages for every build: another would unify features otherwise and compile half of everything anew.
+BIN = $(CARGO_TARGET_DIR)/x86_64-unknown-linux-gnu/debug
 SCENARIO ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint unit generated e2e demo bed-up bed-down bed-shell conformance packages crds docs config chart
+.PHONY: help test lint unit generated e2e demo bed-up bed-down bed-shell conformance packages crds docs config chart build figures bed-test
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: lint unit generated conformance e2e ## Everything that CI runs
+test: lint unit generated conformance bed-test e2e ## Everything that CI runs
+
+build: packages ## Everything, into the cache
+	$(CARGO) build --quiet --locked --workspace --bins
 
 lint: packages ## Format and clippy, warnings denied
 	$(CARGO) fmt --all --check
@@ -26,30 +30,30 @@ unit: packages ## Unit, property and mock-API tests
 
 generated: chart ## Generated files are what the code and the chart generate
 	@folder=$$(mktemp -d); trap 'rm -rf $$folder' EXIT; \
-	$(CARGO) run --quiet --locked --package gpheal -- crds $$folder; \
+	$(BIN)/gpheal crds $$folder; \
 	for copy in crds charts/gpheal/files/crds; do diff -ru --exclude=kustomization.yaml $$copy $$folder \
 	  || { echo "$$copy is not what 'make crds' writes; run it and commit"; exit 1; }; done; \
 	for scope in default namespaced; do $(call manifests,$$scope) | diff -u config/$$scope/gpheal.yaml - \
 	  || { echo "config/ is not what 'make config' writes; run it and commit"; exit 1; }; done; \
-	$(CARGO) run --quiet --locked --package gpheal -- docs $$folder; \
+	$(BIN)/gpheal docs $$folder; \
 	diff -u docs/refusals.md $$folder/refusals.md || { echo "docs/refusals.md is not what 'make docs' writes; run it and commit"; exit 1; }
 
-docs: ## Write the documents that are made from the code into docs/
-	$(CARGO) run --quiet --package gpheal -- docs docs
+docs: build ## Write the documents that are made from the code into docs/
+	$(BIN)/gpheal docs docs
 
-crds: ## Write the custom resource definitions into crds/ and the chart
-	$(CARGO) run --quiet --package gpheal -- crds crds
-	$(CARGO) run --quiet --package gpheal -- crds charts/gpheal/files/crds
+crds: build ## Write the custom resource definitions into crds/ and the chart
+	$(BIN)/gpheal crds crds
+	$(BIN)/gpheal crds charts/gpheal/files/crds
 
-HELM = $(E2E) bed -- helm
+HELM = $(BIN)/bed helm
 # Plain manifests of the operator for $(1), as the chart makes them.
 manifests = { echo "\# Generated from charts/gpheal by 'make config'; do not edit."; \
   $(HELM) template gpheal charts/gpheal --namespace gpheal-system --values charts/gpheal/ci/$(1).yaml; }
 
-config: ## Write the operator's manifests of config/ from the chart
+config: build ## Write the operator's manifests of config/ from the chart
 	for scope in default namespaced; do $(call manifests,$$scope) > config/$$scope/gpheal.yaml; done
 
-chart: packages ## The chart with every kind of values, and with what it has to refuse
+chart: build ## The chart with every kind of values, and with what it has to refuse
 	@for values in charts/gpheal/ci/*.yaml; do $(HELM) lint --strict --quiet charts/gpheal --values $$values; \
 	  $(HELM) template gpheal charts/gpheal --values $$values > /dev/null; done
 	@for wrong in replica=2 watch.namespace=demo image.tags=1 secrets[0].namespace=demo replicas=0 image.repository= \
@@ -57,25 +61,30 @@ chart: packages ## The chart with every kind of values, and with what it has to 
 	  if $(HELM) template gpheal charts/gpheal --set "image.repository=gpheal,$$wrong" > /dev/null 2>&1; then \
 	    echo "the chart accepts --set $$wrong"; exit 1; fi; done
 
-conformance: packages ## What gpheal relies on, and gpheal itself, on bare processes of the stand-in or of GPHOME
-	$(CARGO) build --quiet --locked --package gpheal
-	$(E2E) conformance
-	$(CARGO) test --quiet --locked --package gpheal-e2e --test supervisor -- --ignored
+conformance: build ## What gpheal relies on, and gpheal itself, on bare processes of the stand-in or of GPHOME
+	$(BIN)/conformance
+	$(CARGO) test --quiet --locked --workspace --test supervisor -- --ignored
 
-e2e: packages ## Scenarios on the bed: all, or SCENARIO="name …"
-	$(E2E) e2e -- run $(SCENARIO)
+e2e: build ## Scenarios on the bed: all, or SCENARIO="name …"
+	$(BIN)/e2e run $(SCENARIO)
 
-demo: packages ## Watch a cluster get hurt in three ways and heal
-	$(E2E) e2e -- demo
+demo: build ## Watch a cluster get hurt in three ways and heal
+	$(BIN)/e2e demo
 
-bed-up: packages ## A real three-node Kubernetes on this machine
-	$(E2E) bed -- up
+figures: build ## What healing costs, beside the same by hand (40 min); writes docs/performance.md
+	$(BIN)/e2e figures
 
-bed-down: ## Take it away without a trace
-	$(E2E) bed -- down
+bed-test: packages ## The bed's own test, on a bed beside
+	$(CARGO) test --quiet --locked --workspace --test bed -- --ignored
 
-bed-shell: ## A shell whose kubectl talks to it
-	$(E2E) bed -- shell
+bed-up: build ## A real three-node Kubernetes on this machine
+	$(BIN)/bed up
+
+bed-down: build ## Take it away without a trace
+	$(BIN)/bed down
+
+bed-shell: build ## A shell whose kubectl talks to it
+	$(BIN)/bed shell
 
 packages: ## What the build itself needs from Debian
 	@missing=(); for package in gcc libc6-dev make; do \

@@ -1,4 +1,5 @@
 pub mod bed;
 pub mod conformance;
+pub mod figures;
 pub mod fixture;
 pub mod scenarios;

@@ -18,13 +18,11 @@ mod query;
 mod server;
 mod tools;
 
-pub use self::server::Owner;
+pub use self::{bench::Bench, server::Owner};
 
 use std::{future::Future, pin::Pin, time::Instant};
 
 use anyhow::Result;
-
-use self::bench::Bench;
 
 type Check = for<'a> fn(&'a mut Bench) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use e2e::{
     bed::{Bed, say},
-    fixture,
+    figures, fixture,
     scenarios::{self, Options},
 };
 
@@ -38,6 +38,20 @@ enum Verb {
         #[arg(long, default_value = "e2e/out")]
         out: PathBuf,
     },
+    /// What healing costs, beside the same commands by hand; writes docs/performance.md.
+    Figures {
+        /// How often each is measured; the median counts.
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        /// Size of the full copy, in GiB.
+        #[arg(long, default_value_t = 4)]
+        gibibytes: u64,
+        /// How long the idle cluster is looked at, in minutes.
+        #[arg(long, default_value_t = 10)]
+        idle_minutes: u64,
+        #[arg(long, default_value = "docs/performance.md")]
+        page: PathBuf,
+    },
     /// List the scenarios.
     List,
 }
@@ -64,6 +78,10 @@ fn act(verb: Verb) -> Result<bool> {
         Verb::Run { names, out, stop_at_failure, keep } => {
             let options = Options { names, out, stop_at_failure, keep };
             on_the_bed(async move |bed| scenarios::run(bed, &options).await)
+        }
+        Verb::Figures { runs, gibibytes, idle_minutes, page } => {
+            let options = figures::Options { runs, gibibytes, idle_minutes, page };
+            on_the_bed(async move |bed| figures::run(bed, &options).await)
         }
         Verb::Demo { out } => on_the_bed(async move |bed| scenarios::demo(bed, out).await),
     }

@@ -5,7 +5,7 @@
 
 mod asked;
 mod cold;
-mod copies;
+pub mod copies;
 mod crashes;
 mod demo;
 mod doubles;
@@ -14,7 +14,7 @@ mod jobs;
 mod leaders;
 mod list;
 mod neighbours;
-mod operator;
+pub mod operator;
 mod person;
 mod policy;
 mod report;
@@ -28,5 +28,5 @@ pub use self::{
     demo::demo,
     list::{Scenario, all},
     runner::{Options, run},
-    stage::Stage,
+    stage::{Stage, until},
 };

@@ -74,10 +74,7 @@ fn deployments(client: &Client) -> Api<Deployment> {
 /// Takes the operators away, as a user does; definitions and objects stay.
 pub async fn remove(bed: &Bed) -> Result<()> {
     bed.helm(&["uninstall", RELEASE, "--namespace", NAMESPACE])?;
-    wait_until("the operators to be gone", READY_WITHIN, async || {
-        Ok(pods(bed)?.list(&ListParams::default()).await?.items.is_empty())
-    })
-    .await
+    wait_until("the operators to be gone", READY_WITHIN, async || Ok(pods(bed)?.list(&ListParams::default()).await?.items.is_empty())).await
 }
 
 /// The operators' pods.

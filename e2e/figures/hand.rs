@@ -1,0 +1,22 @@
+//! What a person does, on bare processes of the same programs: the commands of reference §4.1 and nothing between them.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::conformance::Bench;
+
+/// CHECKPOINT, pg_rewind, port, start, probe: until the pair is in sync. Primary and mirror of content 0 in turns.
+pub async fn incremental(runs: usize) -> Result<Vec<f64>> {
+    let mut bench = Bench::start().await?;
+    let mut values = vec![];
+    for (lost, source) in [(2, 4), (4, 2)].into_iter().cycle().take(runs) {
+        bench.server(lost).crash()?;
+        let (failed_over, healed) = if lost == 2 { ("2:0mpnd 4:0pmnu", "2:0mpsu 4:0pmsu") } else { ("2:0ppnu 4:0mmnd", "2:0ppsu 4:0mmsu") };
+        bench.await_pair(0, failed_over).await?;
+        let begun = Instant::now();
+        bench.recover(lost, source, healed).await?;
+        values.push(begun.elapsed().as_secs_f64());
+    }
+    Ok(values)
+}

@@ -1,0 +1,80 @@
+//! How long it takes until a killed primary serves again, and until a lost one is a mirror in sync.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+
+use super::{Figure, hand};
+use crate::{
+    bed::fault::{keep_down, kill_postmaster},
+    fixture::Row,
+    scenarios::{Stage, until},
+};
+
+const SERVES_WITHIN: Duration = Duration::from_mins(1);
+
+/// Postmaster of a primary killed -> it serves again, without failover.
+pub async fn crashed(stage: &mut Stage, runs: usize) -> Result<Vec<Figure>> {
+    let mut values = vec![];
+    for content in contents(runs) {
+        let (primary, _) = stage.pair(content).await?;
+        kill_postmaster(&stage.container(&primary).await?)?;
+        let killed = Instant::now();
+        serves(stage, &primary).await?;
+        values.push(killed.elapsed().as_secs_f64());
+        stage.wait_healthy().await?;
+    }
+    Ok(vec![Figure::new("postmaster of a primary killed → serves again", "s", values, Some(3.0))])
+}
+
+async fn serves(stage: &Stage, row: &Row) -> Result<()> {
+    until(&format!("{} to serve again", row.pod()), SERVES_WITHIN, async || {
+        Ok(stage.cluster.instance(row).await.map(drop).map_err(|error| format!("{error:#}")))
+    })
+    .await
+}
+
+/// FTS marked a primary down -> its pair is in sync again; the same commands by hand beside it.
+pub async fn lost(stage: &mut Stage, runs: usize) -> Result<Vec<Figure>> {
+    let (mut healed, mut starts) = (vec![], vec![]);
+    for content in contents(runs) {
+        stage.forget_recoveries().await?;
+        let (primary, mirror) = stage.pair(content).await?;
+        let down = keep_down(&stage.container(&primary).await?)?;
+        stage.wait_row(mirror.dbid, "pnu").await?;
+        let marked = Instant::now();
+        down.release()?;
+        stage.wait_row(primary.dbid, "msu").await?;
+        healed.push(marked.elapsed().as_secs_f64());
+        stage.wait_succeeded(primary.dbid).await?;
+        starts.push(job_start(stage).await?);
+        stage.wait_healthy().await?;
+    }
+    let by_hand = hand::incremental(runs).await?;
+    let healed = Figure::new("primary lost: FTS' mark → pair in sync, small data", "s", healed, Some(10.0));
+    let by_hand = Figure::new("the same commands by hand, without Kubernetes: pg_rewind begins → pair in sync", "s", by_hand, None);
+    let more = Figure::new("by gpheal, more than by hand", "s", vec![healed.median() - by_hand.median()], Some(5.0));
+    let starts = Figure::new("of it, Job made → its container runs (Kubernetes counts whole seconds)", "s", starts, Some(3.0));
+    Ok(vec![healed, by_hand, more, starts])
+}
+
+/// The Job's pod was made, and its container began.
+async fn job_start(stage: &Stage) -> Result<f64> {
+    let pods = stage.cluster.pods().list(&ListParams::default().labels("gpheal.io/recovery")).await?.items;
+    let pod = pods.first().context("the Job has no pod")?;
+    let made = pod.metadata.creation_timestamp.as_ref().context("the pod has no age")?.0;
+    let began = began(pod).context("the Job's container never ran")?;
+    Ok(began.duration_since(made).as_secs_f64())
+}
+
+fn began(pod: &Pod) -> Option<jiff::Timestamp> {
+    let state = pod.status.as_ref()?.container_statuses.as_ref()?.first()?.state.as_ref()?;
+    Some(state.terminated.as_ref()?.started_at.as_ref()?.0)
+}
+
+/// Three contents, one after the other: a supervisor that is hurt again at once holds back.
+fn contents(runs: usize) -> impl Iterator<Item = i16> {
+    (0..3).cycle().take(runs)
+}

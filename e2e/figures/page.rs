@@ -1,0 +1,31 @@
+//! `docs/performance.md`, written from what was measured.
+
+use std::{fmt::Write, path::Path};
+
+use anyhow::{Context, Result};
+
+use super::{Figure, Options};
+
+pub fn write(path: &Path, options: &Options, figures: &[Figure]) -> Result<()> {
+    let mut text = format!(
+        "# What it costs\n\nWritten by `make figures` (medians of {}): the bed of three nodes on one machine of {} cores, {}.\n\
+         By hand: the same programs with the same arguments in the same run.\n\n\
+         | figure | median | all | to reach | |\n|---|---|---|---|---|\n",
+        options.runs,
+        std::thread::available_parallelism()?,
+        if std::env::var_os("GPHOME").is_some() { "a real Greenplum" } else { "the stand-in of Greenplum" },
+    );
+    for figure in figures {
+        let all: Vec<_> = figure.values.iter().map(|value| format!("{value:.2}")).collect();
+        let limit = figure.limit.map_or_else(String::new, |limit| format!("≤ {limit} {}", figure.unit));
+        let kept = match (figure.limit, figure.is_kept()) {
+            (None, _) => "",
+            (_, true) => "reached",
+            (_, false) => "**not reached**",
+        };
+        writeln!(text, "| {} | {:.2} {} | {} | {limit} | {kept} |", figure.what, figure.median(), figure.unit, all.join(" "))?;
+    }
+    std::fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("\n{text}");
+    Ok(())
+}
