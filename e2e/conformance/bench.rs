@@ -60,6 +60,10 @@ impl Bench {
         self.folder.path()
     }
 
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
     /// The folder outlives the suite, for somebody to look at.
     pub fn keep(mut self) -> PathBuf {
         self.servers.clear();
@@ -80,7 +84,9 @@ impl Bench {
     /// A program of the installation, as the servers' user.
     pub fn tool(&self, name: &str) -> Command {
         let mut command = self.owner.command(&self.home.join("bin").join(name));
-        command.env_remove("LANG").env("LC_ALL", "C").env("GPHOME", &self.home).current_dir(self.folder.path());
+        command.env_remove("LANG").env("LC_ALL", "C").env("GPHOME", &self.home);
+        // Not the home of whoever runs the suite: libpq looks there for certificates.
+        command.env("HOME", self.folder.path()).current_dir(self.folder.path());
         if env::var_os("GPHOME").is_some() {
             command.env("LD_LIBRARY_PATH", self.home.join("lib"));
         }
@@ -90,6 +96,13 @@ impl Bench {
     pub fn start_segment(&mut self, dbid: i16) -> Result<()> {
         let mode = self.dialect.segment();
         self.start_server(dbid, mode)
+    }
+
+    /// Stopped and started at once: FTS does not notice.
+    pub async fn restart(&mut self, dbid: i16) -> Result<()> {
+        self.server(dbid).stop()?;
+        self.start_segment(dbid)?;
+        self.await_session(dbid).await.map(drop)
     }
 
     pub async fn start_coordinator(&mut self) -> Result<()> {

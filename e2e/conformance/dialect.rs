@@ -70,6 +70,16 @@ impl Dialect {
         if self.six { "recovery.conf" } else { "postgresql.auto.conf" }
     }
 
+    /// TLS settings are the postmaster's alone before Greenplum 7.
+    pub fn reads_certificates_once(&self) -> bool {
+        self.six
+    }
+
+    /// Roles that may look at everything came with PostgreSQL 10.
+    pub fn has_monitors(&self) -> bool {
+        !self.six
+    }
+
     pub fn wal_folder(&self) -> &'static str {
         if self.six { "pg_xlog" } else { "pg_wal" }
     }

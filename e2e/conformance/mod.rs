@@ -15,7 +15,9 @@ mod dialect;
 mod failover;
 mod mirror;
 mod query;
+mod rights;
 mod server;
+mod tls;
 mod tools;
 
 pub use self::{bench::Bench, server::Owner};
@@ -43,6 +45,12 @@ const CHECKS: &[(&str, Check)] = checks![
     access::mirrors_refuse_everybody,
     access::a_probe_cannot_be_asked_in_utility_mode,
     access::statements_reach_every_content,
+    rights::the_operators_role_needs_no_superuser_where_greenplum_has_monitors,
+    rights::a_supervisors_role_needs_to_log_in_and_nothing_else,
+    tls::a_server_without_it_is_told_apart,
+    tls::each_mode_holds_what_libpq_says_of_it,
+    tls::tools_are_told_by_the_environment,
+    tls::authorities_are_replaced_under_one_login,
     tools::versions_are_told,
     tools::base_backup_wants_a_dbid_and_an_empty_directory,
     tools::base_backup_overwrites_when_forced,

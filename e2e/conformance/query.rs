@@ -23,8 +23,12 @@ pub struct Refusal {
 }
 
 pub async fn connect(port: u16, options: &str) -> Result<Session, tokio_postgres::Error> {
+    connect_as(&user(), port, options).await
+}
+
+pub async fn connect_as(user: &str, port: u16, options: &str) -> Result<Session, tokio_postgres::Error> {
     let mut config = Config::new();
-    config.host("127.0.0.1").port(port).dbname("postgres").user(user()).options(options);
+    config.host("127.0.0.1").port(port).dbname("postgres").user(user).options(options);
     let (client, connection) = config.connect(NoTls).await?;
     let driver = tokio::spawn(async {
         // The next call of the client says why it ended.
@@ -34,7 +38,7 @@ pub async fn connect(port: u16, options: &str) -> Result<Session, tokio_postgres
 }
 
 /// The superuser is whoever ran initdb.
-fn user() -> String {
+pub fn user() -> String {
     if nix::unistd::Uid::effective().is_root() { "postgres".into() } else { std::env::var("USER").unwrap_or_default() }
 }
 

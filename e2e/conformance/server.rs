@@ -44,6 +44,15 @@ impl Owner {
         Ok(())
     }
 
+    /// A file that is the servers' own.
+    pub fn file(self, path: &Path, mode: u32) -> Result<()> {
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+        if let Some((user, group)) = self.ids {
+            chown(path, Some(user.into()), Some(group.into()))?;
+        }
+        Ok(())
+    }
+
     pub fn command(self, program: &Path) -> Command {
         let mut command = Command::new(program);
         if let Some((user, group)) = self.ids {

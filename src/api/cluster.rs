@@ -77,8 +77,8 @@ pub struct Coordinator {
     #[serde(default = "defaults::database")]
     #[schemars(length(min = 1, max = 63))]
     pub database: String,
-    /// Secret in this namespace with the keys `username` and `password` of a superuser. gpheal and its Jobs log
-    /// in to the coordinator and to every segment with it.
+    /// Secret in this namespace with the keys `username` and `password` of the role with which gpheal looks at the
+    /// coordinator and at every segment: a member of `pg_monitor`, on Greenplum 6 a superuser (`docs/rights.md`).
     pub credentials_secret: SecretName,
     /// Whether the connections to the coordinator and to every segment are encrypted. Default: they are not.
     #[serde(default)]
@@ -198,6 +198,10 @@ pub enum Full {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct JobOptions {
+    /// Secret in this namespace with the keys `username` and `password` of the superuser with which Jobs copy, and as
+    /// which the mirrors that they leave replicate. Default: `spec.coordinator.credentialsSecret`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_secret: Option<SecretName>,
     /// Resources of the Job's container. Default: requests of 50m CPU and 64Mi memory, no limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,

@@ -296,7 +296,8 @@ fn volumes(plan: &Plan, theirs: &PodSpec, mounts: &[VolumeMount]) -> Vec<Volume>
         empty_dir: Some(k8s_openapi::api::core::v1::EmptyDirVolumeSource::default()),
         ..Volume::default()
     });
-    let secret_name = Some(plan.cluster.spec.coordinator.credentials_secret.name.clone());
+    let spec = &plan.cluster.spec;
+    let secret_name = Some(spec.job.credentials_secret.as_ref().unwrap_or(&spec.coordinator.credentials_secret).name.clone());
     let secret = SecretVolumeSource { secret_name, ..SecretVolumeSource::default() };
     volumes.push(Volume { name: "gpheal-job-credentials".into(), secret: Some(secret), ..Volume::default() });
     if let Some(SecretKey { name, key }) = ca_secret(plan) {

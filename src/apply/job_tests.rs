@@ -98,6 +98,19 @@ fn the_environment_is_the_segments_without_what_its_supervisor_is_told() {
 }
 
 #[test]
+fn it_logs_in_as_its_own_role_when_it_has_one() {
+    let secret = |cluster: &GreenplumCluster| {
+        let job = made_from(cluster, &pod("gp-mirror-0", |_| ()), Some("gpheal:1")).unwrap();
+        let volumes = job["spec"]["template"]["spec"]["volumes"].as_array().unwrap().clone();
+        volumes.into_iter().find(|one| one["name"] == "gpheal-job-credentials").unwrap()["secret"]["secretName"].clone()
+    };
+    let mut cluster = fixtures::cluster();
+    assert_eq!(secret(&cluster), "demo-gpadmin");
+    cluster.spec.job = serde_json::from_value(json!({"credentialsSecret": {"name": "demo-copy"}})).unwrap();
+    assert_eq!(secret(&cluster), "demo-copy");
+}
+
+#[test]
 fn it_trusts_whom_the_cluster_says_and_its_mirror_whom_its_own_pod_says() {
     let mut cluster = fixtures::cluster();
     cluster.spec.coordinator.tls =

@@ -188,9 +188,10 @@ impl Session {
         }
     }
 
-    /// The session is still there, as far as we know.
-    pub fn is_open(&self) -> bool {
-        !self.client.is_closed()
+    /// The session is still there, as far as we know, and another one would be no different: of other authorities only
+    /// new connections take note, of another mode all.
+    pub fn serves(&self, server: &Server, tls: &Tls) -> bool {
+        !self.client.is_closed() && self.server == *server && std::mem::discriminant(&self.tls) == std::mem::discriminant(tls)
     }
 }
 

@@ -37,17 +37,12 @@ pub struct Topology {
 }
 
 impl Sessions {
-    /// There is a session to the coordinator already, so that no credentials are needed for it.
-    pub fn has_coordinator(&self, server: &Server) -> bool {
-        self.coordinator.as_ref().is_some_and(|session| session.is_open() && session.server == *server)
-    }
-
     /// Catalog and history.
     ///
     /// # Errors
     /// [`SessionError`]; the session is then opened anew at the next look.
     pub async fn topology(&mut self, server: &Server, login: &Login) -> Result<Topology, SessionError> {
-        let kept = self.coordinator.take().filter(|session| session.is_open() && session.server == *server);
+        let kept = self.coordinator.take().filter(|session| session.serves(server, &login.tls));
         let hint = self.dialect;
         let looked = bounded(COORDINATOR, server, async {
             let session = open(kept, server, login, hint).await?;
@@ -88,7 +83,7 @@ impl Sessions {
 
 async fn primary(kept: Option<Session>, server: &Server, login: &Login, hint: Option<Dialect>) -> Result<(Session, Source), SessionError> {
     bounded(PRIMARY, server, async {
-        let kept = kept.filter(|session| session.is_open() && session.server == *server);
+        let kept = kept.filter(|session| session.serves(server, &login.tls));
         let session = open(kept, server, login, hint).await?;
         let source = replication::source(&session).await?;
         Ok((session, source))

@@ -85,7 +85,7 @@ struct Work {
 pub async fn run(config: Config) -> anyhow::Result<bool> {
     let attempt: Attempt = serde_json::from_str(&config.attempt)?;
     let login = supervisor::login(&config.credentials, &config.tls)?;
-    supervisor::write_passfile(&config.passfile, &login)?;
+    supervisor::write_passfile(&config.passfile, std::slice::from_ref(&login))?;
     let volume = Volume::open(attempt.target.data_directory.as_ref())?;
     let coordinator = Server::parse(&config.coordinator).ok_or_else(|| anyhow::anyhow!("GPHEAL_COORDINATOR is not host:port"))?;
     let mirror_tls = config.mirror_tls.map(|mode| Tls::of(mode, || Ca::File(config.mirror_ca.clone().unwrap_or_default())));

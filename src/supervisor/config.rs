@@ -45,9 +45,13 @@ pub struct Config {
     /// Address of this instance, as in the catalog.
     #[arg(long, env = "GPHEAL_ADDRESS")]
     pub address: String,
-    /// Folder with the files `username` and `password` (a mounted secret).
+    /// Folder with the files `username` and `password` (a mounted secret) of the role that asks the database.
     #[arg(long, env = "GPHEAL_CREDENTIALS")]
     pub credentials: PathBuf,
+    /// Folders of the same kind, for postgres' own connections: as whom it replicates, probes and dispatches. Without:
+    /// GPHEAL_CREDENTIALS.
+    #[arg(long, env = "GPHEAL_POSTGRES_CREDENTIALS", value_delimiter = ',')]
+    pub postgres_credentials: Vec<PathBuf>,
     #[command(flatten)]
     pub tls: TlsOptions,
     /// Where the page is served.
@@ -100,11 +104,11 @@ pub fn login(folder: &std::path::Path, tls: &TlsOptions) -> Result<Login, NoCred
 ///
 /// # Errors
 /// As of the file system.
-pub fn write_passfile(path: &std::path::Path, login: &Login) -> std::io::Result<()> {
+pub fn write_passfile(path: &std::path::Path, logins: &[Login]) -> std::io::Result<()> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
     let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    writeln!(file, "*:*:*:{}:{}", escaped(&login.user), escaped(&login.password))
+    logins.iter().try_for_each(|login| writeln!(file, "*:*:*:{}:{}", escaped(&login.user), escaped(&login.password)))
 }
 
 impl Config {
@@ -126,6 +130,16 @@ impl Config {
         login(&self.credentials, &self.tls)
     }
 
+    /// As whom postgres itself connects, read anew.
+    ///
+    /// # Errors
+    /// [`NoCredentials`]
+    pub fn postgres_logins(&self) -> Result<Vec<Login>, NoCredentials> {
+        let own = std::slice::from_ref(&self.credentials);
+        let folders = if self.postgres_credentials.is_empty() { own } else { &self.postgres_credentials };
+        folders.iter().map(|folder| login(folder, &self.tls)).collect()
+    }
+
     /// Patience with a stop.
     pub fn stop(&self) -> Duration {
         Duration::from_secs(self.stop_seconds)
@@ -134,5 +148,54 @@ impl Config {
     /// What the lock's file says while we hold it.
     pub fn holder(&self) -> Holder {
         Holder::here(&self.node, &self.pod, "supervisor")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    fn parsed(more: &str) -> Result<Config, clap::Error> {
+        let words =
+            format!("x --cluster demo --coordinator c:1 --data-directory /d --port 1 --address a --credentials /c {more} -- postgres");
+        Ok(Cli::try_parse_from(words.split_whitespace())?.config)
+    }
+
+    #[test]
+    fn verify_full_needs_authorities() {
+        assert_eq!(parsed("").unwrap().tls.tls(), Tls::Disable);
+        assert!(parsed("--tls verify-full").unwrap_err().to_string().contains("--ca"));
+        let tls = parsed("--tls verify-full --ca /etc/ca.crt").unwrap().tls.tls();
+        assert_eq!(tls, Tls::VerifyFull(Ca::File("/etc/ca.crt".into())));
+    }
+
+    #[test]
+    fn postgres_connects_as_somebody_else_when_told_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let role = |name: &str| {
+            let place = folder.path().join(name);
+            std::fs::create_dir(&place).unwrap();
+            std::fs::write(place.join("username"), name).unwrap();
+            std::fs::write(place.join("password"), "a:b\\c\n").unwrap();
+            place.display().to_string()
+        };
+        let (asks, first, second) = (role("asks"), role("first"), role("second"));
+        let passfile = folder.path().join("pass");
+        let written = |config: Config| {
+            write_passfile(&passfile, &config.postgres_logins().unwrap()).unwrap();
+            std::fs::read_to_string(&passfile).unwrap()
+        };
+        let own = Config { credentials: asks.into(), ..parsed("").unwrap() };
+        assert_eq!(written(own), "*:*:*:asks:a\\:b\\\\c\n");
+        let others = parsed(&format!("--postgres-credentials {first},{second}")).unwrap();
+        assert_eq!(written(others), "*:*:*:first:a\\:b\\\\c\n*:*:*:second:a\\:b\\\\c\n");
     }
 }

@@ -54,10 +54,10 @@ CREATE FUNCTION pg_catalog.gp_standin_dispatch_replication(statement text)
 REVOKE ALL ON FUNCTION pg_catalog.gp_standin_dispatch_id(text),
     pg_catalog.gp_standin_dispatch_replication(text) FROM PUBLIC;
 
--- Only gp_id can be read; in a utility-mode session it is the instance's own row.
+-- Only gp_id can be read, by everybody; in a utility-mode session it is the instance's own row.
 CREATE FUNCTION pg_catalog.gp_dist_random(relation text)
     RETURNS TABLE (gp_segment_id int4, gpname name, numsegments int2, dbid int2, content int2)
-    LANGUAGE plpgsql VOLATILE STRICT AS $$
+    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
     own constant text := 'SELECT ''Greenplum'', -1, current_setting(''gp_dbid''), current_setting(''gp_contentid'')';
 BEGIN
