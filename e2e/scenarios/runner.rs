@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{
-    Scenario, Stage, all, operator,
+    Scenario, Stage, all, operator, person,
     report::{self, Line},
     stage::until,
     watchdog::Watchdog,
@@ -107,6 +107,7 @@ async fn play(stage: &mut Stage, scenario: &Scenario, rows: &mut usize) -> Resul
 async fn start_healthy(stage: &mut Stage) -> Result<()> {
     stage.begin();
     stage.let_jobs_go()?;
+    person::nothing_is_said(stage).await?;
     stage.healing(json!({ "mode": "Automatic", "paused": false, "full": "Allow", "gracePeriod": "5s", "maxRate": null })).await?;
     stage.wait_healthy().await.context("before the scenario")?;
     stage.forget_recoveries().await
