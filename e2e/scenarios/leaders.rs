@@ -116,6 +116,29 @@ pub async fn uninstalled(stage: &mut Stage) -> Result<()> {
     one_attempt(stage, &mirror).await
 }
 
+/// The operators are replaced by the chart in the middle of a copy; no pod of the cluster is restarted by that.
+pub async fn upgraded(stage: &mut Stage) -> Result<()> {
+    let (_, mirror) = stage.pair(1).await?;
+    stage.healing(json!({ "maxRate": 1024 * 1024 })).await?;
+    copies::empty(stage, &mirror).await?;
+    let copying = |_: &_, i: &InstanceStatus| i.step.as_deref() == Some("Copying");
+    stage.wait_recovery(mirror.dbid, "the middle of a copy", copying).await?;
+    let before = pods_of_the_cluster(stage).await?;
+    operator::by_chart(&stage.bed).await?;
+    stage.mark("operators replaced in the middle of the copy");
+    stage.healing(json!({ "maxRate": null })).await?;
+    one_attempt(stage, &mirror).await?;
+    ensure!(pods_of_the_cluster(stage).await? == before, "pods of the cluster were replaced, or their containers restarted");
+    Ok(())
+}
+
+/// Identity and restarts of every pod of the cluster.
+async fn pods_of_the_cluster(stage: &Stage) -> Result<Vec<(Option<String>, i32)>> {
+    let pods = stage.cluster.pods().list(&ListParams::default().labels("app.kubernetes.io/name=greenplum")).await?.items;
+    let restarts = |status: k8s_openapi::api::core::v1::PodStatus| status.container_statuses?.first().map(|c| c.restart_count);
+    Ok(pods.into_iter().map(|pod| (pod.metadata.uid, pod.status.and_then(restarts).unwrap_or_default())).collect())
+}
+
 /// Two operators, both ready.
 async fn two(stage: &Stage) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(stage.cluster.kubernetes().clone(), NAMESPACE);

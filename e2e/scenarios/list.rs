@@ -43,6 +43,7 @@ pub fn all() -> Vec<Scenario> {
         "leader-asleep", leaders::leader_asleep, "leading operator stopped (SIGSTOP) until the other leads, then woken in the middle of its work: it gives up, nothing is done twice";
         "leader-leaves", leaders::leader_leaves, "leading operator told to end: its lease is given up at once";
         "uninstalled", leaders::uninstalled, "operator taken away in the middle of a copy: it ends, segments go on; put back, it goes on";
+        "upgraded", leaders::upgraded, "operators replaced in the middle of a copy: one recovery, one Job, one attempt, no pod of the cluster restarted";
         "cancelled", jobs::cancelled, "recovery deleted in the middle of its copy: the Job ends with truthful marks";
         "rights", rights::rights, "a fresh operator heals with the chart's rights: each is used, none is missing, and what it must not do is forbidden";
         "samples", installs::samples, "everything below config/ is accepted; the patch makes a plain StatefulSet one that gpheal supervises";
