@@ -3,7 +3,9 @@
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
-use super::{Stage, asked, cold, copies, crashes, doubles, installs, jobs, leaders, neighbours, person, policy, rights, volumes};
+use super::{
+    Stage, asked, cold, copies, crashes, doubles, installs, jobs, leaders, neighbours, person, policy, rights, tablespaces, volumes,
+};
 
 /// One way to hurt a cluster.
 #[derive(Clone, Copy)]
@@ -29,6 +31,7 @@ pub fn all() -> Vec<Scenario> {
         "sleeper", crashes::sleeper, "primary stopped (SIGSTOP) until failover, then woken: fenced, incremental";
         "mirror-emptied", copies::mirror_emptied, "mirror's directory removed: full copy beside, healed";
         "mirror-corrupt", copies::mirror_corrupt, "mirror's control file overwritten: full, the old directory stays until the proof";
+        "tablespace", tablespaces::tablespace, "mirror's directory removed beside its tablespace: both copied beside, healed, the rows served";
         "two-at-once", copies::two_at_once, "mirrors of two contents lost: healed side by side";
         "not-mounted", volumes::not_mounted, "mirror's volume replaced by an empty one: VolumeUnrecognised, nothing touched";
         "ahead", volumes::ahead, "primary's volume replaced by an older copy: TargetAheadOfSource, nothing overwritten";

@@ -21,6 +21,7 @@ mod report;
 mod rights;
 mod runner;
 mod stage;
+mod tablespaces;
 mod volumes;
 mod watchdog;
 

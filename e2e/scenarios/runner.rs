@@ -130,7 +130,8 @@ async fn made_to_serve(stage: &mut Stage, dbid: i16, acked: &Acked) -> Result<()
     stage.wait_healthy().await.map(drop)
 }
 
-async fn promoted(stage: &Stage, row: &fixture::Row) -> Result<()> {
+/// Waits until FTS' promotion is over and the instance takes writes.
+pub async fn promoted(stage: &Stage, row: &fixture::Row) -> Result<()> {
     until(&format!("{} to be promoted", row.pod()), Duration::from_secs(30), async || {
         let session = match stage.cluster.instance(row).await {
             Ok(session) => session,

@@ -9,6 +9,7 @@ pub mod fts;
 pub mod replication;
 pub mod resolve;
 pub mod session;
+pub mod tablespace;
 pub mod tls;
 pub mod topology;
 pub mod wal;

@@ -111,6 +111,8 @@ classes! {
     HandsOff => Stop "by removing the mark when the work is done",
     /// Too little room for the copy and the WAL that streams meanwhile.
     NoRoom => Stop "by a larger volume, or by making room on it",
+    /// A tablespace of the source does not lie on the volume of the data directory, so a full copy can not carry it.
+    TablespaceElsewhere => Stop "by moving the tablespace to a location on the data directory's volume, or dropping it; gprecoverseg -F carries it as it is",
     /// Database, server or image versions do not fit together.
     VersionDiffers => Stop "by running one version of Greenplum in both pods",
     /// A login was refused: password, role or pg_hba.

@@ -15,13 +15,18 @@ use super::{
     prove::Proven,
     room,
     source::{SLOT, SourceLock},
+    spaces,
+    swap::{self, remove_folder},
     tool,
 };
 use crate::{
-    greenplum::Dialect,
+    greenplum::{Dialect, tablespace::Tablespace},
     model::{FailureClass, Repair, Step, page::Shape},
-    volume::{Copy, Held, Old, marks::sync_folder_of, shape},
+    volume::{Copy, Held, shape},
 };
+
+/// Name of the mark of a base backup.
+const BACKUP: &str = "backup.json";
 
 /// A full copy can not go on.
 #[derive(Debug, thiserror::Error)]
@@ -30,51 +35,74 @@ pub enum FullError {
     File { path: PathBuf, source: io::Error },
     #[error("the copy is not a mirror of this source: {0}")]
     Unsound(String),
-    #[error("the source has tablespaces of its own ({0}), which a full copy beside the old directory does not carry; use gprecoverseg -F")]
-    Tablespaces(String),
 }
 
 impl Classified for FullError {
     fn class(&self) -> FailureClass {
         match self {
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => FailureClass::NoRoom,
-            Self::File { .. } | Self::Tablespaces(_) => FailureClass::Unclassified,
+            Self::File { .. } => FailureClass::Unclassified,
             Self::Unsound(_) => FailureClass::ResultUnsound,
         }
     }
 }
 
-/// Left on the volume while a base backup runs, so that the next attempt knows whose walsenders are orphans.
+/// Left on the volume from the begin of a base backup to the end of the swap.
 #[derive(Serialize, Deserialize)]
 struct Backup {
     attempt: String,
+    /// The address under which the source knows the base backup, as long as it runs: so the next attempt knows whose
+    /// walsenders are orphans.
     address: String,
+    /// Where tablespaces are copied to.
+    #[serde(default)]
+    tablespaces: Vec<PathBuf>,
 }
 
 /// Copies the source into a fresh directory and puts it into the old one's place.
 pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<String, Fault> {
     work.step(Step::Analysing).await;
+    let spaces = spaces::of(work, source).await?;
+    let predecessor: Option<Backup> = work.volume.read(BACKUP)?;
     forget_unfinished(work)?;
-    let fresh = work.volume.beside_new();
-    no_tablespaces(source).await?;
     room::prove(work, source).await?;
-    let predecessor: Option<Backup> = work.volume.read("backup.json")?;
     source.end_orphans(predecessor.as_ref().map(|backup| backup.address.as_str())).await?;
     source.ready_slot().await?;
     work.step(Step::Copying).await;
-    work.volume.write("backup.json", &Backup { attempt: work.attempt.id.clone(), address: own_address(source).await? })?;
-    let dialect = source.session.dialect;
-    tool::run(work, "pg_basebackup", &arguments(work, dialect, &fresh), &[]).await?;
-    work.volume.remove("backup.json")?;
+    let fresh = work.volume.beside_new();
+    copy(work, source, &fresh, &spaces).await?;
     work.step(Step::Configuring).await;
     is_copy_of(&fresh, proven)?;
-    configure::configure(work, &fresh, dialect)?;
-    swap(work, &fresh)
+    let to_swap = spaces::to_swap(work.volume.data(), &fresh, &spaces, work.attempt.target.dbid)?;
+    configure::configure(work, &fresh, source.session.dialect)?;
+    let mark = Copy { attempt: work.attempt.id.clone(), repair: Repair::Full, since: Timestamp::now() };
+    let note = swap::swap(&work.volume, &mark, &fresh, &to_swap)?;
+    forget_unfinished(work)?; // the emptied folders of tablespaces
+    work.volume.remove(BACKUP)?;
+    Ok(note.to_owned())
 }
 
-/// What a copy that was cut off has left beside the directory; whoever holds the lock may take it away.
+/// Runs the base backup, with a mark that tells what it leaves when it is cut off.
+async fn copy(work: &Work, source: &SourceLock, fresh: &Path, spaces: &[Tablespace]) -> Result<(), Fault> {
+    let tablespaces = spaces.iter().map(|space| space.fresh(work.attempt.target.dbid)).collect();
+    let running = Backup { attempt: work.attempt.id.clone(), address: own_address(source).await?, tablespaces };
+    for folder in &running.tablespaces {
+        remove(folder)?; // of a predecessor whose mark is lost
+    }
+    work.volume.write(BACKUP, &running)?;
+    tool::run(work, "pg_basebackup", &arguments(work, source.session.dialect, fresh, spaces), &[]).await?;
+    Ok(work.volume.write(BACKUP, &Backup { address: String::new(), ..running })?)
+}
+
+/// What a copy that was cut off has left beside the directory and its tablespaces; whoever holds the lock may take it away.
 pub fn forget_unfinished(work: &Work) -> Result<(), Fault> {
-    remove_folder(&work.volume.beside_new())
+    remove(&work.volume.beside_new())?;
+    let Some(backup) = work.volume.read::<Backup>(BACKUP)? else { return Ok(()) };
+    backup.tablespaces.iter().try_for_each(|folder| remove(folder))
+}
+
+fn remove(folder: &Path) -> Result<(), Fault> {
+    Ok(remove_folder(folder).map_err(|source| FullError::File { path: folder.to_owned(), source })?)
 }
 
 /// The address under which the source knows us.
@@ -82,16 +110,9 @@ async fn own_address(source: &SourceLock) -> Result<String, Fault> {
     Ok(source.text("SELECT host(pg_catalog.inet_client_addr())").await?.unwrap_or_default())
 }
 
-async fn no_tablespaces(source: &SourceLock) -> Result<(), Fault> {
-    let sql = "SELECT string_agg(spcname, ', ') FROM pg_catalog.pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global')";
-    match source.text(sql).await? {
-        Some(names) => Err(FullError::Tablespaces(names).into()),
-        None => Ok(()),
-    }
-}
-
-/// As Greenplum's own tool calls it (reference §3.6), into a folder that is new.
-fn arguments(work: &Work, dialect: Dialect, fresh: &Path) -> Vec<String> {
+/// As Greenplum's own tool calls it (reference §3.6), into folders that are new, so nothing has to be overwritten: what
+/// is no part of the mapping yet and lies in the way ends the copy.
+fn arguments(work: &Work, dialect: Dialect, fresh: &Path, spaces: &[Tablespace]) -> Vec<String> {
     let source = &work.attempt.source;
     let mut arguments: Vec<String> = [
         "-c",
@@ -109,7 +130,6 @@ fn arguments(work: &Work, dialect: Dialect, fresh: &Path) -> Vec<String> {
         SLOT,
         dialect.wal_method_option(),
         "stream",
-        "--force-overwrite",
         "--write-recovery-conf",
         "--target-gp-dbid",
         &work.attempt.target.dbid.to_string(),
@@ -122,6 +142,9 @@ fn arguments(work: &Work, dialect: Dialect, fresh: &Path) -> Vec<String> {
     ]
     .map(Into::into)
     .into();
+    for space in spaces {
+        arguments.extend(["-T".into(), space.mapping(work.attempt.target.dbid)]);
+    }
     if let Some(rate) = work.attempt.max_rate {
         // pg_basebackup takes 32 kB/s to 1 GB/s.
         arguments.extend(["--max-rate".into(), format!("{}k", (rate / 1024).clamp(32, 1024 * 1024))]);
@@ -136,43 +159,4 @@ fn is_copy_of(fresh: &Path, proven: &Proven) -> Result<(), Fault> {
         return Err(FullError::Unsound(format!("its system identifier is {}", control.system_identifier)).into());
     }
     if copy.shape == Shape::Mirror { Ok(()) } else { Err(FullError::Unsound("it would start as a primary".into()).into()) }
-}
-
-/// Old aside, new in place. The copy mark stands only while neither is where it should be.
-fn swap(work: &Work, fresh: &Path) -> Result<String, Fault> {
-    let (data, old) = (work.volume.data(), work.volume.beside_old());
-    work.volume.write("copy", &Copy { attempt: work.attempt.id.clone(), repair: Repair::Full, since: Timestamp::now() })?;
-    let note = if !data.exists() {
-        "there was no old directory"
-    } else if std::fs::remove_dir(data).is_ok() {
-        "the old directory was empty" // and only an empty one can be removed so
-    } else if original_waits(work)? {
-        remove_folder(data)?;
-        "what was there held nothing that was ever proven"
-    } else {
-        remove_folder(&old)?; // without its mark it is what a removal has left over
-        work.volume.write("old", &Old { attempt: work.attempt.id.clone(), directory: old.clone(), tablespaces: vec![] })?;
-        rename(data, &old)?;
-        "the old directory is kept until the new one is in sync"
-    };
-    rename(fresh, data)?;
-    sync_folder_of(data).map_err(|source| FullError::File { path: data.to_owned(), source })?;
-    work.volume.remove("copy")?;
-    Ok(note.to_owned())
-}
-
-/// An original is kept from an earlier copy that was never proven; what stands in its place is that copy.
-fn original_waits(work: &Work) -> Result<bool, Fault> {
-    Ok(work.volume.read::<Old>("old")?.is_some_and(|old| old.directory.exists()))
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), Fault> {
-    Ok(std::fs::rename(from, to).map_err(|source| FullError::File { path: from.to_owned(), source })?)
-}
-
-fn remove_folder(folder: &Path) -> Result<(), Fault> {
-    match std::fs::remove_dir_all(folder) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FullError::File { path: folder.to_owned(), source }.into()),
-        _ => Ok(()),
-    }
 }

@@ -13,6 +13,8 @@ mod progress;
 mod prove;
 mod room;
 mod source;
+mod spaces;
+mod swap;
 mod tool;
 
 use std::{

@@ -164,6 +164,8 @@ const WORDS: &[(FailureClass, &[&str])] = &[
         FailureClass::SlotActive,
         &["is already active", "is active for PID", "all replication slots are in use", "number of requested standby connections exceeds"],
     ),
+    // A tablespace that was made after the source was asked for them lies in place, where nothing is overwritten.
+    (FailureClass::WorldMoved, &["exists but is not empty"]),
     (FailureClass::SystemIdentifierDiffers, &["different systems", "system identifier differs"]),
     (FailureClass::VersionDiffers, &["clusters are not compatible with this version", "incompatible server version"]),
     (
@@ -231,6 +233,7 @@ mod tests {
         assert_eq!(class("pg_basebackup: error: connection to server at \"a\" failed: Connection refused"), FailureClass::ConnectionLost);
         assert_eq!(class("ERROR:  replication slot \"internal_wal_replication_slot\" is active for PID 42"), FailureClass::SlotActive);
         assert_eq!(class("could not write file: No space left on device"), FailureClass::NoRoom);
+        assert_eq!(class("pg_basebackup: directory \"/data/s/4/GPDB_6_301908232\" exists but is not empty"), FailureClass::WorldMoved);
         assert_eq!(class("FATAL:  password authentication failed for user \"x\""), FailureClass::LoginRefused);
         assert_eq!(class("connection to server at \"a\", port 1 failed: SSL error: certificate verify failed"), FailureClass::TlsRefused);
         assert_eq!(class("SSL error: unexpected eof while reading"), FailureClass::ConnectionLost, "the source went away");

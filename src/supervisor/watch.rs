@@ -24,7 +24,7 @@ use crate::{
         InstanceState, Look, Role,
         page::{ExitClass, LastExit, Shape},
     },
-    volume::{Held, Old, marks::Ack},
+    volume::{Held, marks::Ack},
 };
 
 /// FTS' retries after a primary died: 5 x 1 s, and some; until then the row may still flip (reference §2.3).
@@ -236,7 +236,7 @@ impl Supervisor {
         let uneasy = running.serving_since.is_none() || running.row.seen().is_none() || self.volume.mark("hold").exists();
         // Whether the pair was in sync is what decides when there is no coordinator to ask.
         let degraded = matches!(running.row, Look::Seen(RowHere::Mine { in_sync: false, .. }));
-        match (flip_window, uneasy || self.volume.mark("old").exists(), degraded) {
+        match (flip_window, uneasy || self.volume.keeps(), degraded) {
             (true, ..) => Duration::from_secs(1),
             (false, true, _) => Duration::from_secs(2),
             (false, false, true) => Duration::from_secs(10),
@@ -308,7 +308,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Removes the directory that a full copy replaced, once the new one is proven: in sync by the catalog, and receiving.
+    /// Removes what a full copy has replaced, once the new one is proven: in sync by the catalog, and receiving.
     fn forget_old(&mut self, running: &Running) {
         let page = self.board.page();
         let in_sync = running.row == Look::Seen(RowHere::Mine { role: Role::Mirror, in_sync: true }) && page.receiving;
@@ -318,17 +318,15 @@ impl Supervisor {
         if !(in_sync || promoted) || removing {
             return;
         }
-        let gone = self.volume.beside_gone();
-        match self.volume.read::<Old>("old") {
-            Ok(Some(old)) => {
-                tracing::info!(directory = %old.directory.display(), attempt = old.attempt, "proven: the replaced directory is removed");
-                // Out of the way under another name before its mark ends: half a directory is nobody's original.
-                let _ = std::fs::rename(&old.directory, &gone);
-                let _ = self.volume.remove("old");
+        let gone = match self.volume.put_away() {
+            Ok(None) => return,
+            Ok(Some(gone)) => gone,
+            Err(error) => {
+                tracing::warn!(%error, "what a full copy has replaced stays for now");
+                self.volume.beside_gone()
             }
-            _ if !gone.exists() => return,
-            _ => {}
-        }
+        };
+        tracing::info!(folder = %gone.display(), "proven: what was replaced is removed");
         self.memory.removal = Some(std::thread::spawn(move || remove_old(&gone)));
     }
 

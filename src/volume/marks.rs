@@ -36,14 +36,14 @@ pub struct Copy {
     pub since: Timestamp,
 }
 
-/// An old directory that waits for the proof of the new one.
+/// What a full copy has put aside, which waits for the proof of the new one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Old {
     pub attempt: String,
-    /// The old data directory.
+    /// The old data directory, if there was one.
     pub directory: PathBuf,
-    /// Old tablespace folders.
+    /// The old folders of its tablespaces, each beside its place.
     #[serde(default)]
     pub tablespaces: Vec<PathBuf>,
 }

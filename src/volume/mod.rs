@@ -4,7 +4,9 @@
 
 pub mod lock;
 pub mod marks;
+pub mod mount;
 pub mod places;
+pub mod replaced;
 pub mod shape;
 pub mod token;
 
@@ -73,7 +75,7 @@ impl Volume {
 
     /// Where the old directory waits until the new one is proven.
     pub fn beside_old(&self) -> PathBuf {
-        self.beside("gpheal-old")
+        Self::aside(&self.data)
     }
 
     /// Where the old directory goes when the new one is proven, to be removed.
@@ -82,11 +84,16 @@ impl Volume {
     }
 
     fn beside(&self, tail: &str) -> PathBuf {
-        let mut name = self.data.file_name().unwrap_or_default().to_owned();
-        name.push(".");
-        name.push(tail);
-        self.data.with_file_name(name)
+        beside(&self.data, tail)
     }
+}
+
+/// `place.tail`, in the same folder.
+fn beside(place: &Path, tail: &str) -> PathBuf {
+    let mut name = place.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(tail);
+    place.with_file_name(name)
 }
 
 fn is_mount_root(data: &Path, parent: &Path) -> bool {

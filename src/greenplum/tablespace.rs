@@ -1,0 +1,87 @@
+//! Where the tablespaces of an instance lie: Greenplum has one location for all instances, and a folder of each
+//! instance in it, named by its dbid (O §9); the PostgreSQL below has the location itself.
+
+use std::path::{Path, PathBuf};
+
+use super::{Session, SessionError};
+use crate::model::Dbid;
+
+const MADE_BY_USERS: &str = "SELECT oid::text AS oid, spcname::text AS name, pg_catalog.pg_tablespace_location(oid) AS location
+  FROM pg_catalog.pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid";
+
+/// Folder of links to the tablespaces, in every data directory.
+pub const LINKS: &str = "pg_tblspc";
+
+/// A tablespace that somebody has made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tablespace {
+    /// Its oid, which names its link.
+    pub oid: String,
+    pub name: String,
+    /// Where it was made: the same path on every host.
+    pub location: PathBuf,
+}
+
+/// The tablespaces of one instance, asked of it in utility mode.
+///
+/// # Errors
+/// [`SessionError`]
+pub async fn made_by_users(session: &Session) -> Result<Vec<Tablespace>, SessionError> {
+    let rows = session.rows(MADE_BY_USERS).await?;
+    let one = |row: &tokio_postgres::Row| {
+        let text = |column: &str| row.try_get::<_, String>(column);
+        Ok(Tablespace { oid: text("oid")?, name: text("name")?, location: text("location")?.into() })
+    };
+    let read: Result<_, tokio_postgres::Error> = rows.iter().map(one).collect();
+    read.map_err(|error| super::session::classify(&session.server, &error))
+}
+
+impl Tablespace {
+    /// Where a copy for the instance `dbid` is made before it takes its place. Named by the dbid, because several
+    /// instances of one host share the location.
+    pub fn fresh(&self, dbid: Dbid) -> PathBuf {
+        let mut path = self.location.clone().into_os_string();
+        path.push(format!(".gpheal-new-{dbid}"));
+        path.into()
+    }
+
+    /// The value of `pg_basebackup --tablespace-mapping` that makes the copy there.
+    pub fn mapping(&self, dbid: Dbid) -> String {
+        let escaped = |path: &Path| path.to_string_lossy().replace('=', "\\=");
+        format!("{}={}", escaped(&self.location), escaped(&self.fresh(dbid)))
+    }
+
+    /// Where the folder belongs that `pg_basebackup` has linked to as `link`; `None`: it was not made by that mapping.
+    /// The tool itself tells which of the two layouts it has made.
+    pub fn place(&self, dbid: Dbid, link: &Path) -> Option<PathBuf> {
+        match link.strip_prefix(self.fresh(dbid)) {
+            Ok(rest) if rest == Path::new("") => Some(self.location.clone()),
+            Ok(rest) if rest == Path::new(&dbid.to_string()) => Some(self.location.join(rest)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space() -> Tablespace {
+        Tablespace { oid: "16400".into(), name: "fast".into(), location: "/data/a=b".into() }
+    }
+
+    #[test]
+    fn a_copy_is_mapped_beside_the_location_of_this_instance_alone() {
+        assert_eq!(space().mapping(Dbid(5)), "/data/a\\=b=/data/a\\=b.gpheal-new-5");
+        assert_ne!(space().fresh(Dbid(5)), space().fresh(Dbid(6)));
+    }
+
+    #[test]
+    fn the_link_that_the_tool_made_tells_the_layout() {
+        let place = |link: &str| space().place(Dbid(5), Path::new(link));
+        assert_eq!(place("/data/a=b.gpheal-new-5/5"), Some("/data/a=b/5".into()), "Greenplum");
+        assert_eq!(place("/data/a=b.gpheal-new-5"), Some("/data/a=b".into()), "PostgreSQL");
+        assert_eq!(place("/data/a=b.gpheal-new-5/2"), None, "another instance's");
+        assert_eq!(place("/data/a=b/5"), None, "it was not mapped");
+    }
+}

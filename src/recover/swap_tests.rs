@@ -1,0 +1,172 @@
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use super::*;
+use crate::model::Repair;
+
+/// A volume on which a full copy is made, with one tablespace in Greenplum's layout.
+struct Stage {
+    dir: TempDir,
+    volume: Volume,
+    /// What directory and tablespace said before the first attempt.
+    before: (String, String),
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path.join("text")).unwrap_or_default()
+}
+
+fn folder(path: &Path, said: &str) {
+    fs::create_dir_all(path).unwrap();
+    fs::write(path.join("text"), said).unwrap();
+}
+
+impl Stage {
+    /// Whether there is an original directory, and an original tablespace.
+    fn new(directory: bool, tablespace: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        let mut stage = Self { dir, volume, before: Default::default() };
+        for (there, place) in [(directory, stage.volume.data().to_owned()), (tablespace, stage.place())] {
+            if there {
+                folder(&place, "original");
+            }
+        }
+        folder(&stage.dir.path().join("space/2"), "source");
+        stage.before = stage.now();
+        stage
+    }
+
+    fn now(&self) -> (String, String) {
+        (text(self.volume.data()), text(&self.place()))
+    }
+
+    fn place(&self) -> PathBuf {
+        self.dir.path().join("space/5")
+    }
+
+    /// The copy of the attempt, in place of what a dead one has left.
+    fn copied(&self, said: &str) -> Space {
+        let (fresh, new) = (self.volume.beside_new(), self.dir.path().join("space.gpheal-new-5"));
+        remove_folder(&fresh).unwrap();
+        remove_folder(&new).unwrap();
+        folder(&fresh, said);
+        folder(&new.join("5"), said);
+        fs::create_dir(fresh.join("pg_tblspc")).unwrap();
+        let link = fresh.join("pg_tblspc/16400");
+        symlink(new.join("5"), &link).unwrap();
+        Space { place: self.place(), copy: Some(CopiedSpace { folder: new.join("5"), link }) }
+    }
+
+    fn acts(&self, attempt: &str) -> Vec<Act> {
+        let space = self.copied(attempt);
+        acts(&self.volume, &mark(attempt), &self.volume.beside_new(), &[space]).unwrap()
+    }
+
+    /// The swap of an attempt that dies after so many acts; `false`: it has come to its end.
+    fn dies_after(&self, attempt: &str, count: usize) -> bool {
+        let acts = self.acts(attempt);
+        for act in acts.iter().take(count) {
+            act.run(&self.volume).unwrap();
+            self.tells_the_truth();
+        }
+        count < acts.len()
+    }
+
+    /// Whatever is neither as it was before nor of one copy has the copy mark over it.
+    fn tells_the_truth(&self) {
+        let now = self.now();
+        let whole = now == self.before || (now.0 == now.1 && !now.0.is_empty());
+        assert!(whole || self.volume.marks().copy.is_some(), "no mark over {now:?}");
+        assert_eq!(text(&self.dir.path().join("space/2")), "source");
+    }
+
+    fn is_whole(&self, attempt: &str) {
+        assert_eq!(self.now(), (attempt.to_owned(), attempt.to_owned()));
+        assert_eq!(fs::read_link(self.volume.data().join("pg_tblspc/16400")).unwrap(), self.place());
+        assert_eq!(self.volume.marks().copy, None);
+    }
+
+    /// The original of both is where a person, or the removal after the proof, finds it by the mark.
+    fn keeps_the_original(&self) {
+        let old = self.volume.kept().unwrap().expect("a mark");
+        assert_eq!(old.tablespaces, [Volume::aside(&self.place())]);
+        assert_eq!((text(&old.directory).as_str(), text(&old.tablespaces[0]).as_str()), ("original", "original"));
+    }
+}
+
+fn mark(attempt: &str) -> Copy {
+    Copy { attempt: attempt.into(), repair: Repair::Full, since: Timestamp::UNIX_EPOCH }
+}
+
+#[test]
+fn wherever_two_attempts_die_the_third_is_whole_and_the_original_is_kept() {
+    let longest = 20;
+    for first in 0..longest {
+        for second in 0..longest {
+            let stage = Stage::new(true, true);
+            if stage.dies_after("a1", first) {
+                stage.dies_after("a2", second);
+                assert!(!stage.dies_after("a3", longest));
+                stage.is_whole("a3");
+            } else {
+                stage.is_whole("a1");
+            }
+            stage.keeps_the_original();
+        }
+    }
+}
+
+#[test]
+fn an_emptied_volume_is_filled_wherever_an_attempt_dies() {
+    for died in 0..20 {
+        let stage = Stage::new(false, false);
+        stage.dies_after("a1", died);
+        stage.dies_after("a2", 20);
+        stage.is_whole("a2");
+    }
+}
+
+/// A lost data directory leaves its tablespaces behind; they are kept like it, and nothing is overwritten in place.
+#[test]
+fn tablespaces_without_their_directory_are_put_aside() {
+    for died in 0..20 {
+        let stage = Stage::new(false, true);
+        stage.dies_after("a1", died);
+        stage.dies_after("a2", 20);
+        stage.is_whole("a2");
+        assert_eq!(text(&Volume::aside(&stage.place())), "original", "died after {died}");
+        assert!(stage.volume.kept().unwrap().unwrap().tablespaces.contains(&Volume::aside(&stage.place())));
+    }
+}
+
+#[test]
+fn what_a_removal_has_left_over_is_no_original() {
+    let stage = Stage::new(true, true);
+    folder(&stage.volume.beside_old(), "half of something");
+    folder(&Volume::aside(&stage.place()), "half of something");
+    assert!(!stage.dies_after("a1", 20));
+    stage.is_whole("a1");
+    stage.keeps_the_original();
+}
+
+#[test]
+fn a_tablespace_that_the_source_has_no_more_is_put_aside_too() {
+    let stage = Stage::new(true, true);
+    let dropped = Space { place: stage.place(), copy: None };
+    folder(&stage.volume.beside_new(), "a1");
+    let note = swap(&stage.volume, &mark("a1"), &stage.volume.beside_new(), &[dropped]).map_err(|fault| fault.class);
+    assert_eq!(note, Ok("the old directory is kept until the new one is in sync"));
+    assert!(!stage.place().exists());
+    stage.keeps_the_original();
+}
+
+#[test]
+fn an_empty_directory_is_nothing_to_keep() {
+    let stage = Stage::new(false, false);
+    fs::create_dir(stage.volume.data()).unwrap();
+    folder(&stage.volume.beside_new(), "a1");
+    let note = swap(&stage.volume, &mark("a1"), &stage.volume.beside_new(), &[]).map_err(|fault| fault.class);
+    assert_eq!(note, Ok("the old directory was empty"));
+    assert!(text(stage.volume.data()) == "a1" && stage.volume.kept().unwrap().is_none());
+}

@@ -1,0 +1,126 @@
+//! What a full copy has replaced: kept under its mark until the copy is proven, then taken away.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Old, Volume,
+    marks::{MarkError, sync_folder_of},
+};
+
+/// Mark of what is kept until the copy in its place is proven.
+const KEPT: &str = "old";
+/// The same mark once nobody needs it any more.
+const GONE: &str = "gone";
+
+/// What stands in the way of taking away what was replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplacedError {
+    #[error(transparent)]
+    Mark(#[from] MarkError),
+    #[error("{path} can not be put away: {source}")]
+    Move { path: PathBuf, source: io::Error },
+}
+
+impl Volume {
+    /// What is kept until the copy in its place is proven.
+    ///
+    /// # Errors
+    /// [`MarkError`]
+    pub fn kept(&self) -> Result<Option<Old>, MarkError> {
+        self.read(KEPT)
+    }
+
+    /// Writes down what is put aside, before it is: a folder that no mark names is nobody's original.
+    ///
+    /// # Errors
+    /// [`MarkError::Io`]
+    pub fn keep(&self, old: &Old) -> Result<(), MarkError> {
+        self.write(KEPT, old)
+    }
+
+    /// Something is kept that the next proof makes superfluous.
+    pub fn keeps(&self) -> bool {
+        self.mark(KEPT).exists()
+    }
+
+    /// Where `place` waits until what stands there now is proven.
+    pub fn aside(place: &Path) -> PathBuf {
+        super::beside(place, "gpheal-old")
+    }
+
+    /// Moves everything that is kept into the one folder that is to be removed, and gives it back when there is something
+    /// in it. The mark is renamed first, in one step: from then on, whatever a crash leaves where, none of it is an
+    /// original that a later copy would have to spare. Under names of their own, so that nothing that is being removed is met again.
+    ///
+    /// # Errors
+    /// [`ReplacedError`]; called again, it goes on.
+    pub fn put_away(&self) -> Result<Option<PathBuf>, ReplacedError> {
+        let gone = self.beside_gone();
+        let renamed = std::fs::rename(self.mark(KEPT), self.mark(GONE)).and_then(|()| sync_folder_of(&self.mark(GONE)));
+        unless_missing(renamed, &self.mark(KEPT))?;
+        if let Some(old) = self.read::<Old>(GONE)? {
+            std::fs::create_dir_all(&gone).map_err(|source| ReplacedError::Move { path: gone.clone(), source })?;
+            for (number, path) in std::iter::once(&old.directory).chain(&old.tablespaces).enumerate() {
+                unless_missing(std::fs::rename(path, gone.join(format!("{}-{number}", old.attempt))), path)?;
+            }
+            self.remove(GONE)?;
+        }
+        Ok(gone.exists().then_some(gone))
+    }
+}
+
+fn unless_missing(result: io::Result<()>, path: &Path) -> Result<(), ReplacedError> {
+    match result {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(ReplacedError::Move { path: path.to_owned(), source }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(dir: &tempfile::TempDir) -> Volume {
+        Volume::open(&dir.path().join("gpseg")).unwrap()
+    }
+
+    fn folder(path: &Path) -> PathBuf {
+        std::fs::create_dir_all(path).unwrap();
+        std::fs::write(path.join("file"), "").unwrap();
+        path.to_owned()
+    }
+
+    fn kept(dir: &tempfile::TempDir, volume: &Volume) -> Old {
+        let space = folder(&Volume::aside(&dir.path().join("space/5")));
+        Old { attempt: "a1".into(), directory: folder(&volume.beside_old()), tablespaces: vec![space] }
+    }
+
+    #[test]
+    fn all_that_is_kept_goes_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = volume(&dir);
+        assert_eq!(volume.put_away().unwrap(), None);
+        let old = kept(&dir, &volume);
+        volume.keep(&old).unwrap();
+        assert_eq!(volume.put_away().unwrap(), Some(volume.beside_gone()));
+        assert!(!old.directory.exists() && !old.tablespaces[0].exists() && !volume.keeps());
+        assert_eq!(std::fs::read_dir(volume.beside_gone()).unwrap().count(), 2);
+        assert_eq!(volume.put_away().unwrap(), Some(volume.beside_gone()), "until somebody has removed it");
+    }
+
+    #[test]
+    fn what_a_crash_left_over_is_put_away_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = volume(&dir);
+        let old = kept(&dir, &volume);
+        volume.keep(&old).unwrap();
+        std::fs::rename(volume.mark(KEPT), volume.mark(GONE)).unwrap();
+        folder(&volume.beside_gone().join("a1-0")); // of an earlier life of this volume, still being removed
+        std::fs::remove_dir_all(&old.directory).unwrap();
+        volume.put_away().unwrap();
+        assert!(!old.tablespaces[0].exists() && !volume.mark(GONE).exists());
+    }
+}
