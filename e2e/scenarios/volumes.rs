@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use gpheal::{
     api::recovery::Phase,
+    greenplum::wal::WalEnd,
     model::{FailureClass, InstanceState},
 };
 
@@ -53,12 +54,12 @@ pub async fn ahead(stage: &mut Stage) -> Result<()> {
     // What the older copy would acknowledge while it passes for the primary is lost by our own hand afterwards.
     stage.stop_writing().await?;
     let primary_down = keep_down(&stage.container(&primary).await?)?;
-    let newest = volume.copy()?;
+    let (newest, before) = (volume.copy()?, stage.wal_end(&mirror)?);
     volume.restore(&older)?;
     primary_down.release()?;
     mirror_down.release()?;
     stage.mark("primary back on the older copy");
-    refused_as_ahead(stage, &mirror).await?;
+    refused_as_ahead(stage, &mirror, before).await?;
     let primary_down: KeptDown = keep_down(&stage.container(&primary).await?)?;
     volume.restore(&newest)?;
     primary_down.release()?;
@@ -76,15 +77,15 @@ async fn write_much(stage: &Stage, primary: &Row) -> Result<()> {
     Ok(session.client().batch_execute(sql).await?)
 }
 
-async fn refused_as_ahead(stage: &mut Stage, mirror: &Row) -> Result<()> {
-    let before = stage.wal_end(mirror)?;
+/// The mirror does not follow either: it would ask for the log from the start of a segment on, and have its own written over.
+async fn refused_as_ahead(stage: &mut Stage, mirror: &Row, before: WalEnd) -> Result<()> {
     let failed = |r: &gpheal::api::SegmentRecovery, _: &_| r.status.as_ref().is_some_and(|s| s.phase == Phase::Failed);
     let recovery = stage.wait_recovery(mirror.dbid, "a failure", failed).await?;
     let instance = super::stage::instance_of(&recovery, mirror.dbid);
     let class = instance.and_then(|i| i.failure).map(|f| f.class);
     ensure!(class == Some(FailureClass::TargetAheadOfSource), "it failed as {class:?}");
     stage.mark("TargetAheadOfSource");
-    ensure!(stage.wal_end(mirror)? == before, "the target was changed");
-    stage.wait_page(mirror, "a mirror that runs", |p| p.state == InstanceState::Serving).await?;
+    stage.wait_page(mirror, "staying closed", |p| p.state == InstanceState::NeedsRecovery).await?;
+    ensure!(stage.wal_end(mirror)? == before, "the target was changed: {before:?} became {:?}", stage.wal_end(mirror)?);
     stage.wait_reason(mirror.dbid, "RecoveryFailed").await.map(drop)
 }

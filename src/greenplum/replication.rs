@@ -1,7 +1,7 @@
 //! What an acting primary says of itself and of its mirror, in utility mode (reference §1.5).
 
-use super::{Session, SessionError};
-use crate::model::{Content, Dbid, Source, SystemIdentifier, world::Walsender};
+use super::{Dialect, Session, SessionError};
+use crate::model::{Content, Dbid, Lsn, Source, SystemIdentifier, world::Walsender};
 
 const IDENTITY: &str = "SELECT pg_catalog.pg_is_in_recovery() AS in_recovery,
   pg_catalog.current_setting('gp_dbid')::int2 AS dbid, pg_catalog.current_setting('gp_contentid')::int2 AS content";
@@ -40,9 +40,23 @@ async fn walsenders(session: &Session) -> Result<Vec<Walsender>, SessionError> {
 }
 
 async fn system_identifier(session: &Session) -> Result<Option<SystemIdentifier>, SessionError> {
-    if session.dialect == super::Dialect::Six {
+    if session.dialect == Dialect::Six {
         return Ok(None);
     }
     let rows = session.rows(SYSTEM_IDENTIFIER).await?;
     Ok(rows.first().and_then(|row| row.try_get::<_, String>(0).ok()).and_then(|text| text.parse().ok()))
+}
+
+/// How far the log of a server that takes writes is written.
+///
+/// # Errors
+/// [`SessionError`]; one in recovery has none.
+pub async fn position(session: &Session) -> Result<Lsn, SessionError> {
+    let sql = match session.dialect {
+        Dialect::Six => "SELECT pg_catalog.pg_current_xlog_location()::text",
+        Dialect::Seven => "SELECT pg_catalog.pg_current_wal_lsn()::text",
+    };
+    let rows = session.rows(sql).await?;
+    let text: String = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
+    text.parse().map_err(|_| SessionError::NotGreenplum { server: session.server.clone(), message: format!("its log is at '{text}'") })
 }

@@ -3,6 +3,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
+use super::control::ControlData;
 use crate::model::{Lsn, SystemIdentifier, Timeline};
 
 /// The end of a directory's write-ahead log, exact to one page: the log reaches at least into it.
@@ -112,6 +113,12 @@ pub fn history(text: &str) -> Vec<Switch> {
         Some(Switch { timeline: Timeline(fields.next()?.parse().ok()?), switch: fields.next()?.parse().ok()? })
     };
     text.lines().filter_map(line).collect()
+}
+
+/// Timeline and end of a directory, by whatever of control file and log can be read; the later of both.
+pub fn reach(control: Option<&ControlData>, log: Option<WalEnd>) -> Option<(Timeline, Lsn)> {
+    let control = control.map(|c| (c.newest_timeline(), c.min_recovery.max(c.checkpoint)));
+    control.max(log.map(|end| (end.timeline, end.at_least)))
 }
 
 /// How a directory stands to a source.

@@ -28,7 +28,7 @@ reasons! {
         Held,
         /// A copy of this directory was cut off.
         CopyUnfinished,
-        /// A mirror that is shaped as a primary: a stale primary, to be rewound.
+        /// A mirror that is shaped as a primary: a stale primary, to be rewound. Or one that has what its primary lacks.
         NeedsRecovery,
         /// A mirror whose directory is empty or unusable.
         NeedsFull,
@@ -46,6 +46,8 @@ reasons! {
         WaitingForCoordinator,
         /// A primary that may have been replaced: the peer has to say that it was not promoted.
         WaitingForPeer,
+        /// A mirror that is not in sync: it is to learn first whether its acting primary has all that it has.
+        WaitingForPrimary,
         /// A coordinator that waits for its segments or for the other coordinator.
         WaitingForSegments,
         /// Somebody else holds the volume's lock, or lives in the data directory without it.
@@ -83,6 +85,7 @@ impl InstanceState {
             Self::Maintenance => "lifted by removing the maintenance mark, or the annotation that made it",
             Self::HeldElsewhere => "lifted by annotating the pod with gpheal.io/node-gone=NODE, when a person knows that node to be gone",
             Self::WaitingForCoordinator => "lifted when a coordinator answers in utility mode",
+            Self::WaitingForPrimary => "lifted when the acting primary answers in utility mode",
             Self::WaitingForPeer => {
                 "lifted when a coordinator answers, or the peer's supervisor says that its postgres runs as a mirror; \
                  a coordinator waits for the other one for GPHEAL_COORDINATOR_WAIT at most"

@@ -9,7 +9,7 @@ use crate::model::{
     world::fixtures::{ago, asked, now, running},
 };
 
-const STATES: [InstanceState; 21] = [
+const STATES: [InstanceState; 22] = [
     InstanceState::Deciding,
     InstanceState::Starting,
     InstanceState::Serving,
@@ -27,6 +27,7 @@ const STATES: [InstanceState; 21] = [
     InstanceState::Maintenance,
     InstanceState::WaitingForCoordinator,
     InstanceState::WaitingForPeer,
+    InstanceState::WaitingForPrimary,
     InstanceState::WaitingForSegments,
     InstanceState::LockBusy,
     InstanceState::StayingDown,

@@ -149,9 +149,7 @@ async fn history(source: &SourceLock, timeline: Timeline) -> Result<Vec<Switch>,
 impl Proven {
     /// Timeline and end of the target, by whatever of control file and log can be read; the later of both.
     pub fn target_end(&self) -> Option<(Timeline, Lsn)> {
-        let control = self.target.control.as_ref().map(|c| (c.newest_timeline(), c.min_recovery.max(c.checkpoint)));
-        let log = self.wal_end.map(|end| (end.timeline, end.at_least));
-        control.max(log)
+        wal::reach(self.target.control.as_ref(), self.wal_end)
     }
 
     /// How the target stands to the source.

@@ -1,16 +1,26 @@
 //! Asks the others: the coordinator for our row, the peer's supervisor whether it was promoted.
 //! Short sessions only: a coordinator has a few hundred connections for everyone.
 
+use std::time::Duration;
+
 use super::{
     config::Config,
-    decide::{PeerHere, RowHere},
+    decide::{PeerHere, PrimaryHere, RowHere},
 };
 use crate::{
-    greenplum::{Server, Session, resolve::resolve, topology},
-    model::{Catalog, Content, Dbid, Look, Role, Timeline, page::Shape},
+    greenplum::{
+        Server, Session, replication,
+        resolve::resolve,
+        topology,
+        wal::{self, Standing},
+    },
+    model::{Catalog, Content, Dbid, Look, Lsn, Role, Timeline, page::Shape},
     volume::token::Peer,
     web::read::page,
 };
+
+/// A mirror that FTS may have to promote is not kept from its start by a primary that hangs.
+const PRIMARY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The catalog with the timeline of the coordinator that gave it.
 #[derive(Clone, Debug)]
@@ -69,6 +79,41 @@ pub fn row_here(config: &Config, catalog: &Catalog, dbid: Option<Dbid>) -> RowHe
 pub fn peer_of(catalog: &Catalog, content: Content, dbid: Dbid) -> Option<Peer> {
     let row = catalog.rows.iter().find(|row| row.content == content && row.dbid != dbid)?;
     Some(Peer { dbid: row.dbid, address: row.address.clone(), port: row.port, in_sync: row.well() })
+}
+
+/// Whether the acting primary of `content` has all of a log that reaches so far.
+pub async fn primary(config: &Config, catalog: &Catalog, content: Content, reach: (Timeline, Lsn)) -> Look<PrimaryHere> {
+    let Some(row) = catalog.rows.iter().find(|row| row.content == content && row.role == Role::Primary) else {
+        return Look::Unknown(format!("content {content} has no primary"));
+    };
+    match tokio::time::timeout(PRIMARY_PATIENCE, position(config, row)).await {
+        Ok(Ok((timeline, at))) => Look::Seen(beside(reach, (timeline, at), row.dbid)),
+        Ok(Err(why)) => Look::Unknown(why),
+        Err(_) => Look::Unknown(format!("dbid {} did not answer within {} s", row.dbid, PRIMARY_PATIENCE.as_secs())),
+    }
+}
+
+fn beside((timeline, end): (Timeline, Lsn), (source, at): (Timeline, Lsn), dbid: Dbid) -> PrimaryHere {
+    // Where timelines forked is no question here: only what is ahead is kept from following.
+    if wal::standing(timeline, end, source, at, &[]) != Standing::Ahead {
+        return PrimaryHere::HasAll;
+    }
+    PrimaryHere::Lacks(format!(
+        "this mirror's log reaches {end} on timeline {timeline}, the acting primary, dbid {dbid}, is at {at} on timeline {source}: was it restored from an older copy?"
+    ))
+}
+
+/// Timeline and position of what answers there as the instance of this row.
+async fn position(config: &Config, row: &crate::model::Row) -> Result<(Timeline, Lsn), String> {
+    let server = Server::new(&row.address, row.port);
+    let login = config.login().map_err(|e| e.to_string())?;
+    let session = Session::utility(&server, &login, None).await.map_err(|e| e.to_string())?;
+    let source = replication::source(&session).await.map_err(|e| e.to_string())?;
+    if source.dbid != row.dbid {
+        return Err(format!("what answers at {server} is dbid {}, not {}", source.dbid, row.dbid));
+    }
+    let timeline = topology::timeline(&session).await.map_err(|e| e.to_string())?;
+    Ok((timeline, replication::position(&session).await.map_err(|e| e.to_string())?))
 }
 
 /// What the peer's supervisor says: a peer that runs as a mirror was not promoted.
@@ -131,6 +176,15 @@ mod tests {
 
     fn says(rows: &[&str], dbid: Option<i16>) -> RowHere {
         row_here(&config(), &Catalog { rows: rows.iter().map(|text| row(text)).collect() }, dbid.map(Dbid))
+    }
+
+    #[test]
+    fn only_a_log_that_goes_on_where_the_primary_ends_is_ahead() {
+        let beside = |timeline, end| beside((Timeline(timeline), Lsn(end)), (Timeline(2), Lsn(0x500)), Dbid(2));
+        assert_eq!(beside(2, 0x500), PrimaryHere::HasAll);
+        assert!(matches!(beside(2, 0x501), PrimaryHere::Lacks(why) if why.contains("0/501") && why.contains("0/500")));
+        assert!(matches!(beside(3, 0x100), PrimaryHere::Lacks(_)), "a newer timeline");
+        assert_eq!(beside(1, 0x900), PrimaryHere::HasAll, "it left that timeline: the server itself refuses what diverged");
     }
 
     #[test]

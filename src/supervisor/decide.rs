@@ -28,6 +28,14 @@ pub enum PeerHere {
     Overtook(Timeline),
 }
 
+/// How a mirror's log stands to that of its acting primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrimaryHere {
+    HasAll,
+    /// It lacks what the mirror has, so it was put back on an older copy of itself; the text says how far both are.
+    Lacks(String),
+}
+
 /// All that a decision rests on.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -42,6 +50,8 @@ pub struct Facts {
     pub row: Look<RowHere>,
     /// Asked only when there is no coordinator to ask.
     pub peer: Look<PeerHere>,
+    /// Asked only for a mirror that may start.
+    pub primary: Look<PrimaryHere>,
     /// The other coordinator has been silent for as long as one waits for it.
     pub waited_for_peer: bool,
     /// The pair was in sync when the catalog was last read.
@@ -89,7 +99,7 @@ pub fn decide(facts: &Facts) -> Decision {
         return coordinator(facts);
     }
     match &facts.row {
-        Look::Seen(RowHere::Mine { role: Role::Mirror, .. }) => mirror(facts),
+        Look::Seen(RowHere::Mine { role: Role::Mirror, in_sync }) => mirror(facts, *in_sync),
         Look::Seen(RowHere::Mine { role: Role::Primary, in_sync }) => primary(facts, *in_sync),
         Look::Seen(RowHere::NotMine(why)) => stay(InstanceState::NotInCatalog, why.clone()),
         Look::Unknown(why) => blind(facts, why),
@@ -114,7 +124,7 @@ pub fn by_marks(marks: &Marks) -> Option<Decision> {
     Some(stay(InstanceState::CopyUnfinished, format!("{} began a copy at {} and did not finish it", copy.attempt, copy.since)))
 }
 
-fn mirror(facts: &Facts) -> Decision {
+fn mirror(facts: &Facts, in_sync: bool) -> Decision {
     match (facts.shape, &facts.unusable, &facts.diverged) {
         (Shape::Empty | Shape::Unusable | Shape::Unknown, ..) => stay(InstanceState::NeedsFull, facts.shape_why.clone()),
         (_, Some(why), _) => stay(InstanceState::NeedsFull, why.clone()),
@@ -122,7 +132,19 @@ fn mirror(facts: &Facts) -> Decision {
             stay(InstanceState::NeedsRecovery, "the catalog says mirror and the directory would start as a primary: it is stale")
         }
         (Shape::Mirror, _, Some(why)) => stay(InstanceState::NeedsRecovery, why.clone()),
-        (Shape::Mirror, None, None) => Decision::Start,
+        (Shape::Mirror, None, None) => beside_primary(&facts.primary, in_sync),
+    }
+}
+
+/// A mirror asks for the log from the start of a segment on, so one that is ahead would have its own written over, and be
+/// called in sync. What FTS may have to promote starts at once; what it may not promote can wait for an answer.
+fn beside_primary(primary: &Look<PrimaryHere>, in_sync: bool) -> Decision {
+    match primary {
+        Look::Seen(PrimaryHere::Lacks(why)) => stay(InstanceState::NeedsRecovery, why.clone()),
+        Look::Unknown(why) if !in_sync => {
+            stay(InstanceState::WaitingForPrimary, format!("whether the acting primary has all that this mirror has is not known: {why}"))
+        }
+        _ => Decision::Start,
     }
 }
 

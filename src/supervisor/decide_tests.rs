@@ -35,6 +35,7 @@ fn facts(shape: Shape, row: Look<RowHere>) -> Facts {
         timeline: Some(Timeline(1)),
         row,
         peer: Look::Unknown("silent".into()),
+        primary: Look::Seen(PrimaryHere::HasAll),
         waited_for_peer: false,
         was_in_sync: true,
         unusable: None,
@@ -214,4 +215,15 @@ fn marks_stop_a_running_postgres_unless_a_person_works_there() {
     assert!(matches!(watched(|m| m.retired = true), Watch::Stop(_)));
     assert!(matches!(watched(|m| m.unreadable = Some("?".into())), Watch::Stop(_)));
     assert_eq!(watched(|m| (m.retired, m.maintenance) = (true, true)), Watch::LetRun);
+}
+
+/// Seen on Greenplum 6: a mirror that was ahead of its restored primary by less than a segment streamed, and was called in sync.
+#[test]
+fn a_mirror_that_has_more_than_its_primary_does_not_follow_it() {
+    let with = |in_sync: bool, primary: Look<PrimaryHere>| says(&Facts { primary, ..facts(Shape::Mirror, row(Role::Mirror, in_sync)) });
+    let lacks = || Look::Seen(PrimaryHere::Lacks("0/9 against 0/5".into()));
+    let silent = || Look::Unknown("refused".into());
+    assert_eq!((with(true, lacks()).as_str(), with(false, lacks()).as_str()), ("NeedsRecovery", "NeedsRecovery"));
+    assert_eq!(with(false, silent()), "WaitingForPrimary", "unknown is not yes");
+    assert_eq!(with(true, silent()), "start", "FTS may have to promote it");
 }

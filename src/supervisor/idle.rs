@@ -7,10 +7,11 @@ use tokio::time::Instant;
 
 use super::{
     Round, Supervisor, Woken, ask,
-    decide::{Decision, Facts, PeerHere, RowHere, by_marks, decide},
+    decide::{Decision, Facts, PeerHere, PrimaryHere, RowHere, by_marks, decide},
     is_dead,
 };
 use crate::{
+    greenplum::wal,
     model::{Content, Dbid, InstanceState, Look, Role, page::Shape},
     volume::{
         Held, LockError, Marks, Token, TokenState, places,
@@ -131,6 +132,7 @@ impl Supervisor {
         };
         Facts {
             waited_for_peer: self.waited_for(&peer),
+            primary: self.ask_primary(here, &row).await,
             marks,
             token: here.token.clone(),
             shape: here.shaped.shape,
@@ -152,6 +154,22 @@ impl Supervisor {
         if let Err(error) = self.volume.write_token(&token) {
             tracing::warn!(%error, "that the other coordinator has taken over could not be written down");
         }
+    }
+
+    /// Asked only for a mirror that may start.
+    async fn ask_primary(&self, here: &Here, row: &Look<RowHere>) -> Look<PrimaryHere> {
+        let (Look::Seen(RowHere::Mine { role: Role::Mirror, .. }), Shape::Mirror) = (row, here.shaped.shape) else {
+            return Look::Unknown("not asked".into());
+        };
+        let (Some(answer), Some(content), Some(dialect)) = (&self.memory.answer, here.content, here.shaped.dialect) else {
+            return Look::Unknown("the catalog was not read".into());
+        };
+        let log = match wal::end(&self.volume.data().join(dialect.wal_folder())) {
+            Ok(log) => log,
+            Err(error) => return Look::Unknown(format!("the log can not be read: {error}")),
+        };
+        let Some(reach) = wal::reach(here.shaped.control.as_ref(), log) else { return Look::Unknown("there is no log".into()) };
+        ask::primary(&self.config, &answer.catalog, content, reach).await
     }
 
     async fn row(&mut self, dbid: Option<Dbid>) -> Look<RowHere> {
@@ -274,7 +292,10 @@ fn without_heartbeat(marks: &Marks) -> Marks {
 fn patience(state: InstanceState, stays: u32) -> Duration {
     let most = match state {
         InstanceState::LockBusy | InstanceState::HeldElsewhere | InstanceState::BackingOff => 1,
-        InstanceState::StayingDown | InstanceState::WaitingForCoordinator | InstanceState::WaitingForPeer => 2,
+        InstanceState::StayingDown
+        | InstanceState::WaitingForCoordinator
+        | InstanceState::WaitingForPeer
+        | InstanceState::WaitingForPrimary => 2,
         InstanceState::NeedsRecovery | InstanceState::NeedsFull | InstanceState::PrimaryDataMissing => 15,
         _ => 60,
     };

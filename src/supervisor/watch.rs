@@ -260,6 +260,7 @@ impl Supervisor {
             timeline: None,
             row: believed(&running.row, running.row_asked, running.turned),
             peer: Look::Unknown("not asked".into()),
+            primary: Look::Unknown("not asked".into()),
             waited_for_peer: false,
             was_in_sync: false,
             unusable: None,
