@@ -83,7 +83,14 @@ impl Bench {
 
     /// A program of the installation, as the servers' user.
     pub fn tool(&self, name: &str) -> Command {
-        let mut command = self.owner.command(&self.home.join("bin").join(name));
+        self.program(&self.home.join("bin").join(name))
+    }
+
+    /// Any program as the servers' user, for whom the installation's own come first.
+    pub fn program(&self, path: &Path) -> Command {
+        let mut command = self.owner.command(path);
+        let others = env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{others}", self.home.join("bin").display()));
         command.env_remove("LANG").env("LC_ALL", "C").env("GPHOME", &self.home);
         // Not the home of whoever runs the suite: libpq looks there for certificates.
         command.env("HOME", self.folder.path()).current_dir(self.folder.path());
@@ -185,6 +192,9 @@ impl Bench {
 
     async fn build(&mut self) -> Result<()> {
         self.servers = places(self.folder.path())?;
+        for server in &self.servers {
+            self.owner.folder(server.volume())?;
+        }
         for dbid in [1, 2, 3] {
             self.make_instance(dbid)?;
         }
@@ -225,13 +235,13 @@ impl Bench {
         self.start_lone_coordinator().await?;
         let session = self.utility(1).await?;
         for dbid in [1, 2, 3] {
-            let Server { content, port, directory, .. } = self.server(dbid);
-            let place = format!("{port}, 'localhost', '127.0.0.1', '{}'", directory.display());
+            let Server { content, port, address, directory, .. } = self.server(dbid);
+            let place = format!("{port}, '{address}', '{address}', '{}'", directory.display());
             session.rows(&format!("SELECT gp_add_segment({dbid}::int2, {content}::int2, 'p', 'p', 's', 'u', {place})")).await?;
         }
         for dbid in [4, 5] {
-            let Server { content, port, directory, .. } = self.server(dbid);
-            let place = format!("'localhost', '127.0.0.1', {port}, '{}'", directory.display());
+            let Server { content, port, address, directory, .. } = self.server(dbid);
+            let place = format!("'{address}', '{address}', {port}, '{}'", directory.display());
             let given = session.value(&format!("SELECT gp_add_segment_mirror({content}::int2, {place})")).await?;
             ensure!(given == dbid.to_string(), "gp_add_segment_mirror gave dbid {given}, not the lowest free one, {dbid}");
         }
@@ -261,10 +271,22 @@ impl Bench {
     }
 
     pub fn rewind(&mut self, dbid: i16, source: i16) -> Command {
+        let mut command = self.bare_rewind(dbid, source);
+        command.args(["--write-recovery-conf", "--slot", SLOT, "--progress"]);
+        command
+    }
+
+    /// With nothing that asks for a file: Greenplum 6 writes its settings in a dry run too, when it is told to.
+    pub fn dry_rewind(&mut self, dbid: i16, source: i16) -> Command {
+        let mut command = self.bare_rewind(dbid, source);
+        command.arg("--dry-run");
+        command
+    }
+
+    fn bare_rewind(&mut self, dbid: i16, source: i16) -> Command {
         let (port, directory) = (self.port(source), self.server(dbid).directory.clone());
         let mut command = self.tool("pg_rewind");
         command.env("PGOPTIONS", self.dialect.utility_session());
-        command.arg("--write-recovery-conf").arg(format!("--slot={SLOT}")).arg("--progress");
         command.arg(format!("--source-server=host=127.0.0.1 port={port} dbname=template1"));
         command.arg(format!("--target-pgdata={}", directory.display()));
         command
@@ -293,11 +315,11 @@ impl Bench {
 }
 
 const TRUST: &str = "local all all trust\nlocal replication all trust\n\
-     host all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n";
+     host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n";
 
 fn settings(port: u16, content: i16) -> String {
     format!(
-        "\nport = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '/tmp'\n\
+        "\nport = {port}\nlisten_addresses = '*'\nunix_socket_directories = '/tmp'\n\
          shared_buffers = 16MB\nmax_connections = 40\nlogging_collector = off\n\
          gp_contentid = {content}\ngp_fts_probe_interval = 60\ngp_fts_probe_timeout = 3\n\
          gp_fts_mark_mirror_down_grace_period = {GRACE}\n"

@@ -22,6 +22,11 @@ impl Dialect {
         Ok(Self { six: version.contains("Greenplum Database) 6."), version })
     }
 
+    /// What gpheal has to take it for.
+    pub fn of_gpheal(&self) -> gpheal::greenplum::Dialect {
+        if self.six { gpheal::greenplum::Dialect::Six } else { gpheal::greenplum::Dialect::Seven }
+    }
+
     pub fn version(&self) -> &str {
         &self.version
     }

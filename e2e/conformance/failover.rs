@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    bench::{Bench, GRACE, SLOT, fail},
+    bench::{Bench, GRACE, SLOT, fail, succeed},
     query::expect_same,
 };
 
@@ -74,8 +74,7 @@ async fn promoted_after_the_catalog(bench: &mut Bench) -> Result<()> {
 }
 
 fn dry_run_is_no_check(bench: &mut Bench) -> Result<()> {
-    let mut command = bench.rewind(3, 5);
-    command.arg("--dry-run");
+    let command = bench.dry_rewind(3, 5);
     let said = fail(command)?;
     ensure!(said.contains("target server must be shut down cleanly"), "a dry run on a crashed target says: {said}");
     Ok(())
@@ -87,7 +86,17 @@ async fn swap_back(bench: &mut Bench) -> Result<()> {
     bench.server(5).stop()?;
     bench.probe().await?;
     bench.expect_pair(1, "3ppnu 5mmnd").await?;
+    dry_run_writes_nothing(bench).await?;
     bench.recover(5, 3, WELL).await
+}
+
+async fn dry_run_writes_nothing(bench: &mut Bench) -> Result<()> {
+    bench.await_session(3).await?.rows("CHECKPOINT").await?;
+    let command = bench.dry_rewind(5, 3);
+    succeed(command)?;
+    let file = bench.dialect().mirror_file();
+    ensure!(!bench.server(5).file(file).exists(), "a dry run made {file}");
+    Ok(())
 }
 
 /// Nobody but the supervisor keeps it from that.

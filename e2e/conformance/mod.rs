@@ -14,9 +14,11 @@ mod cold;
 mod dialect;
 mod failover;
 mod mirror;
+mod product;
 mod query;
 mod rights;
 mod server;
+mod supervised;
 mod tls;
 mod tools;
 
@@ -51,6 +53,11 @@ const CHECKS: &[(&str, Check)] = checks![
     tls::each_mode_holds_what_libpq_says_of_it,
     tls::tools_are_told_by_the_environment,
     tls::authorities_are_replaced_under_one_login,
+    product::the_coordinator_is_read,
+    product::a_primary_is_read,
+    product::a_mirror_is_known_by_its_refusal,
+    product::fts_and_dispatch_answer,
+    product::a_directory_is_read,
     tools::versions_are_told,
     tools::base_backup_wants_a_dbid_and_an_empty_directory,
     tools::base_backup_overwrites_when_forced,
@@ -65,6 +72,9 @@ const CHECKS: &[(&str, Check)] = checks![
     failover::double_fault_changes_nothing,
     cold::utility_mode_answers_alone_and_nothing_flips,
     cold::dispatch_hangs_until_segments_answer_and_flips_meanwhile,
+    supervised::a_cold_cluster_comes_up,
+    supervised::a_lost_primary_stays_closed_and_is_rewound,
+    supervised::an_emptied_mirror_is_copied,
 ];
 
 /// Runs the checks whose name holds `filter`, prints an outcome for each, and

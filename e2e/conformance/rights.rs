@@ -1,7 +1,10 @@
 //! How little gpheal's roles need, and what they are refused (`docs/rights.md`).
 
 use anyhow::{Result, ensure};
-use gpheal::greenplum::{Login, Server, Session, Tls, fts, replication, topology};
+use gpheal::{
+    greenplum::{Login, Server, Session, Tls, fts, replication, topology},
+    model::Dbid,
+};
 
 use super::{
     bench::Bench,
@@ -40,6 +43,9 @@ pub async fn a_supervisors_role_needs_to_log_in_and_nothing_else(bench: &mut Ben
     let rows = own.rows("SELECT pg_catalog.pg_is_in_recovery()").await?;
     ensure!(rows.first().and_then(|row| row.try_get(0).ok()) == Some(false), "it is not told whether its postgres is a mirror");
     topology::timeline(&own).await?;
+    // As a mirror's asks its acting primary.
+    expect_same("whose primary it is", &replication::source(&own).await?.dbid, &Dbid(2))?;
+    replication::position(&own).await?;
     refused(bench, SUPERVISOR, "CHECKPOINT").await
 }
 

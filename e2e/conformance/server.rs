@@ -67,13 +67,23 @@ pub struct Server {
     pub dbid: i16,
     pub content: i16,
     pub port: u16,
+    /// One for each, so that what serves at a fixed port can do so beside each.
+    pub address: String,
     pub directory: PathBuf,
     child: Option<Child>,
+    /// The child is a supervisor, which stops its server when it is told to end.
+    supervised: bool,
 }
 
 impl Server {
     pub fn new(folder: &Path, name: &str, dbid: i16, content: i16, port: u16) -> Self {
-        Self { dbid, content, port, directory: folder.join(name), child: None }
+        let (address, directory) = (format!("127.0.1.{dbid}"), folder.join(name).join("data"));
+        Self { dbid, content, port, address, directory, child: None, supervised: false }
+    }
+
+    /// The folder that holds the data directory and nothing of others.
+    pub fn volume(&self) -> &Path {
+        self.directory.parent().unwrap_or(&self.directory)
     }
 
     pub fn log(&self) -> PathBuf {
@@ -92,7 +102,21 @@ impl Server {
         fs::read_to_string(self.file(name)).with_context(|| format!("cannot read {name} of dbid {}", self.dbid))
     }
 
-    pub fn run(&mut self, mut command: Command) -> Result<()> {
+    pub fn run(&mut self, command: Command) -> Result<()> {
+        self.supervised = false;
+        self.spawn(command)
+    }
+
+    pub fn supervise(&mut self, command: Command) -> Result<()> {
+        self.supervised = true;
+        self.spawn(command)
+    }
+
+    pub fn is_supervised(&self) -> bool {
+        self.supervised && self.child.is_some()
+    }
+
+    fn spawn(&mut self, mut command: Command) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log())?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().with_context(|| format!("cannot start dbid {}", self.dbid))?);
@@ -116,18 +140,34 @@ impl Server {
     /// else can start on the directory.
     pub fn crash(&mut self) -> Result<()> {
         self.end_by(Signal::SIGKILL)?;
+        self.await_empty(|_| {})
+    }
+
+    /// Kills everything at once, the supervisor first, as the end of a container does.
+    pub fn vanish(&mut self) -> Result<()> {
+        self.end_by(Signal::SIGKILL)?;
+        self.await_empty(|pid| {
+            // It may be gone already.
+            let _ = kill(pid, Signal::SIGKILL);
+        })
+    }
+
+    fn await_empty(&self, each: impl Fn(Pid)) -> Result<()> {
         for _ in 0..PATIENCE {
-            if !lives_in(&self.directory) {
+            let living = living_in(&self.directory);
+            if living.is_empty() {
                 return Ok(());
             }
+            living.into_iter().for_each(&each);
             std::thread::sleep(PAUSE);
         }
-        bail!("children of the killed postmaster of dbid {} live on", self.dbid)
+        let living: Vec<_> = living_in(&self.directory).into_iter().map(title).collect();
+        bail!("children of the killed postmaster of dbid {} live on: {}", self.dbid, living.join("; "))
     }
 
     /// Fast: sessions are ended, everything is written.
     pub fn stop(&mut self) -> Result<()> {
-        self.end_by(Signal::SIGINT)
+        self.end_by(if self.supervised { Signal::SIGTERM } else { Signal::SIGINT })
     }
 
     fn end_by(&mut self, signal: Signal) -> Result<()> {
@@ -144,15 +184,23 @@ impl Server {
     }
 }
 
-/// A process works in that folder, as every process of a server does in its data directory.
-fn lives_in(folder: &Path) -> bool {
+/// The processes that work in that folder, as every process of a server does in its data directory.
+fn living_in(folder: &Path) -> Vec<Pid> {
+    let works_there = |pid: &i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|place| place == folder);
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes.into_iter().any(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|place| place == folder))
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.filter(works_there).map(Pid::from_raw).collect()
+}
+
+/// What a process says that it is.
+fn title(pid: Pid) -> String {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    format!("{pid} {}", String::from_utf8_lossy(&words).replace('\0', " ").trim())
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         // Nothing is left to be said to: the suite is over.
-        let _ = self.end_by(Signal::SIGQUIT);
+        let _ = self.end_by(if self.supervised { Signal::SIGTERM } else { Signal::SIGQUIT });
     }
 }

@@ -47,7 +47,11 @@ impl ControlData {
         Self::parse(&format!("{said}\n{complaint}"))
     }
 
-    fn parse(text: &str) -> Result<Self, ControlError> {
+    /// Reads what `pg_controldata` said.
+    ///
+    /// # Errors
+    /// [`ControlError::Unusable`]
+    pub fn parse(text: &str) -> Result<Self, ControlError> {
         // It exits with 0 after these warnings.
         if let Some(warning) = text.lines().find(|line| line.contains("WARNING")) {
             return Err(ControlError::Unusable(warning.trim().to_owned()));

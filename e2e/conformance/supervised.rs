@@ -1,0 +1,176 @@
+//! gpheal itself on these servers: supervisors run them, and recoveries mend what was hurt.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use gpheal::{
+    greenplum::{Session, topology},
+    model::{Attempt, Catalog, Content, Dbid, FailureClass, InstanceState, Outcome, Page, Place, Repair, Role},
+    web::read::page,
+};
+
+use super::{
+    bench::Bench,
+    product::{login, server},
+    query::user,
+};
+
+const WITHIN: Duration = Duration::from_mins(1);
+const CLUSTER: &str = "conformance";
+const ALL: [i16; 5] = [1, 2, 3, 4, 5];
+
+/// The coordinator begins before its segments, and nothing flips meanwhile.
+pub async fn a_cold_cluster_comes_up(bench: &mut Bench) -> Result<()> {
+    bench.start_again().await?;
+    install(bench)?;
+    ALL.into_iter().try_for_each(|dbid| bench.server(dbid).stop())?;
+    supervise(bench, 1)?;
+    await_page(bench, 1, "waiting for its segments", |page| page.state == InstanceState::WaitingForSegments).await?;
+    for dbid in [2, 3, 4, 5] {
+        supervise(bench, dbid)?;
+    }
+    for (dbid, role) in [(1, Role::Primary), (2, Role::Primary), (3, Role::Primary), (4, Role::Mirror), (5, Role::Mirror)] {
+        await_page(bench, dbid, "its role", |page| page.serves == Some(role)).await?;
+    }
+    bench.await_pair(0, "2ppsu 4mmsu").await?;
+    bench.await_pair(1, "3ppsu 5mmsu").await?;
+    await_page(bench, 4, "receiving", |page| page.receiving).await
+}
+
+async fn ensure_supervised(bench: &mut Bench) -> Result<()> {
+    if bench.server(1).is_supervised() { Ok(()) } else { a_cold_cluster_comes_up(bench).await }
+}
+
+pub async fn a_lost_primary_stays_closed_and_is_rewound(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    write(bench, 2).await?;
+    bench.server(2).vanish()?;
+    bench.probe().await?;
+    bench.expect_pair(0, "2mpnd 4pmnu").await?;
+    supervise(bench, 2)?;
+    await_page(bench, 2, "being stale", |page| page.state == InstanceState::NeedsRecovery).await?;
+    bench.await_session(4).await?;
+    let outcome = recover(bench, 2, Repair::Incremental).await?;
+    ensure!(outcome.failure.is_none() && outcome.note == "rewound", "the recovery ended with {outcome:?}");
+    await_page(bench, 2, "receiving", |page| page.receiving).await?;
+    bench.await_pair(0, "2mpsu 4pmsu").await
+}
+
+pub async fn an_emptied_mirror_is_copied(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let directory = bench.server(5).directory.clone();
+    bench.server(5).vanish()?;
+    fs::remove_dir_all(&directory)?;
+    supervise(bench, 5)?;
+    await_page(bench, 5, "needing a copy", |page| page.state == InstanceState::NeedsFull).await?;
+    bench.await_pair(1, "3ppnu 5mmnd").await?;
+    let outcome = recover(bench, 5, Repair::Incremental).await?;
+    let class = outcome.failure.map(|failure| failure.class);
+    ensure!(class == Some(FailureClass::TargetUnusable), "rewinding nothing ended with {class:?}");
+    let outcome = recover(bench, 5, Repair::Full).await?;
+    ensure!(outcome.failure.is_none() && outcome.bytes > 0, "the recovery ended with {outcome:?}");
+    await_page(bench, 5, "receiving", |page| page.receiving).await?;
+    bench.await_pair(1, "3ppsu 5mmsu").await
+}
+
+/// So that the two histories differ.
+async fn write(bench: &mut Bench, dbid: i16) -> Result<()> {
+    let session = bench.utility(dbid).await?;
+    session.rows("CREATE TABLE written (i int); INSERT INTO written SELECT generate_series(1, 10000)").await.map(drop)
+}
+
+/// The program and the credentials, where the servers' user can read them.
+fn install(bench: &Bench) -> Result<()> {
+    let built = std::env::current_exe()?.with_file_name("gpheal");
+    fs::copy(&built, program(bench)).with_context(|| format!("{} is missing: build gpheal first", built.display()))?;
+    bench.owner().folder(&credentials(bench))?;
+    fs::write(credentials(bench).join("username"), user())?;
+    fs::write(credentials(bench).join("password"), "not asked for")?;
+    let port = TcpListener::bind("127.0.1.1:0")?.local_addr()?.port();
+    Ok(fs::write(page_port_file(bench), port.to_string())?)
+}
+
+fn program(bench: &Bench) -> PathBuf {
+    bench.folder().join("gpheal")
+}
+
+fn credentials(bench: &Bench) -> PathBuf {
+    bench.folder().join("credentials")
+}
+
+fn page_port_file(bench: &Bench) -> PathBuf {
+    bench.folder().join("page-port")
+}
+
+/// Supervisors find each other's pages at their own port.
+fn page_port(bench: &Bench) -> Result<u16> {
+    Ok(fs::read_to_string(page_port_file(bench))?.parse()?)
+}
+
+fn supervise(bench: &mut Bench, dbid: i16) -> Result<()> {
+    let coordinator = server(bench, 1).to_string();
+    let port = page_port(bench)?;
+    let listen = format!("{}:{port}", bench.server(dbid).address);
+    let mut command = bench.program(&program(bench));
+    command.args(["supervise", "--", "postgres"]).env("GPHEAL_CLUSTER", CLUSTER).env("GPHEAL_COORDINATOR", coordinator);
+    command.env("GPHEAL_CREDENTIALS", credentials(bench)).env("GPHEAL_LISTEN", listen);
+    let server = bench.server(dbid);
+    command.env("GPHEAL_ADDRESS", &server.address).env("GPHEAL_PORT", server.port.to_string());
+    command.env("GPHEAL_DATA_DIRECTORY", &server.directory).env("GPHEAL_PASSFILE", server.volume().join("passfile"));
+    server.supervise(command)
+}
+
+async fn await_page(bench: &mut Bench, dbid: i16, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<()> {
+    let (address, port) = (bench.server(dbid).address.clone(), page_port(bench)?);
+    let until = Instant::now() + WITHIN;
+    loop {
+        let seen = match page(&address, port).await {
+            Ok(page) if wanted(&page) => return Ok(()),
+            Ok(page) => format!("{:?}: {}", page.state, page.detail),
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() > until {
+            bail!("dbid {dbid} does not come to {what}; its page: {seen}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// What a Job does, as a plain process.
+async fn recover(bench: &mut Bench, dbid: i16, repair: Repair) -> Result<Outcome> {
+    let coordinator = server(bench, 1);
+    let session = Session::utility(&coordinator, &login(), None).await?;
+    let attempt = attempt(&topology::catalog(&session).await?, dbid, repair)?;
+    let message = bench.server(dbid).volume().join("outcome");
+    let mut command = bench.program(&program(bench));
+    command.arg("recover").env("GPHEAL_ATTEMPT", serde_json::to_string(&attempt)?).env("GPHEAL_COORDINATOR", coordinator.to_string());
+    command.env("GPHEAL_CREDENTIALS", credentials(bench)).env("GPHEAL_TERMINATION_MESSAGE", &message);
+    command.env("GPHEAL_PASSFILE", bench.server(dbid).volume().join("passfile-of-job"));
+    let said = tokio::task::spawn_blocking(move || command.output()).await??;
+    read(&message).with_context(|| format!("a recovery left no outcome: {}", String::from_utf8_lossy(&said.stderr)))
+}
+
+fn attempt(catalog: &Catalog, dbid: i16, repair: Repair) -> Result<Attempt> {
+    let target = catalog.row(Dbid(dbid)).context("there is no such row")?;
+    let source = catalog.rows.iter().find(|row| row.content == target.content && row.role == Role::Primary);
+    Ok(Attempt {
+        id: format!("attempt-{dbid}-{repair}"),
+        cluster: CLUSTER.into(),
+        recovery: "by-hand".into(),
+        number: 1,
+        repair,
+        content: Content(target.content.0),
+        target: Place::from(target),
+        source: Place::from(source.context("the content has no primary")?),
+        max_rate: None,
+    })
+}
+
+fn read(message: &Path) -> Result<Outcome> {
+    Ok(serde_json::from_slice(&fs::read(message)?)?)
+}
