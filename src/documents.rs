@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, io, path::Path};
 
-use crate::model::{Answer, FailureClass, InstanceState, Refusal, refusal::ContractPoint};
+use crate::model::{Answer, FailureClass, InstanceState, Refusal, Unread, refusal::ContractPoint};
 
 /// Writes them into `folder`.
 ///
@@ -21,6 +21,11 @@ sentences are examples: dbid 2 is the acting primary of content 0, dbid 5 its mi
 
 const REFUSALS: &str = "An instance is left alone: `reason` in `status.instances` of a `GreenplumCluster`, with `message` and `liftedBy`;
 `message` of a `SegmentRecovery` that waits or is `Refused`.
+";
+
+const UNREAD: &str = "Nothing is known of the cluster, so nothing is done: `reason` of the conditions `CoordinatorReachable` (`False`), `Ready` and
+`HealingBlocked` of a `GreenplumCluster`, with the sentence in `message`; recoveries wait. It is looked at ever less often, every 30 s at least,
+and at once when the object or one of its pods changes.
 ";
 
 const POINTS: &str = "The pod of an instance does not fulfil the contract of a segment pod, so it is observed and never repaired. Each
@@ -43,6 +48,10 @@ pub fn refusals() -> String {
     section(&mut text, "Refusals", REFUSALS, ["code", "meaning", "it says", "lifted"]);
     for (refusal, meaning) in Refusal::examples().iter().zip(meanings(Refusal::MEANINGS)) {
         line(&mut text, refusal.name(), [&meaning, &refusal.to_string(), &without_lifted(&refusal.lifted_by())]);
+    }
+    section(&mut text, "The catalog is not known", UNREAD, ["code", "meaning", "it says", "lifted"]);
+    for (unread, meaning) in Unread::examples().iter().zip(meanings(Unread::MEANINGS)) {
+        line(&mut text, unread.name(), [&meaning, &unread.to_string(), &without_lifted(unread.lifted_by())]);
     }
     section(&mut text, "Points of the contract", POINTS, ["code", "meaning", "it says"]);
     for (point, meaning) in ContractPoint::examples().iter().zip(meanings(ContractPoint::MEANINGS)) {
@@ -120,7 +129,7 @@ mod tests {
     #[test]
     fn every_code_is_listed_once_and_no_reference_is_left() {
         let text = refusals();
-        let codes = [Refusal::MEANINGS, ContractPoint::MEANINGS, InstanceState::MEANINGS].concat();
+        let codes = [Refusal::MEANINGS, Unread::MEANINGS, ContractPoint::MEANINGS, InstanceState::MEANINGS].concat();
         for code in codes.iter().map(|(code, _)| *code).chain(FailureClass::ALL.iter().map(|class| class.as_str())) {
             assert!(text.contains(&format!("| `{code}` |")), "{code}");
         }

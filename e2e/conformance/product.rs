@@ -30,7 +30,7 @@ async fn utility(bench: &mut Bench, dbid: i16) -> Result<Session, SessionError> 
 pub async fn the_coordinator_is_read(bench: &mut Bench) -> Result<()> {
     let session = utility(bench, 1).await?;
     expect_same("the dialect", &session.dialect, &bench.dialect().of_gpheal())?;
-    let catalog = topology::catalog(&session).await?;
+    let catalog = topology::read(&session).await?.catalog;
     expect_same("rows", &catalog.rows.len(), &5)?;
     for content in [0, 1] {
         catalog.pair(Content(content)).map_err(anyhow::Error::msg)?;

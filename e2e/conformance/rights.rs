@@ -18,7 +18,7 @@ pub async fn the_operators_role_needs_no_superuser_where_greenplum_has_monitors(
     let monitors = bench.dialect().has_monitors();
     make_role(bench, OPERATOR, if monitors { "GRANT pg_monitor TO gpheal_operator" } else { "" }).await?;
     let coordinator = open(bench, 1, OPERATOR).await?;
-    expect_same("rows of the catalog", &topology::catalog(&coordinator).await?.rows.len(), &5)?;
+    expect_same("rows of the catalog", &topology::read(&coordinator).await?.catalog.rows.len(), &5)?;
     topology::history(&coordinator).await?;
     topology::timeline(&coordinator).await?;
     let source = replication::source(&open(bench, 2, OPERATOR).await?).await?;
@@ -37,7 +37,7 @@ pub async fn the_operators_role_needs_no_superuser_where_greenplum_has_monitors(
 pub async fn a_supervisors_role_needs_to_log_in_and_nothing_else(bench: &mut Bench) -> Result<()> {
     make_role(bench, SUPERVISOR, "").await?;
     let coordinator = open(bench, 1, SUPERVISOR).await?;
-    expect_same("rows of the catalog", &topology::catalog(&coordinator).await?.rows.len(), &5)?;
+    expect_same("rows of the catalog", &topology::read(&coordinator).await?.catalog.rows.len(), &5)?;
     topology::timeline(&coordinator).await?;
     let own = open(bench, 2, SUPERVISOR).await?;
     let rows = own.rows("SELECT pg_catalog.pg_is_in_recovery()").await?;

@@ -145,7 +145,7 @@ async fn await_page(bench: &mut Bench, dbid: i16, what: &str, wanted: impl Fn(&P
 async fn recover(bench: &mut Bench, dbid: i16, repair: Repair) -> Result<Outcome> {
     let coordinator = server(bench, 1);
     let session = Session::utility(&coordinator, &login(), None).await?;
-    let attempt = attempt(&topology::catalog(&session).await?, dbid, repair)?;
+    let attempt = attempt(&topology::read(&session).await?.catalog, dbid, repair)?;
     let message = bench.server(dbid).volume().join("outcome");
     let mut command = bench.program(&program(bench));
     command.arg("recover").env("GPHEAL_ATTEMPT", serde_json::to_string(&attempt)?).env("GPHEAL_COORDINATOR", coordinator.to_string());

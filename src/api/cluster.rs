@@ -62,12 +62,12 @@ pub struct GreenplumClusterSpec {
 pub struct Coordinator {
     /// Name of a Service in this namespace that leads to the acting coordinator. Exactly one of `service` and `host`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     pub service: Option<String>,
     /// DNS name or address of the acting coordinator, as both this namespace and the operator's can resolve it,
     /// such as `gp-coordinator-0.gp.NAMESPACE.svc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._:a-zA-Z0-9]+$"))]
     pub host: Option<String>,
     /// TCP port of the coordinator's postmaster. Default 5432.
     #[serde(default = "defaults::port")]
@@ -75,7 +75,7 @@ pub struct Coordinator {
     pub port: i32,
     /// Database to connect to. Default `postgres`.
     #[serde(default = "defaults::database")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[^\x00]+$"))]
     pub database: String,
     /// Secret in this namespace with the keys `username` and `password` of the role with which gpheal looks at the
     /// coordinator and at every segment: a member of `pg_monitor`, on Greenplum 6 a superuser (`docs/rights.md`).
@@ -128,7 +128,7 @@ pub struct SecretKey {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 pub struct SecretName {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 }
 
@@ -141,12 +141,12 @@ pub struct Segments {
     pub selector: LabelSelector,
     /// Name of the container in which postgres runs under `gpheal supervise`. Default `greenplum`.
     #[serde(default = "defaults::container")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub container: String,
 }
 
 /// What gpheal may do by itself.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Healing {
     /// `Automatic`: down mirrors are repaired without asking. `Observe`: what would be done is shown in the status
@@ -157,8 +157,9 @@ pub struct Healing {
     #[serde(default)]
     pub paused: bool,
     /// How long a mirror may be down before it is repaired, as a duration such as `30s`, `5m` or `1h30m`. Skipped when
-    /// the instance's supervisor itself says that only a repair brings it back. Default `30s`.
+    /// the instance's supervisor itself says that only a repair brings it back. At most a week. Default `30s`.
     #[serde(default = "defaults::grace")]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('168h')").message("gracePeriod is at most a week (168h)"))]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub grace_period: Duration,
     /// Whether a mirror's data directory may be replaced by a full copy of its primary's when an incremental repair
@@ -216,12 +217,22 @@ pub struct JobOptions {
 pub struct Resources {
     /// What the scheduler sets aside, by resource (`cpu`, `memory`), as Kubernetes quantities. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
+    #[schemars(extend("maxProperties" = 16), schema_with = "quantities")]
     pub requests: BTreeMap<String, IntOrString>,
     /// What the container may use at most, by resource, as Kubernetes quantities. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
+    #[schemars(extend("maxProperties" = 16), schema_with = "quantities")]
     pub limits: BTreeMap<String, IntOrString>,
+}
+
+/// Quantities as Kubernetes writes them, which it would else refuse only when a Job is made.
+fn quantities(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    const PATTERN: &str =
+        r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+    schemars::json_schema!({
+        "type": "object",
+        "additionalProperties": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}], "pattern": PATTERN},
+    })
 }
 
 /// What gpheal sees and does.
@@ -240,6 +251,10 @@ pub struct GreenplumClusterStatus {
     /// One sentence: how the cluster is.
     #[serde(default)]
     pub message: String,
+    /// Highest timeline on which an acting coordinator was seen; one on a lower timeline is not believed. To be removed by
+    /// hand after the whole cluster was restored from an older copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coordinator_timeline: Option<i64>,
     /// Contents whose mirror is up and in sync, of all, such as `2/3`.
     #[serde(default)]
     pub in_sync: String,

@@ -20,6 +20,9 @@ impl Wanted {
     }
 }
 
+/// Longest message: it may quote what anybody says.
+const LONGEST: usize = 4096;
+
 /// The new list: `lastTransitionTime` is kept where the value did not change.
 pub fn merge(old: &[Condition], wanted: &[Wanted], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
     let one = |want: &Wanted| {
@@ -29,7 +32,7 @@ pub fn merge(old: &[Condition], wanted: &[Wanted], generation: Option<i64>, now:
             type_: want.kind.to_owned(),
             status: status.to_owned(),
             reason: want.reason.clone(),
-            message: want.message.clone(),
+            message: crate::error::cut(&want.message, LONGEST),
             observed_generation: generation,
             last_transition_time: since.map_or(Time(seconds(now)), |c| c.last_transition_time.clone()),
         }

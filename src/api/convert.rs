@@ -11,7 +11,13 @@ use super::{
     labels,
     recovery::{FailureStatus, InstanceStatus, Phase as ApiPhase, RecoveryType, SegmentRecovery},
 };
-use crate::model::{Content, Dbid, Failure, HealingMode, Phase, Policy, Recovery, RecoveryInstance, Repair, Targets};
+use crate::{
+    error::cut,
+    model::{Content, Dbid, Failure, HealingMode, Phase, Policy, Recovery, RecoveryInstance, Repair, Targets, Timeline},
+};
+
+/// Longest text that a status quotes of a Job or a supervisor.
+const LONGEST: usize = 1024;
 
 /// What the user allows.
 pub fn policy(healing: &Healing) -> Policy {
@@ -89,7 +95,7 @@ pub fn instance_status(dbid: Dbid, state: &RecoveryInstance) -> InstanceStatus {
         step: None,
         attempt: i32::try_from(state.attempt).unwrap_or(i32::MAX),
         type_: state.repair,
-        why: state.why.clone(),
+        why: cut(&state.why, LONGEST),
         source_dbid: state.source.map(|source| source.0.into()),
         job: state.job.as_ref().map(|job| job.name.clone()),
         bytes: None,
@@ -109,7 +115,14 @@ fn failure(status: &FailureStatus) -> Failure {
 }
 
 fn failure_status(failure: &Failure) -> FailureStatus {
-    FailureStatus { class: failure.class, step: failure.step, message: failure.message.clone(), evidence: failure.evidence.clone() }
+    let (message, evidence) = (cut(&failure.message, LONGEST), cut(&failure.evidence, LONGEST));
+    FailureStatus { class: failure.class, step: failure.step, message, evidence }
+}
+
+/// The highest timeline on which a coordinator was seen.
+pub fn coordinator_timeline(cluster: &GreenplumCluster) -> Option<Timeline> {
+    let kept = cluster.status.as_ref()?.coordinator_timeline?;
+    Some(Timeline(u32::try_from(kept).unwrap_or(u32::MAX)))
 }
 
 /// Since when instances have not been well, as the cluster's status remembers.

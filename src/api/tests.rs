@@ -99,7 +99,7 @@ fn every_field_is_described_and_every_list_of_ours_is_bounded() {
 fn the_rules_are_in_the_definitions() {
     let rules = |crd: &str| crd.matches("rule:").count();
     let [(_, cluster), (_, recovery)] = super::crds();
-    assert_eq!((rules(&yaml(&cluster).unwrap()), rules(&yaml(&recovery).unwrap())), (3, 4));
+    assert_eq!((rules(&yaml(&cluster).unwrap()), rules(&yaml(&recovery).unwrap())), (4, 4));
 }
 
 #[test]
@@ -108,5 +108,40 @@ fn what_is_committed_is_what_is_generated() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("crds").join(file);
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(committed == yaml(&crd).unwrap(), "crds/{file} is old: run `gpheal crds crds`");
+    }
+}
+
+#[test]
+fn a_grace_period_that_no_clock_counts_is_refused() {
+    let grace = |text: &str| cluster(|c| c["spec"]["healing"]["gracePeriod"] = json!(text)).validate_cel();
+    assert!(grace("30s").is_ok() && grace("168h").is_ok() && grace("1h30m0.5s").is_ok());
+    assert!(grace("169h").is_err() && grace("2000000h").is_err());
+}
+
+/// The patterns of the definition, by path.
+fn pattern(path: &[&str]) -> regex::Regex {
+    let crd = serde_json::to_value(&super::crds()[0].1).unwrap();
+    let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let found = path.iter().fold(spec, |at, name| if *name == "*" { &at["additionalProperties"] } else { &at["properties"][*name] });
+    regex::Regex::new(found["pattern"].as_str().unwrap()).unwrap()
+}
+
+#[test]
+fn names_that_can_not_be_are_refused_by_the_definition() {
+    for (path, good, bad) in [
+        (&["coordinator", "service"][..], &["gp", "gp-coordinator"][..], &["GP", "gp.demo", "../secrets/x", "-gp", ""][..]),
+        (&["coordinator", "host"], &["gp-0.gp.demo.svc", "10.0.0.1", "fd00::1"], &["gp 0", "gp/0", "http://gp", ""]),
+        (&["coordinator", "database"], &["postgres", "Meine Datenbank"], &["\0", ""]),
+        (&["coordinator", "credentialsSecret", "name"], &["a", "demo-gpadmin", "a.b"], &["../../kube-system/secrets/x", "A", "a/b", "a-"]),
+        (&["segments", "container"], &["greenplum"], &["Greenplum", "a b"]),
+        (&["job", "resources", "limits", "*"], &["1", "500m", "1.5Gi", "2e3"], &["lots", "1 Gi", "1GiB", ""]),
+    ] {
+        let pattern = pattern(path);
+        for text in good {
+            assert!(pattern.is_match(text), "{path:?}: {text}");
+        }
+        for text in bad {
+            assert!(!pattern.is_match(text), "{path:?}: {text}");
+        }
     }
 }

@@ -11,10 +11,14 @@ mod tests;
 
 use std::time::Duration;
 
-use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use k8s_openapi::{
+    api::batch::v1::Job,
+    apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference},
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
+    core::PartialObjectMeta,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -189,6 +193,28 @@ impl Applier {
             Ok(written) => Ok(Written::Now(Box::new(written))),
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(Written::Moved),
             Err(source) => Err(ApplyError::Status { name, source: Box::new(source) }),
+        }
+    }
+
+    /// Writes conditions and message onto an object of which nothing but its name can be read; the rest of its status stays.
+    ///
+    /// # Errors
+    /// [`ApplyError`]
+    pub async fn conditions<K>(
+        &self,
+        name: &str,
+        generation: Option<i64>,
+        conditions: &[Condition],
+        message: &str,
+    ) -> Result<(), ApplyError>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        let api = self.api::<PartialObjectMeta<K>>();
+        let patch = json!({"status": {"observedGeneration": generation, "conditions": conditions, "message": message}});
+        match self.bounded(name, api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch))).await? {
+            Ok(_) => Ok(()),
+            Err(source) => Err(ApplyError::Status { name: name.to_owned(), source: Box::new(source) }),
         }
     }
 

@@ -12,6 +12,9 @@ use crate::{
     observe::Seen,
 };
 
+/// Longest reason in an annotation: it quotes a supervisor.
+const LONGEST_WHY: usize = 1024;
+
 /// The object; it goes with its cluster.
 pub fn object(cluster: &GreenplumCluster, new: &NewRecovery) -> SegmentRecovery {
     let labels = [(labels::ORIGIN, labels::AUTOMATIC), (labels::CLUSTER, &cluster.name_any())];
@@ -20,7 +23,7 @@ pub fn object(cluster: &GreenplumCluster, new: &NewRecovery) -> SegmentRecovery 
             name: Some(new.name.clone()),
             namespace: cluster.namespace(),
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
-            annotations: Some([(labels::WHY.to_owned(), new.why.clone())].into()),
+            annotations: Some([(labels::WHY.to_owned(), crate::error::cut(&new.why, LONGEST_WHY))].into()),
             owner_references: super::owned_by(cluster),
             ..ObjectMeta::default()
         },

@@ -13,6 +13,7 @@ pub mod tablespace;
 pub mod tls;
 pub mod topology;
 pub mod wal;
+pub mod wire;
 
 pub use dialect::Dialect;
 pub use session::{Login, Server, Session, SessionError};

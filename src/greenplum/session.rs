@@ -1,14 +1,21 @@
 //! Sessions: one instance only (utility), or the whole cluster through the coordinator (dispatch).
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use tokio_postgres::{Client, Config, NoTls, Socket, error::SqlState, tls::MakeTlsConnect};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio_postgres::{CancelToken, Client, Config, NoTls, error::SqlState, tls::MakeTlsConnect};
 
 use super::{
     Dialect,
     dialect::UnknownVersion,
     resolve::{Unresolved, resolve},
     tls::{Tls, TlsFault},
+    wire::{Guarded, Strange},
 };
 
 /// Bound of connecting and logging in.
@@ -88,21 +95,14 @@ pub enum SessionError {
     Unreachable { server: Server, message: String },
     #[error("{server} is no Greenplum: {message}")]
     NotGreenplum { server: Server, message: String },
+    #[error("{server}: {strange}")]
+    Strange { server: Server, strange: Strange },
+    #[error("{server} is no acting coordinator: {message}")]
+    NotCoordinator { server: Server, message: String },
     #[error(transparent)]
     Version(#[from] UnknownVersion),
     #[error("{server}: {message}")]
     Statement { server: Server, message: String, code: Option<String> },
-}
-
-impl SessionError {
-    /// Stable word for conditions.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::LoginRefused { .. } => "LoginRefused",
-            Self::Tls { fault, .. } => fault.code(),
-            _ => "CoordinatorUnreachable",
-        }
-    }
 }
 
 /// An open session.
@@ -111,6 +111,8 @@ pub struct Session {
     pub client: Client,
     pub server: Server,
     pub dialect: Dialect,
+    /// Where the server was found.
+    at: SocketAddr,
     tls: Tls,
     _connection: Connection,
 }
@@ -167,14 +169,21 @@ impl Session {
             return answer.map_err(|error| classify(&self.server, &error));
         }
         // A dropped future does not end the server's statement.
-        let _ = tokio::time::timeout(CONNECT, async {
-            match self.tls.connector() {
-                Ok(connector) if self.tls != Tls::Disable => cancel.cancel_query(connector).await,
-                _ => cancel.cancel_query(NoTls).await,
-            }
-        })
-        .await;
+        let _ = tokio::time::timeout(CONNECT, self.cancel(&cancel)).await;
         Err(SessionError::TimedOut { server: self.server.clone(), seconds: bound.as_secs() })
+    }
+
+    /// Has the server give up the statement; whether it does, nobody waits for.
+    async fn cancel(&self, token: &CancelToken) -> Option<()> {
+        let stream = dial(self.at).await.ok()?;
+        match &self.tls {
+            Tls::Disable => token.cancel_query_raw(stream, NoTls).await.ok(),
+            tls => {
+                let mut connector = tls.connector().ok()?;
+                let encrypted = MakeTlsConnect::<Guarded<TcpStream>>::make_tls_connect(&mut connector, &self.server.host).ok()?;
+                token.cancel_query_raw(stream, encrypted).await.ok()
+            }
+        }
     }
 
     /// One statement whose rows nobody needs.
@@ -200,31 +209,56 @@ async fn connect(server: &Server, login: &Login, options: &str) -> Result<Sessio
         Some(ip) => ip,
         None => resolve(&server.host).await?,
     };
+    let at = SocketAddr::new(ip, server.port);
     let mut config = Config::new();
-    config.hostaddr(ip).host(&server.host).port(server.port).dbname(&server.database);
-    config.user(&login.user).password(&login.password).application_name("gpheal").ssl_mode(login.tls.ssl_mode());
-    config.connect_timeout(CONNECT).tcp_user_timeout(STATEMENT).options(options);
+    config.dbname(&server.database).user(&login.user).password(&login.password).application_name("gpheal");
+    config.ssl_mode(login.tls.ssl_mode()).options(options);
     let (client, connection) = match &login.tls {
-        Tls::Disable => open(server, &config, &login.tls, NoTls).await?,
+        Tls::Disable => open(server, at, &config, &login.tls, NoTls).await?,
         tls => {
             let connector = tls.connector().map_err(|fault| SessionError::Tls { server: server.clone(), fault })?;
-            open(server, &config, tls, connector).await?
+            open(server, at, &config, tls, connector).await?
         }
     };
-    prepare(client, server, &login.tls, connection).await
+    prepare(client, server, at, &login.tls, connection).await
+}
+
+/// A connection on which a server's word is bounded; one whose other side is gone is noticed while something is owed.
+async fn dial(at: SocketAddr) -> io::Result<Guarded<TcpStream>> {
+    let stream = TcpStream::connect(at).await?;
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    socket.set_keepalive(true)?;
+    socket.set_tcp_user_timeout(Some(STATEMENT))?;
+    Ok(Guarded::new(stream))
 }
 
 /// Opens a connection, bounded in time, and has a task carry it.
-async fn open<T>(server: &Server, config: &Config, tls: &Tls, connector: T) -> Result<(Client, Connection), SessionError>
+async fn open<T>(
+    server: &Server,
+    at: SocketAddr,
+    config: &Config,
+    tls: &Tls,
+    mut connector: T,
+) -> Result<(Client, Connection), SessionError>
 where
-    T: MakeTlsConnect<Socket, Stream: Send + 'static>,
+    T: MakeTlsConnect<Guarded<TcpStream>, Stream: Send + 'static>,
 {
-    let timed_out = |_| SessionError::TimedOut { server: server.clone(), seconds: CONNECT.as_secs() };
-    let opened = tokio::time::timeout(CONNECT, config.connect(connector)).await.map_err(timed_out)?;
-    let (client, connection) = opened.map_err(|error| match tls.fault(&error, &server.host) {
-        Some(fault) => SessionError::Tls { server: server.clone(), fault },
-        None => classify(server, &error),
+    let named = |fault| SessionError::Tls { server: server.clone(), fault };
+    let encrypted = connector.make_tls_connect(&server.host).map_err(|error| {
+        let error: Box<dyn std::error::Error + Send + Sync> = error.into();
+        named(TlsFault::NameMismatch { asked: server.host.clone(), why: error.to_string() })
     })?;
+    let opening = async {
+        let unreachable = |error: io::Error| SessionError::Unreachable { server: server.clone(), message: error.to_string() };
+        let stream = dial(at).await.map_err(unreachable)?;
+        config.connect_raw(stream, encrypted).await.map_err(|error| match tls.fault(&error, &server.host) {
+            Some(fault) => named(fault),
+            None => classify(server, &error),
+        })
+    };
+    let timed_out = |_| SessionError::TimedOut { server: server.clone(), seconds: CONNECT.as_secs() };
+    let (client, connection) = tokio::time::timeout(CONNECT, opening).await.map_err(timed_out)??;
     let task = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a database session ended");
@@ -234,8 +268,8 @@ where
 }
 
 /// Asks for the version, and empties the search path as Greenplum's own tools do.
-async fn prepare(client: Client, server: &Server, tls: &Tls, connection: Connection) -> Result<Session, SessionError> {
-    let session = Session { client, server: server.clone(), dialect: Dialect::Seven, tls: tls.clone(), _connection: connection };
+async fn prepare(client: Client, server: &Server, at: SocketAddr, tls: &Tls, connection: Connection) -> Result<Session, SessionError> {
+    let session = Session { client, server: server.clone(), dialect: Dialect::Seven, at, tls: tls.clone(), _connection: connection };
     let rows =
         session.rows("SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.set_config('search_path', '', false)").await?;
     let number: String = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
@@ -243,12 +277,23 @@ async fn prepare(client: Client, server: &Server, tls: &Tls, connection: Connect
     Ok(Session { dialect, ..session })
 }
 
+/// How the client library calls an answer that is none; it has no code for it.
+const OUT_OF_ORDER: [&str; 2] = ["unexpected message from server", "error parsing response from server"];
+
 /// Decides on SQLSTATE; the text is for people.
 pub(super) fn classify(server: &Server, error: &tokio_postgres::Error) -> SessionError {
     let server = server.clone();
     let message = crate::error::chain(error); // tokio-postgres shows its source no more
+    if let Some(strange) = Strange::within(error) {
+        return SessionError::Strange { server, strange };
+    }
     let Some(code) = error.code() else {
-        return SessionError::Unreachable { server, message };
+        let strange = OUT_OF_ORDER.iter().any(|words| message.starts_with(words));
+        return if strange {
+            SessionError::Strange { server, strange: Strange::OutOfOrder(message) }
+        } else {
+            SessionError::Unreachable { server, message }
+        };
     };
     match code.code() {
         "57M02" => SessionError::InRecovery(server),

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::{Dialect, Session, SessionError};
 use crate::model::{Catalog, Content, Dbid, Mode, Role, Row, Status, Timeline};
 
-const ROWS: &str = "SELECT dbid, content, role, preferred_role, mode, status, port, hostname, address, datadir
-  FROM pg_catalog.gp_segment_configuration ORDER BY content, dbid";
+/// The columns of the catalog; the name of the current WAL file comes in the same statement, as a coordinator is asked often.
+const ROWS: &str = "dbid, content, role, preferred_role, mode, status, port, hostname, address, datadir";
 
 /// FTS writes `… for dbid 5 with contentid 0 to p, u, and n` (reference §2.5); the first `p` after the last `m` is the moment
 /// at which the catalog made a mirror the primary.
@@ -28,28 +28,45 @@ pub struct Written {
     pub promoted: Option<Timestamp>,
 }
 
-/// The whole topology. Meant for a utility-mode session on the coordinator: dispatch may hang.
+/// The whole topology, with the timeline of the coordinator that gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub catalog: Catalog,
+    pub timeline: Timeline,
+}
+
+/// Reads the topology. Meant for a utility-mode session on the coordinator: dispatch may hang.
 ///
 /// # Errors
-/// [`SessionError`]; a letter or number that no Greenplum writes is [`SessionError::Statement`].
-pub async fn catalog(session: &Session) -> Result<Catalog, SessionError> {
-    let rows = session.rows(ROWS).await?;
-    let rows = rows.iter().map(row).collect::<Result<_, _>>();
-    rows.map(|rows| Catalog { rows }).map_err(|message| SessionError::Statement { server: session.server.clone(), message, code: None })
+/// [`SessionError`]; a letter or number that no Greenplum writes is [`SessionError::Statement`], a catalog that is not
+/// an acting coordinator's is [`SessionError::NotCoordinator`]. A standby has no timeline to tell.
+pub async fn read(session: &Session) -> Result<Answer, SessionError> {
+    let wal = wal_file(session.dialect);
+    let rows =
+        session.rows(&format!("SELECT {ROWS}, {wal} AS wal FROM pg_catalog.gp_segment_configuration ORDER BY content, dbid")).await?;
+    let server = || session.server.clone();
+    let catalog = rows.iter().map(row).collect::<Result<_, _>>().map(|rows| Catalog { rows });
+    let catalog = catalog.map_err(|message| SessionError::Statement { server: server(), message, code: None })?;
+    catalog.coordinator().map_err(|message| SessionError::NotCoordinator { server: server(), message })?;
+    Ok(Answer { catalog, timeline: timeline_of(rows.first()).ok_or_else(|| no_timeline(session))? })
 }
 
 fn row(row: &tokio_postgres::Row) -> Result<Row, String> {
-    let text = |column: &str| row.try_get::<_, String>(column).map_err(|e| format!("column {column} of gp_segment_configuration: {e}"));
-    let small = |column: &str| row.try_get::<_, i16>(column).map_err(|e| format!("column {column} of gp_segment_configuration: {e}"));
-    let port: i32 = row.try_get("port").map_err(|e| e.to_string())?;
+    let dbid: i16 = row.try_get("dbid").map_err(|e| format!("column dbid of gp_segment_configuration: {e}"))?;
+    values(row, Dbid(dbid)).map_err(|why| format!("the row of dbid {dbid} in gp_segment_configuration can not be: {why}"))
+}
+
+fn values(row: &tokio_postgres::Row, dbid: Dbid) -> Result<Row, String> {
+    let text = |column: &str| row.try_get::<_, String>(column).map_err(|e| format!("{column}: {e}"));
+    let port: i32 = row.try_get("port").map_err(|e| format!("port: {e}"))?;
     Ok(Row {
-        dbid: Dbid(small("dbid")?),
-        content: Content(small("content")?),
+        dbid,
+        content: Content(row.try_get("content").map_err(|e| format!("content: {e}"))?),
         role: letter::<Role>(row, "role")?,
         preferred_role: letter::<Role>(row, "preferred_role")?,
         mode: letter::<Mode>(row, "mode")?,
         status: letter::<Status>(row, "status")?,
-        port: u16::try_from(port).map_err(|_| format!("port {port} in gp_segment_configuration"))?,
+        port: u16::try_from(port).map_err(|_| format!("port {port}"))?,
         hostname: text("hostname")?,
         address: text("address")?,
         datadir: text("datadir")?,
@@ -58,8 +75,8 @@ fn row(row: &tokio_postgres::Row) -> Result<Row, String> {
 
 /// A `"char"` column, which the client reads as a signed byte.
 fn letter<T: TryFrom<char, Error: std::fmt::Display>>(row: &tokio_postgres::Row, column: &str) -> Result<T, String> {
-    let byte: i8 = row.try_get(column).map_err(|e| format!("column {column} of gp_segment_configuration: {e}"))?;
-    T::try_from(char::from(byte.unsigned_abs())).map_err(|e| e.to_string())
+    let byte: i8 = row.try_get(column).map_err(|e| format!("{column}: {e}"))?;
+    T::try_from(char::from(byte.cast_unsigned())).map_err(|e| e.to_string())
 }
 
 /// What FTS and tools wrote about each instance.
@@ -80,14 +97,23 @@ pub async fn history(session: &Session) -> Result<BTreeMap<Dbid, Written>, Sessi
 /// # Errors
 /// [`SessionError`]; a standby has none to tell.
 pub async fn timeline(session: &Session) -> Result<Timeline, SessionError> {
-    let sql = match session.dialect {
-        Dialect::Six => "SELECT pg_catalog.pg_xlogfile_name(pg_catalog.pg_current_xlog_location())",
-        Dialect::Seven => "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())",
-    };
-    let rows = session.rows(sql).await?;
-    let name: String = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
-    let digits = name.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-    digits
-        .map(Timeline)
-        .ok_or_else(|| SessionError::NotGreenplum { server: session.server.clone(), message: "it does not say its timeline".into() })
+    let rows = session.rows(&format!("SELECT {} AS wal", wal_file(session.dialect))).await?;
+    timeline_of(rows.first()).ok_or_else(|| no_timeline(session))
+}
+
+fn wal_file(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Six => "pg_catalog.pg_xlogfile_name(pg_catalog.pg_current_xlog_location())",
+        Dialect::Seven => "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())",
+    }
+}
+
+/// The first eight digits of a WAL file's name.
+fn timeline_of(row: Option<&tokio_postgres::Row>) -> Option<Timeline> {
+    let name: String = row?.try_get("wal").ok()?;
+    u32::from_str_radix(name.get(..8)?, 16).ok().map(Timeline)
+}
+
+fn no_timeline(session: &Session) -> SessionError {
+    SessionError::NotGreenplum { server: session.server.clone(), message: "it does not say its timeline".into() }
 }

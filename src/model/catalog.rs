@@ -62,6 +62,11 @@ impl Row {
     pub fn well(&self) -> bool {
         self.status == Status::Up && self.mode == Mode::InSync
     }
+
+    /// `ADDRESS:PORT DIRECTORY`
+    pub fn place(&self) -> String {
+        format!("{}:{} {}", self.address, self.port, self.datadir)
+    }
 }
 
 impl fmt::Display for Row {
@@ -131,28 +136,67 @@ impl Catalog {
         contents
     }
 
+    /// Whether this is the catalog of an acting coordinator: that of a segment is empty.
+    ///
+    /// # Errors
+    /// A sentence that names the rows.
+    pub fn coordinator(&self) -> Result<&Row, String> {
+        let acting: Vec<_> = self.rows.iter().filter(|row| row.content == Content::COORDINATOR && row.role == Role::Primary).collect();
+        match acting[..] {
+            [one] => Ok(one),
+            [] if self.rows.is_empty() => Err("its gp_segment_configuration is empty, as that of a segment".into()),
+            [] => Err("its gp_segment_configuration has no row of an acting coordinator (content -1, role p)".into()),
+            _ => Err(format!("its gp_segment_configuration has {} acting coordinators: {}", acting.len(), shown(&acting))),
+        }
+    }
+
     /// The pair of a content, or why its rows can not be true (legal states: reference §1.2).
     ///
     /// # Errors
     /// A sentence that names the rows.
     pub fn pair(&self, content: Content) -> Result<Pair<'_>, String> {
         let rows: Vec<_> = self.rows.iter().filter(|row| row.content == content).collect();
-        let shown = rows.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let all = shown(&rows);
         let [a, b] = rows[..] else {
-            return Err(format!("content {content} has {} rows instead of two: {shown}", rows.len()));
+            return Err(format!("content {content} has {} rows instead of two: {all}", rows.len()));
         };
         let (primary, mirror) = match (a.role, b.role) {
             (Role::Primary, Role::Mirror) => (a, b),
             (Role::Mirror, Role::Primary) => (b, a),
-            _ => return Err(format!("content {content} has two rows of one role: {shown}")),
+            (Role::Primary, Role::Primary) => return Err(format!("content {content} has two primaries: {all}")),
+            (Role::Mirror, Role::Mirror) => return Err(format!("content {content} has two mirrors and no primary: {all}")),
         };
+        for row in [primary, mirror] {
+            self.stands_alone(row)?;
+        }
         let legal = primary.preferred_role != mirror.preferred_role
-            && primary.dbid != mirror.dbid
             && primary.status == Status::Up
             && primary.mode == mirror.mode
             && !(mirror.status == Status::Down && mirror.mode == Mode::InSync);
-        if legal { Ok(Pair { primary, mirror }) } else { Err(format!("content {content} is in a state that FTS never writes: {shown}")) }
+        if legal { Ok(Pair { primary, mirror }) } else { Err(format!("content {content} is in a state that FTS never writes: {all}")) }
     }
+
+    /// Its dbid and its place are its own, and name something.
+    fn stands_alone(&self, row: &Row) -> Result<(), String> {
+        let content = row.content;
+        if row.dbid.0 <= 0 || row.port == 0 || row.address.is_empty() || !row.datadir.starts_with('/') {
+            return Err(format!("content {content} has a row that names no instance: {row} at {}", row.place()));
+        }
+        let twins: Vec<_> = self.rows.iter().filter(|other| other.dbid == row.dbid).collect();
+        if twins.len() > 1 {
+            return Err(format!("content {content} has dbid {}, which is not its own: {}", row.dbid, shown(&twins)));
+        }
+        let same = |other: &&Row| other.address == row.address && (other.port == row.port || other.datadir == row.datadir);
+        let housemates: Vec<_> = self.rows.iter().filter(same).collect();
+        if housemates.len() > 1 {
+            return Err(format!("content {content} has the place {}, which is not its own: {}", row.place(), shown(&housemates)));
+        }
+        Ok(())
+    }
+}
+
+fn shown(rows: &[&Row]) -> String {
+    rows.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -189,5 +233,40 @@ mod tests {
             let why = catalog.pair(Content(0)).unwrap_err();
             assert!(why.contains("2:0") && why.starts_with("content 0"), "{why}");
         }
+    }
+
+    #[test]
+    fn a_dbid_or_a_place_that_two_rows_have_is_told_for_both() {
+        let twice = catalog(&["1:-1ppsu", "2:0ppsu", "5:0mmsu", "5:1ppsu", "6:1mmsu", "3:2ppsu", "7:2mmsu"]);
+        for content in [0, 1] {
+            let why = twice.pair(Content(content)).unwrap_err();
+            assert!(why.contains("has dbid 5") && why.contains("5:0mmsu 5:1ppsu"), "{why}");
+        }
+        assert!(twice.pair(Content(2)).is_ok(), "the others go on");
+        let mut one_place = catalog(&["2:0ppnu", "5:0mmnd"]);
+        one_place.rows[1].address = one_place.rows[0].address.clone();
+        assert!(one_place.pair(Content(0)).unwrap_err().contains("2:0ppnu 5:0mmnd"), "a repair would wipe its own source");
+        one_place.rows[1].port = 7000;
+        assert!(one_place.pair(Content(0)).is_err(), "one directory of one host");
+        one_place.rows[1].datadir = "/data/mirror".into();
+        assert!(one_place.pair(Content(0)).is_ok(), "two instances of one host");
+    }
+
+    #[test]
+    fn a_row_that_names_nothing_is_told() {
+        let bent: [fn(&mut Row); 4] = [|r| r.dbid = Dbid(0), |r| r.port = 0, |r| r.address.clear(), |r| r.datadir = "gpseg".into()];
+        for bend in bent {
+            let mut catalog = catalog(&["2:0ppsu", "5:0mmsu"]);
+            bend(&mut catalog.rows[1]);
+            assert!(catalog.pair(Content(0)).unwrap_err().contains("names no instance"));
+        }
+    }
+
+    #[test]
+    fn only_a_catalog_with_one_acting_coordinator_is_one() {
+        assert!(catalog(&["1:-1ppsu", "8:-1mmsu", "2:0ppsu"]).coordinator().is_ok());
+        assert!(catalog(&[]).coordinator().unwrap_err().contains("empty"));
+        assert!(catalog(&["2:0ppsu", "8:-1mmsu"]).coordinator().unwrap_err().contains("no row of an acting coordinator"));
+        assert!(catalog(&["1:-1ppsu", "8:-1ppsu"]).coordinator().unwrap_err().contains("1:-1ppsu 8:-1ppsu"));
     }
 }

@@ -77,6 +77,8 @@ classes! {
     Interrupted => Retry,
     /// The Job or its pod is gone and nobody knows how it ended.
     JobLost => Retry,
+    /// The Job ended and left something that is not the outcome of its attempt.
+    OutcomeNotBelieved => Stop "by a person, who finds out what ran in its pod: the segment's image, a webhook that changes pods",
     /// The catalog, or the pair's rows in it, moved between plan and proof.
     WorldMoved => Retry,
     /// The acting primary does not answer, or not yet read-write.
@@ -107,6 +109,8 @@ classes! {
     VolumeUnrecognised => Stop "by mounting the right volume",
     /// Source and target are not copies of one database.
     SystemIdentifierDiffers => Stop "by mounting the right volumes; one of the two belongs to another database",
+    /// Data page checksums are on at one side of the pair and off at the other: a rewind would leave pages of both kinds.
+    ChecksumsDiffer => Stop "by a SegmentRecovery of type Full, which makes the target as its source is; find out first who changed the setting",
     /// A person works on the volume (`maintenance`), or its place is given up (`retired`).
     HandsOff => Stop "by removing the mark when the work is done",
     /// Too little room for the copy and the WAL that streams meanwhile.

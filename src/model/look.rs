@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 
 /// The result of looking at something that may be out of reach.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Look<T> {
+pub enum Look<T, W = String> {
     /// It answered, and this is what it said.
     Seen(T),
-    /// Nobody could look; the text says why, for people.
-    Unknown(String),
+    /// Nobody could look; this says why.
+    Unknown(W),
 }
 
-impl<T> Look<T> {
+impl<T, W> Look<T, W> {
     /// The value, when it was seen.
     pub fn seen(&self) -> Option<&T> {
         match self {
@@ -21,7 +21,7 @@ impl<T> Look<T> {
     }
 
     /// Why nobody could look, when nobody could.
-    pub fn unknown(&self) -> Option<&str> {
+    pub fn unknown(&self) -> Option<&W> {
         match self {
             Self::Seen(_) => None,
             Self::Unknown(why) => Some(why),

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod policy;
 pub mod reasons;
 pub mod refusal;
+pub mod unread;
 pub mod world;
 
 pub use attempt::{Attempt, Outcome, Place, Progress, Repair, Step};
@@ -18,8 +19,9 @@ pub use catalog::{Catalog, Mode, Pair, Role, Row, Status};
 pub use failure::{Answer, Failure, FailureClass};
 pub use ids::{Content, Dbid, Lsn, SystemIdentifier, Timeline};
 pub use look::Look;
-pub use page::{InstanceState, Page};
+pub use page::{InstanceState, NoPage, Page};
 pub use plan::{InstanceNext, Missing, NewRecovery, Plan, Reason, RecoveryNext, Standing, Unwell};
 pub use policy::{HealingMode, Policy};
 pub use refusal::Refusal;
+pub use unread::Unread;
 pub use world::{Instance, JobState, JobView, Phase, Recovery, RecoveryInstance, Source, Targets, World};

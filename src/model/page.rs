@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Content, Dbid, Outcome, Role, SystemIdentifier, Timeline, reasons::reasons};
+use super::{Content, Dbid, Outcome, Role, Row, SystemIdentifier, Timeline, reasons::reasons};
 
 /// Version of the page's shape; a page of another version is not believed.
 pub const PAGE_VERSION: u32 = 1;
@@ -195,4 +195,42 @@ pub struct Page {
     /// The newest attempt's outcome, from `result.json`.
     #[serde(default)]
     pub result: Option<Outcome>,
+}
+
+/// Why there is no page to go by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoPage {
+    /// Nothing answered, so far or in time.
+    Silent(String),
+    /// Something answered, and it is not the page of this instance: nonsense, another version, cluster or place.
+    NotBelieved(String),
+}
+
+impl Page {
+    /// It is the page of the instance of this row in this cluster, in words that we know.
+    ///
+    /// # Errors
+    /// A sentence that says whose it is instead.
+    pub fn is_of(&self, cluster: &str, row: &Row) -> Result<(), String> {
+        if self.version != PAGE_VERSION {
+            return Err(format!("its page has version {}, this operator reads {PAGE_VERSION}", self.version));
+        }
+        if self.cluster != cluster {
+            return Err(format!("its page belongs to cluster '{}' and not to '{cluster}'", short(&self.cluster)));
+        }
+        let place = (self.address.as_str(), self.port, self.data_directory.as_str());
+        if place != (row.address.as_str(), row.port, row.datadir.as_str()) {
+            let (address, directory) = (short(&self.address), short(&self.data_directory));
+            return Err(format!(
+                "its page is of {address}:{} {directory} and not of {}:{} {}",
+                self.port, row.address, row.port, row.datadir
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Enough to recognise it by.
+fn short(text: &str) -> String {
+    text.chars().take(100).collect()
 }

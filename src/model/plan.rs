@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Attempt, Content, Dbid, Phase, RecoveryInstance, Refusal, Repair};
+use super::{Attempt, Content, Dbid, Phase, RecoveryInstance, Refusal, Repair, World};
 
 /// The decision about one look. It leaves nothing to choose to whoever carries it out.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -16,8 +16,23 @@ pub struct Plan {
     pub recoveries: BTreeMap<String, RecoveryNext>,
     /// Every instance that is not well, each with its reason or its recovery.
     pub unwell: Vec<Unwell>,
+    /// Instances that are well, with what would keep them from being repaired once they are not.
+    pub unfit: Vec<Unwell>,
     /// FTS should look now instead of at its next interval; the text says why.
     pub probe: Option<String>,
+}
+
+impl Plan {
+    /// Nothing of this moves before a person or the cluster's pods do: no attempt runs, waits for its time or is being
+    /// proven, and the catalog is not known or all that is not well needs a person.
+    pub fn stands_still(&self, world: &World) -> bool {
+        let instances = self.recoveries.values().flat_map(|recovery| recovery.instances.values());
+        let moves = |one: &InstanceNext| matches!(one.standing, Standing::Attempting | Standing::Proving(_) | Standing::BackingOff { .. });
+        let moving = !self.new_recoveries.is_empty() || instances.into_iter().any(moves);
+        let for_a_person = |one: &Unwell| matches!(&one.reason, Reason::Refused(refusal) if refusal.needs_a_person());
+        let stuck = !self.unwell.is_empty() && self.unwell.iter().all(for_a_person);
+        !moving && (world.catalog.seen().is_none() || stuck)
+    }
 }
 
 /// A recovery that automatic healing makes.
@@ -103,4 +118,14 @@ pub enum Reason {
     Planned { recovery: String, repair: Repair },
     /// Nothing, because.
     Refused(Refusal),
+}
+
+impl Reason {
+    /// Why nothing is done, if nothing is.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::Recovering { .. } | Self::Planned { .. } => None,
+        }
+    }
 }

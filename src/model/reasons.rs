@@ -1,7 +1,7 @@
 //! Enumerations of reasons that can not be forgotten anywhere: the name of a variant is its stable code, its first
 //! comment is its meaning, and there is an example of each. `docs/refusals.md` is written from them.
 
-use super::{Content, Dbid, Lsn, Repair, page::InstanceState, refusal::ContractPoint};
+use super::{Content, Dbid, Lsn, Repair, Unread, page::InstanceState, refusal::ContractPoint};
 
 /// Declares an enumeration with `name`, `MEANINGS` and `examples`.
 macro_rules! reasons {
@@ -42,6 +42,25 @@ impl Example for String {
             ("FullNotAllowed", _) => "the control file is unusable",
             ("SupervisorSays", _) => "the catalog says mirror and the directory would start as a primary: it is stale",
             ("NotInCatalog", _) => "dbid 77",
+            ("PageNotBelieved", _) => "its page belongs to cluster 'other' and not to 'demo'",
+            ("CredentialsMissing", _) => "there is no Secret demo-gpadmin; make it with the keys username and password",
+            ("LoginRefused", _) => "gp:5432 refuses the login: password authentication failed for user \"gpadmin\"",
+            ("NameUnresolved", _) => "the name gp can not be resolved",
+            ("CaMissing", _) => "the authorities to trust can not be read: there is no Secret demo-ca",
+            ("CaInvalid", _) => "key ca.crt of Secret demo-ca holds no usable certificates",
+            ("TlsNotOffered", _) => "gp:5432: the server offers no TLS",
+            ("CertificateUntrusted", _) => "gp:5432: no authority in key ca.crt of Secret demo-ca has signed the server's certificate",
+            ("CertificateNameMismatch", _) => "gp:5432: the server's certificate is not for gp",
+            ("CertificateExpired", _) => "gp:5432: the server's certificate is out of its time",
+            ("TlsHandshakeFailed", _) => "gp:5432: the TLS handshake failed",
+            ("CoordinatorSilent", _) => "gp:5432 did not answer within 5 s",
+            ("CoordinatorStarting", _) => "gp:5432 is starting up or shutting down",
+            ("CoordinatorInRecovery", _) => "gp:5432 is a mirror in recovery",
+            ("NotPostgres", _) => "gp:80: what listens there speaks no PostgreSQL; it says 'HTTP/1.1 400 Bad Request'",
+            ("NotGreenplum", _) => "gp:5432 is no Greenplum: unrecognized configuration parameter \"gp_role\"",
+            ("NotCoordinator", _) => "gp:6000 is no acting coordinator: its gp_segment_configuration is empty, as that of a segment",
+            ("OldCoordinator", _) => "it is on timeline 1, older than 2 which was seen before",
+            ("CatalogUnreadable", _) => "gp:5432: database \"gp\" does not exist",
             (_, "why") => "connection refused",
             (_, "claim") => "data-gp-mirror-0",
             (_, "mode") => "ReadWriteMany",
@@ -79,6 +98,12 @@ impl Example for Repair {
     }
 }
 
+impl Example for Unread {
+    fn of(_: &str, _: &str) -> Self {
+        Self::CoordinatorUnreachable { why: "connection refused".into() }
+    }
+}
+
 impl Example for InstanceState {
     fn of(_: &str, _: &str) -> Self {
         Self::NeedsRecovery
@@ -105,7 +130,7 @@ impl Example for Vec<ContractPoint> {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::{FailureClass, InstanceState, Refusal, refusal::ContractPoint};
+    use crate::model::{FailureClass, InstanceState, Refusal, Unread, refusal::ContractPoint};
 
     #[test]
     fn every_reason_has_a_meaning_and_says_what_lifts_it() {
@@ -113,6 +138,9 @@ mod tests {
         assert_eq!(refusals.len(), Refusal::MEANINGS.len());
         for (name, sentence, lifted_by) in refusals {
             assert!(sentence.len() > 8 && lifted_by.len() > 8, "{name}: {sentence}; {lifted_by}");
+        }
+        for unread in Unread::examples() {
+            assert!(unread.to_string().contains(unread.why()) && unread.lifted_by().starts_with("lifted "), "{}", unread.name());
         }
         for point in ContractPoint::examples() {
             assert!(point.to_string().len() > 8, "{}", point.name());
@@ -128,7 +156,8 @@ mod tests {
 
     #[test]
     fn codes_are_unique_over_all_enumerations_that_name_an_instances_state() {
-        let mut codes: Vec<_> = [Refusal::MEANINGS, ContractPoint::MEANINGS].concat().into_iter().map(|(code, _)| code).collect();
+        let mut codes: Vec<_> =
+            [Refusal::MEANINGS, Unread::MEANINGS, ContractPoint::MEANINGS].concat().into_iter().map(|(code, _)| code).collect();
         codes.sort_unstable();
         let all = codes.len();
         codes.dedup();

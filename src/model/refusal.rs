@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use super::{Content, Dbid, Repair, page::InstanceState, reasons::reasons};
+use super::{Content, Dbid, Repair, Unread, page::InstanceState, reasons::reasons};
 
 reasons! {
     /// A reason to leave an instance alone. Invariants in brackets are those of reference §8.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum Refusal {
-        /// The catalog could not be read.
-        CoordinatorUnreachable { why: String },
+        /// The catalog could not be read, or is not believed; the causes have codes of their own, which stand in its place.
+        CatalogUnread { unread: Unread },
         /// The rows of the content can not be true [7.1 #7, #8].
         CatalogInvalid { why: String },
         /// The coordinator and its standby are repaired in another way [15].
@@ -28,6 +28,8 @@ reasons! {
         FlippedDouble { primary: Dbid, mirror: Dbid, why: String },
         /// What answers at the acting primary's place is not, or not surely, that instance [7].
         PeerSuspect { primary: Dbid, why: String },
+        /// No selected pod is at the address of any segment.
+        NothingSelected { selected: usize },
         /// The pod does not fulfil the contract of a segment pod (design §3.1).
         ContractNotFulfilled { points: Vec<ContractPoint> },
         /// The volume carries no token of this instance: perhaps not mounted, perhaps another's.
@@ -50,8 +52,10 @@ reasons! {
         AlreadyRecovering { content: Content, recovery: String },
         /// As many Jobs run as policy allows.
         JobBudget { max: usize },
-        /// The pod's supervisor gives no page, or not the page of this instance.
+        /// The pod's supervisor gives no page.
         SupervisorSilent { why: String },
+        /// What is served at the pod's supervisor port is not the page of this instance: nonsense, or another's.
+        PageNotBelieved { why: String },
         /// The mirror is up and follows; it is not in sync yet [7.3 #54].
         CatchingUp,
         /// The supervisor is in a state that no repair answers, or not yet.
@@ -87,6 +91,11 @@ impl ContractPoint {
     pub fn code(&self) -> &'static str {
         self.name()
     }
+
+    /// A pod that is being made again is away for a moment; its shape does not change by waiting.
+    pub fn lasts(&self) -> bool {
+        !matches!(self, Self::NoPod { .. })
+    }
 }
 
 impl fmt::Display for ContractPoint {
@@ -112,6 +121,7 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::ContractNotFulfilled { points } => points.first().map_or(self.name(), ContractPoint::code),
+            Self::CatalogUnread { unread } => unread.name(),
             _ => self.name(),
         }
     }
@@ -119,9 +129,7 @@ impl Refusal {
     /// What has to happen before something is done.
     pub fn lifted_by(&self) -> String {
         match self {
-            Self::CoordinatorUnreachable { .. } => {
-                "lifted when the coordinator answers in utility mode; check its pod, the credentials secret and pg_hba.conf".into()
-            }
+            Self::CatalogUnread { unread } => unread.lifted_by().into(),
             Self::CatalogInvalid { .. } => "lifted when a person has repaired gp_segment_configuration (gpcheckcat)".into(),
             Self::CoordinatorRow => "never; see gpinitstandby and gpactivatestandby".into(),
             Self::NotInCatalog { .. } => "never; name dbids and contents of gp_segment_configuration".into(),
@@ -139,6 +147,10 @@ impl Refusal {
                 format!("lifted when dbid {primary} runs again on its own volume, so that FTS can promote it; its peer is rewound then")
             }
             Self::PeerSuspect { primary, .. } => format!("lifted when dbid {primary} answers as what its catalog row says"),
+            Self::NothingSelected { .. } => {
+                "lifted when spec.segments.selector selects the pods at the catalog's addresses; check it, and that they are not scaled down"
+                    .into()
+            }
             Self::ContractNotFulfilled { .. } => "lifted when the pod fulfils the contract of a segment pod".into(),
             Self::VolumeUnrecognised { .. } => {
                 "lifted when the right volume is mounted; a person who knows that it is lost may restore the token".into()
@@ -155,16 +167,42 @@ impl Refusal {
             Self::AlreadyRecovering { recovery, .. } => format!("lifted when SegmentRecovery {recovery} has ended"),
             Self::JobBudget { .. } => "lifted when a running Job ends".into(),
             Self::SupervisorSilent { .. } => "lifted when its pod runs and the supervisor's page can be read".into(),
+            Self::PageNotBelieved { .. } => {
+                "lifted when its pod serves the page of this instance at the container port named gpheal; check GPHEAL_CLUSTER, \
+                 GPHEAL_ADDRESS, GPHEAL_PORT and GPHEAL_DATA_DIRECTORY there, and that supervisor and operator are of one version"
+                    .into()
+            }
             Self::CatchingUp => "lifted by itself when the mirror has received what it missed".into(),
             Self::SupervisorSays { state, .. } => state.lifted_by().into(),
+        }
+    }
+
+    /// A person has to do something: waiting alone does not lift it.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Self::ContractNotFulfilled { points } => points.iter().any(ContractPoint::lasts),
+            Self::CatalogUnread { unread } => unread.needs_a_person(),
+            Self::SupervisorSays { state, .. } => *state == InstanceState::Unkillable,
+            other => matches!(
+                other,
+                Self::CatalogInvalid { .. }
+                    | Self::NothingSelected { .. }
+                    | Self::DoubleFault { .. }
+                    | Self::FlippedDouble { .. }
+                    | Self::VolumeUnrecognised { .. }
+                    | Self::AccessMode { .. }
+                    | Self::PrimaryDataMissing { .. }
+                    | Self::FullNotAllowed { .. }
+                    | Self::RecoveryFailed { .. }
+                    | Self::PageNotBelieved { .. }
+            ),
         }
     }
 
     /// No waiting changes it: a recovery that was asked for is refused for good.
     pub fn is_final(&self) -> bool {
         if let Self::ContractNotFulfilled { points } = self {
-            // A pod that is being made again is away for a moment; its shape does not change by waiting.
-            return points.iter().any(|point| !matches!(point, ContractPoint::NoPod { .. }));
+            return points.iter().any(ContractPoint::lasts);
         }
         matches!(
             self,
@@ -183,7 +221,7 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CoordinatorUnreachable { why } => write!(f, "the catalog can not be read: {why}"),
+            Self::CatalogUnread { unread } => write!(f, "{unread}"),
             Self::CatalogInvalid { why } => write!(f, "{why}"),
             Self::CoordinatorRow => write!(f, "content -1 is the coordinator"),
             Self::NotInCatalog { what } => write!(f, "{what} is not in the catalog"),
@@ -205,6 +243,9 @@ impl fmt::Display for Refusal {
                 )
             }
             Self::PeerSuspect { primary, why } => write!(f, "the acting primary, dbid {primary}, is suspect: {why}"),
+            Self::NothingSelected { selected } => {
+                write!(f, "spec.segments.selector selects {selected} pods, and none of them is at the address of a segment")
+            }
             Self::ContractNotFulfilled { points } => {
                 write!(f, "{}", points.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
             }
@@ -221,6 +262,7 @@ impl fmt::Display for Refusal {
             Self::AlreadyRecovering { content, recovery } => write!(f, "content {content} is being repaired by SegmentRecovery {recovery}"),
             Self::JobBudget { max } => write!(f, "{max} Jobs are running already"),
             Self::SupervisorSilent { why } => write!(f, "its supervisor can not be asked: {why}"),
+            Self::PageNotBelieved { why } => write!(f, "its supervisor's page is not believed: {why}"),
             Self::CatchingUp => write!(f, "the mirror is up and not in sync yet"),
             Self::SupervisorSays { state, detail } => write!(f, "its supervisor says {state:?}: {detail}"),
         }

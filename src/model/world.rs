@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Catalog, Content, Dbid, Failure, Look, Outcome, Page, Progress, Repair, Step, SystemIdentifier, refusal::ContractPoint};
+use super::{
+    Catalog, Content, Dbid, Failure, InstanceState, Look, NoPage, Outcome, Page, Progress, Repair, Row, Step, SystemIdentifier, Timeline,
+    Unread, refusal::ContractPoint,
+};
 
 /// One look at one cluster.
 #[derive(Clone, Debug)]
 pub struct World {
-    pub catalog: Look<Catalog>,
-    /// Stable word for why the catalog could not be read.
-    pub unread: Option<&'static str>,
+    pub catalog: Look<Catalog, Unread>,
+    /// The timeline of the coordinator that gave the catalog.
+    pub coordinator_timeline: Option<Timeline>,
+    /// How many pods the cluster's selector selects.
+    pub selected: usize,
     /// Pods and supervisors' pages, by the dbid of the row whose place they are.
     pub instances: BTreeMap<Dbid, Instance>,
     /// What the acting primary of a content answered in utility mode.
@@ -34,7 +39,8 @@ pub struct Instance {
     pub contract: Vec<ContractPoint>,
     /// Its claim's access mode, when that does not allow a lock to be trusted: (claim, mode).
     pub access_mode: Option<(String, String)>,
-    pub page: Look<Page>,
+    /// What its supervisor's port gave; whose page it is, [`World::page_of`] asks.
+    pub page: Look<Page, NoPage>,
     /// Since when its row has not been well, as far as anybody remembers.
     pub unwell_since: Option<Timestamp>,
     /// It has been seen answering read-write since its row last changed.
@@ -187,14 +193,45 @@ pub enum JobState {
     Ended(Outcome),
     /// It ended or vanished and nobody knows how.
     Lost(String),
+    /// It ended and left something that is not the outcome of this attempt.
+    Garbled(String),
 }
 
 impl World {
     /// Whether anything is going on or amiss, so that it is looked at every 2 s instead of every 30 s.
     pub fn restless(&self) -> bool {
-        let rows_well = self.catalog.seen().is_some_and(|catalog| catalog.rows.iter().filter(|r| r.content.0 >= 0).all(super::Row::well));
-        let pages_well = self.instances.values().all(|i| i.page.seen().is_none_or(|page| page.state == super::InstanceState::Serving));
-        !rows_well || !pages_well || self.recoveries.iter().any(|r| !r.phase.is_over())
+        let Some(catalog) = self.catalog.seen() else { return true };
+        let mut segments = catalog.rows.iter().filter(|row| row.content.0 >= 0);
+        let serves = |row: &Row| self.page_of(row).map_or(true, |page| page.state == InstanceState::Serving);
+        !segments.all(|row| row.well() && serves(row)) || self.recoveries.iter().any(|r| !r.phase.is_over())
+    }
+
+    /// The page of a row's instance. A page of another cluster or place is nobody's word.
+    ///
+    /// # Errors
+    /// Why there is none to go by.
+    pub fn page_of(&self, row: &Row) -> Result<&Page, NoPage> {
+        let unasked = || NoPage::Silent("its pod was not looked for yet".into());
+        match &self.instances.get(&row.dbid).ok_or_else(unasked)?.page {
+            Look::Unknown(none) => Err(none.clone()),
+            Look::Seen(page) => page.is_of(&self.cluster_name, row).map(|()| page).map_err(NoPage::NotBelieved),
+        }
+    }
+
+    /// The same by dbid.
+    pub fn page_at(&self, dbid: Dbid) -> Option<&Page> {
+        self.page_of(self.catalog.seen()?.row(dbid)?).ok()
+    }
+
+    /// Not one segment has a pod among those that are selected: they are all gone, or others are selected.
+    pub fn nothing_selected(&self) -> bool {
+        let rows = self.catalog.seen().map_or(&[][..], |catalog| &catalog.rows);
+        let mut segments = rows.iter().filter(|row| row.content.0 >= 0).peekable();
+        let without = |row: &Row| {
+            let points = self.instances.get(&row.dbid).map_or(&[][..], |instance| &instance.contract);
+            points.iter().any(|point| matches!(point, ContractPoint::NoPod { .. }))
+        };
+        segments.peek().is_some() && segments.all(without)
     }
 }
 
@@ -204,7 +241,7 @@ pub mod fixtures {
     #![allow(clippy::return_self_not_must_use, reason = "modifiers of test objects")]
     use super::*;
     use crate::model::{
-        InstanceState, Mode, Role, Row, Status,
+        Mode, Role, Status,
         page::{PAGE_VERSION, Shape},
     };
 
@@ -297,7 +334,12 @@ pub mod fixtures {
     impl World {
         /// A world whose catalog has these rows, where everything answers.
         pub fn of(rows: &[&str]) -> Self {
-            let catalog = Catalog { rows: rows.iter().map(|text| row(text)).collect() };
+            Self::of_rows(rows.iter().map(|text| row(text)).collect())
+        }
+
+        /// The same of rows that need not make sense.
+        pub fn of_rows(rows: Vec<Row>) -> Self {
+            let catalog = Catalog { rows };
             let mut sources = BTreeMap::new();
             for content in catalog.contents() {
                 if let Ok(pair) = catalog.pair(content) {
@@ -311,8 +353,9 @@ pub mod fixtures {
             Self {
                 instances: catalog.rows.iter().map(|row| (row.dbid, instance(row))).collect(),
                 dispatch: Look::Seen(catalog.contents()),
+                coordinator_timeline: Some(Timeline(1)),
+                selected: catalog.rows.len(),
                 catalog: Look::Seen(catalog),
-                unread: None,
                 sources,
                 recoveries: vec![],
                 cluster_uid: "uid".into(),
@@ -325,6 +368,25 @@ pub mod fixtures {
                 change(page);
             }
             self
+        }
+
+        /// No page of an instance came.
+        pub fn silent(self, dbid: i16) -> Self {
+            self.instance(dbid, |i| i.page = Look::Unknown(NoPage::Silent("no answer".into())))
+        }
+
+        /// The catalog could not be read.
+        pub fn blind(mut self) -> Self {
+            self.catalog = Look::Unknown(Unread::CoordinatorSilent { why: "timed out".into() });
+            self
+        }
+
+        /// No selected pod is at an instance's address.
+        pub fn without_pod(self, dbid: i16) -> Self {
+            self.silent(dbid).instance(dbid, |i| {
+                i.pod = Look::Unknown("no pod".into());
+                i.contract = vec![ContractPoint::NoPod { address: "seg.gp".into() }];
+            })
         }
 
         pub fn instance(mut self, dbid: i16, change: impl FnOnce(&mut Instance)) -> Self {

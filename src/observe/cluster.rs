@@ -34,6 +34,8 @@ use crate::{
 
 /// Bound of one call; the client retries an overloaded API server by itself, for much longer.
 const CALL: Duration = Duration::from_secs(15);
+/// Most bytes of a Job's log that are read: twenty lines of progress are far less.
+const LOG_BYTES: i64 = 64 * 1024;
 /// Between two reads of one Job's log.
 const LOG_APART: Duration = Duration::from_secs(3);
 /// The only mode on which a lock can be trusted and a Job beside the segment's pod can mount the claim.
@@ -53,6 +55,24 @@ pub enum ObserveError {
     #[error("spec.segments.selector can not be used: {why}")]
     Selector { why: String },
 }
+
+impl ObserveError {
+    /// Stable word for conditions; what to do about it; whether it lasts until somebody does.
+    pub fn advice(&self) -> (&'static str, &'static str, bool) {
+        let code = |source: &kube::Error| if let kube::Error::Api(status) = source { status.code } else { 0 };
+        match self {
+            Self::Selector { .. } => ("SelectorInvalid", SELECTOR, true),
+            Self::Read { what: PODS, source } if code(source) == 400 => ("SelectorInvalid", SELECTOR, true),
+            Self::Read { source, .. } if code(source) == 403 => {
+                ("Forbidden", "lifted when the operator's role in this namespace allows it", true)
+            }
+            Self::Read { .. } | Self::TimedOut { .. } => ("NotObserved", "lifted when the Kubernetes API answers", false),
+        }
+    }
+}
+
+const PODS: &str = "pods";
+const SELECTOR: &str = "lifted by a spec.segments.selector of valid labels and operators (In, NotIn, Exists, DoesNotExist)";
 
 /// Reads within one namespace.
 pub struct Reader {
@@ -75,7 +95,7 @@ impl Reader {
     pub async fn pods(&self, selector: &LabelSelector) -> Result<Vec<Pod>, ObserveError> {
         let selector = Selector::try_from(selector.clone()).map_err(|e| ObserveError::Selector { why: e.to_string() })?;
         let params = ListParams::default().labels_from(&selector);
-        Ok(bounded("pods", self.api::<Pod>().list(&params)).await?.items)
+        Ok(bounded(PODS, self.api::<Pod>().list(&params)).await?.items)
     }
 
     /// The recoveries of a cluster, oldest first. One that can not be read does not blind us for the others.
@@ -195,7 +215,12 @@ impl Reader {
     }
 
     async fn log(&self, pod: &str) -> Option<String> {
-        let params = LogParams { container: Some(jobs::CONTAINER.into()), tail_lines: Some(20), ..LogParams::default() };
+        let params = LogParams {
+            container: Some(jobs::CONTAINER.into()),
+            tail_lines: Some(20),
+            limit_bytes: Some(LOG_BYTES),
+            ..LogParams::default()
+        };
         match bounded("a Job's log", self.api::<Pod>().logs(pod, &params)).await {
             Ok(log) => Some(log),
             Err(error) => {
@@ -301,7 +326,20 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_refused_is_an_error_and_not_an_empty_world() {
         let (client, task) = server(vec![expect("GET", "/api/v1/namespaces/demo/pods", json!({})).refused(403, "Forbidden")]);
-        assert!(matches!(Reader::new(client, "demo").job_pods("demo").await, Err(ObserveError::Read { .. })));
+        let error = Reader::new(client, "demo").job_pods("demo").await.unwrap_err();
+        assert_eq!(error.advice().0, "Forbidden");
+        finished(task).await;
+    }
+
+    #[tokio::test]
+    async fn a_selector_that_nobody_understands_is_told_as_such() {
+        let wrong: LabelSelector = serde_json::from_value(json!({"matchExpressions": [{"key": "a", "operator": "Likes"}]})).unwrap();
+        let objects = Objects::default();
+        assert_eq!(reader(&objects).pods(&wrong).await.unwrap_err().advice().0, "SelectorInvalid");
+        // Only the API server knows whether a label can be one.
+        let (client, task) = server(vec![expect("GET", "/api/v1/namespaces/demo/pods", json!({})).refused(400, "BadRequest")]);
+        let labels: LabelSelector = serde_json::from_value(json!({"matchLabels": {"not a label!": "x"}})).unwrap();
+        assert_eq!(Reader::new(client, "demo").pods(&labels).await.unwrap_err().advice().0, "SelectorInvalid");
         finished(task).await;
     }
 }

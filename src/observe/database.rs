@@ -10,7 +10,7 @@ use crate::{
         Dialect, Login, Server, Session, SessionError, replication,
         topology::{self, Written},
     },
-    model::{Catalog, Content, Dbid, Look, Source},
+    model::{Catalog, Content, Dbid, Look, Source, Timeline},
 };
 
 /// Bound of one look at the coordinator: opening a session and two small reads.
@@ -33,6 +33,8 @@ pub struct Sessions {
 #[derive(Debug)]
 pub struct Topology {
     pub catalog: Catalog,
+    /// Of the coordinator that gave it.
+    pub timeline: Timeline,
     pub history: BTreeMap<Dbid, Written>,
 }
 
@@ -46,13 +48,19 @@ impl Sessions {
         let hint = self.dialect;
         let looked = bounded(COORDINATOR, server, async {
             let session = open(kept, server, login, hint).await?;
-            let topology = Topology { catalog: topology::catalog(&session).await?, history: topology::history(&session).await? };
+            let topology::Answer { catalog, timeline } = topology::read(&session).await?;
+            let topology = Topology { catalog, timeline, history: topology::history(&session).await? };
             Ok((session, topology))
         });
         let (session, topology) = looked.await?;
         self.dialect = Some(session.dialect);
         self.coordinator = Some(session);
         Ok(topology)
+    }
+
+    /// The coordinator is asked by a new session next time, at whatever address its name has then.
+    pub fn forget_coordinator(&mut self) {
+        self.coordinator = None;
     }
 
     /// Every acting primary, asked at its pod's address.

@@ -13,6 +13,8 @@ use crate::{
 
 /// The container of a Job that does the work.
 pub const CONTAINER: &str = "recover";
+/// How much of what is no outcome is shown.
+const SHOWN: usize = 200;
 /// The variable that carries what the Job is told.
 pub const ATTEMPT_VARIABLE: &str = "GPHEAL_ATTEMPT";
 
@@ -59,8 +61,8 @@ pub fn seen(name: &str, job: Option<&Job>, pods: &[Pod], recovery: &str, dbid: D
 
 fn state(name: &str, job: Option<&Job>, pods: &[&Pod]) -> JobState {
     // What the container said is believed as soon as it ended: by then the volume's lock is free.
-    if let Some(outcome) = pods.iter().find_map(|pod| outcome(pod)) {
-        return JobState::Ended(outcome);
+    if let Some(said) = pods.iter().find_map(|pod| said(name, pod)) {
+        return said.map_or_else(JobState::Garbled, JobState::Ended);
     }
     // A pod that lives works on, whatever became of its Job.
     if pods.iter().any(|pod| !is_over(pod)) {
@@ -83,8 +85,32 @@ fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
     container(pod)?.state.as_ref()?.terminated.as_ref()
 }
 
-fn outcome(pod: &Pod) -> Option<Outcome> {
-    serde_json::from_str(terminated(pod)?.message.as_deref()?).ok()
+/// What the container of this attempt said of its end, or why that is not believed. `None`: it has not ended, or was
+/// ended from outside before it could say anything.
+fn said(attempt: &str, pod: &Pod) -> Option<Result<Outcome, String>> {
+    let end = terminated(pod)?;
+    let text = end.message.as_deref().filter(|text| !text.trim().is_empty())?;
+    let killed = end.signal.is_some_and(|signal| signal != 0) || end.exit_code > 128;
+    let not_begun = matches!(end.reason.as_deref(), Some("StartError" | "ContainerCannotRun" | "ContainerStatusUnknown"));
+    let parsed = serde_json::from_str::<Outcome>(text);
+    if parsed.is_err() && (killed || not_begun) {
+        return None; // these are the last words of somebody else
+    }
+    let garbled = |why: String| format!("Job {attempt} left no outcome of its attempt: {why}");
+    Some(match parsed {
+        Err(error) => Err(garbled(format!("{}: '{}'", shown(&error.to_string()), shown(text)))),
+        Ok(outcome) if outcome.attempt != attempt => Err(garbled(format!("it speaks of attempt '{}'", shown(&outcome.attempt)))),
+        Ok(outcome) if outcome.failure.is_none() && end.exit_code != 0 => {
+            Err(garbled(format!("it speaks of success, and its exit code is {}", end.exit_code)))
+        }
+        Ok(outcome) => Ok(outcome),
+    })
+}
+
+/// The beginning of a text that may be anything, as one line that can be printed.
+fn shown(text: &str) -> String {
+    let printable = |c: char| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '.' } else { c };
+    crate::error::cut(&text.trim().chars().map(printable).collect::<String>(), SHOWN)
 }
 
 fn runs(pod: &Pod) -> bool {
@@ -106,7 +132,11 @@ fn last_words(pods: &[&Pod]) -> String {
     let said = |pod: &&Pod| {
         let end = terminated(pod)?;
         let reason = end.reason.clone().unwrap_or_default();
-        Some(format!(": {reason}, exit code {}{}", end.exit_code, end.message.as_ref().map_or(String::new(), |m| format!(", {m}"))))
+        Some(format!(
+            ": {reason}, exit code {}{}",
+            end.exit_code,
+            end.message.as_ref().map_or(String::new(), |m| format!(", '{}'", shown(m)))
+        ))
     };
     pods.iter().find_map(said).unwrap_or_default()
 }
@@ -182,6 +212,43 @@ mod tests {
         let state = view(Some(&job("r", 5, 2, |_| ())), &pods).view.state;
         let JobState::Ended(outcome) = state else { panic!("{state:?}") };
         assert_eq!((outcome.repair, outcome.failure.unwrap().class), (Repair::Full, FailureClass::NoRoom));
+    }
+
+    fn garbled(exit_code: i32, message: &str) -> String {
+        let pods = [job_pod("r", 5, 2, |pod| {
+            pod["status"]["phase"] = json!("Failed");
+            pod["status"]["containerStatuses"][0]["state"] =
+                json!({"terminated": {"exitCode": exit_code, "reason": "Error", "message": message}});
+        })];
+        match view(Some(&job("r", 5, 2, failed)), &pods).view.state {
+            JobState::Garbled(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_the_outcome_of_this_attempt_is_not_believed() {
+        let success = json!({"attempt": "r-d5-a2", "repair": "Full"});
+        let others = json!({"attempt": "r-d5-a1", "repair": "Full"});
+        let unknown = json!({"attempt": "r-d5-a2", "repair": "Full", "failure": {"class": "Bored", "step": "Proving", "message": ""}});
+        for (exit_code, message, told) in [
+            (1, "Segmentation fault".to_owned(), "'Segmentation fault'"),
+            (0, "done!".to_owned(), "'done!'"),
+            (1, success.to_string(), "speaks of success, and its exit code is 1"),
+            (0, others.to_string(), "speaks of attempt 'r-d5-a1'"),
+            (1, unknown.to_string(), "unknown variant `Bored`"),
+            (1, "\u{0}\u{1}\u{fffd}x".repeat(1365), "'...x...x"),
+        ] {
+            let why = garbled(exit_code, &message);
+            assert!(why.contains(told) && why.len() < 2 * SHOWN + 200, "{why}");
+        }
+    }
+
+    #[test]
+    fn progress_that_is_none_or_lies_is_no_harm() {
+        assert_eq!(progress("\u{fffd}\u{0}\n{}\n[[[[\n{\"step\":\"Levitating\"}"), None);
+        let boast = progress(&format!("{{\"step\":\"Copying\",\"bytes\":{0},\"total\":1,\"rate\":{0},\"secondsLeft\":{0}}}", u64::MAX));
+        assert_eq!(boast.unwrap().percent(), Some(100));
     }
 
     #[test]

@@ -98,7 +98,7 @@ mod tests {
         let catalog = Catalog { rows: rows.iter().map(|text| fixtures::row(text)).collect() };
         let written = Written { newest: fixtures::ago(1), promoted: promoted.map(fixtures::ago) };
         let history = catalog.rows.iter().map(|row| (row.dbid, written)).collect();
-        Topology { catalog, history }
+        Topology { catalog, timeline: crate::model::Timeline(1), history }
     }
 
     fn sources(in_recovery: bool) -> BTreeMap<Content, Look<Source>> {
@@ -133,7 +133,7 @@ mod tests {
         let mut memory = Memory::default();
         let mut world = World::of(&["2:0ppnu", "5:0mmnd"]);
         memory.remember(&world, &Plan { unwell: vec![unwell], ..Plan::default() });
-        world.catalog = Look::Unknown("hangs".into());
+        world = world.blind();
         memory.remember(&world, &Plan::default());
         assert_eq!(memory.unwell_since(Dbid(5)), Some(fixtures::ago(60)));
         memory.remember(&World::of(&["2:0ppsu", "5:0mmsu"]), &Plan::default());

@@ -28,9 +28,9 @@ use self::{
     recoveries::RecoverySeen,
 };
 use crate::{
-    api::{GreenplumCluster, SegmentRecovery, cluster::Coordinator as CoordinatorSpec},
+    api::{GreenplumCluster, SegmentRecovery, cluster::Coordinator as CoordinatorSpec, convert},
     greenplum::{Login, Server, SessionError, TlsFault},
-    model::{Catalog, Content, Dbid, Instance, Look, Page, Plan, Source, World, refusal::ContractPoint},
+    model::{Catalog, Content, Dbid, Instance, Look, NoPage, Page, Plan, Source, Timeline, Unread, World, refusal::ContractPoint},
     web,
 };
 
@@ -84,6 +84,8 @@ impl Observer {
             self.reader.pods(&cluster.spec.segments.selector),
             self.reader.recoveries(&name),
         );
+        let older = topology.as_ref().ok().and_then(|topology| self.older(cluster, topology.timeline));
+        let topology = older.map_or(topology, Err);
         self.memory.login_was_refused(topology.as_ref().err());
         let (pods, objects) = (pods?, objects?);
         let (jobs, job_pods) = self.jobs(&name, &objects).await?;
@@ -125,6 +127,14 @@ impl Observer {
         Ok(Login { tls, ..login })
     }
 
+    /// Never believed: a coordinator on a lower timeline than one before it. What was seen stands in the status, so that
+    /// another operator knows it too.
+    fn older(&mut self, cluster: &GreenplumCluster, now: Timeline) -> Option<Unanswered> {
+        let seen = convert::coordinator_timeline(cluster).filter(|seen| now < *seen)?;
+        self.sessions.forget_coordinator();
+        Some(Unanswered::OldCoordinator { now, seen })
+    }
+
     /// Jobs and their pods, only while there is a recovery that could have some.
     async fn jobs(&self, cluster: &str, objects: &[SegmentRecovery]) -> Result<(Vec<Job>, Vec<Pod>), ObserveError> {
         let over = |object: &SegmentRecovery| object.status.as_ref().is_some_and(|s| crate::model::Phase::from(s.phase).is_over());
@@ -144,8 +154,9 @@ impl Observer {
         joined: &[RecoverySeen],
     ) -> Result<World, ObserveError> {
         let mut world = World {
-            catalog: Look::Unknown(String::new()),
-            unread: None,
+            catalog: Look::Unknown(Unread::CoordinatorSilent { why: "it was not asked yet".into() }),
+            coordinator_timeline: None,
+            selected: pods.len(),
             instances: BTreeMap::new(),
             sources: BTreeMap::new(),
             dispatch: self.dispatch(coordinator, joined).await,
@@ -156,8 +167,7 @@ impl Observer {
         let topology = match topology {
             Ok(topology) => topology,
             Err(why) => {
-                world.unread = Some(why.code());
-                world.catalog = Look::Unknown(why.to_string());
+                world.catalog = Look::Unknown(why.unread());
                 return Ok(world);
             }
         };
@@ -172,6 +182,7 @@ impl Observer {
         self.memory.recall(cluster);
         world.instances = self.instances(&topology, &places, pages, access?, container);
         world.sources = sources;
+        world.coordinator_timeline = Some(topology.timeline);
         world.catalog = Look::Seen(topology.catalog);
         Ok(world)
     }
@@ -190,7 +201,7 @@ impl Observer {
         &self,
         topology: &Topology,
         places: &BTreeMap<Dbid, Place>,
-        mut pages: BTreeMap<Dbid, Look<Page>>,
+        mut pages: BTreeMap<Dbid, Look<Page, NoPage>>,
         mut access: BTreeMap<Dbid, (String, String)>,
         container: &str,
     ) -> BTreeMap<Dbid, Instance> {
@@ -204,7 +215,7 @@ impl Observer {
                 },
                 contract,
                 access_mode: access.remove(&row.dbid),
-                page: pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown("it has no pod to ask".into())),
+                page: pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown(NoPage::Silent("it has no pod to ask".into()))),
                 unwell_since: self.memory.unwell_since(row.dbid),
                 seen_promoted: self.memory.seen_promoted(row, topology),
                 last_history: topology.history.get(&row.dbid).map(|written| written.newest),
@@ -225,16 +236,48 @@ pub enum Unanswered {
     NoTls(#[from] TlsFault),
     #[error(transparent)]
     Session(#[from] SessionError),
+    #[error("it is on timeline {now}, older than {seen} which was seen before")]
+    OldCoordinator { now: Timeline, seen: Timeline },
 }
 
 impl Unanswered {
-    /// Stable word for conditions.
-    fn code(&self) -> &'static str {
+    /// The same for the planner.
+    fn unread(&self) -> Unread {
+        let why = self.to_string();
         match self {
-            Self::NoLogin(_) => "CredentialsMissing",
-            Self::NoTls(fault) => fault.code(),
-            Self::Session(error) => error.code(),
+            Self::NoLogin(_) => Unread::CredentialsMissing { why },
+            Self::OldCoordinator { .. } => Unread::OldCoordinator { why },
+            Self::NoTls(fault) => by_fault(fault, why),
+            Self::Session(error) => by_error(error, why),
         }
+    }
+}
+
+fn by_error(error: &SessionError, why: String) -> Unread {
+    match error {
+        SessionError::Unresolved(_) => Unread::NameUnresolved { why },
+        SessionError::InRecovery(_) => Unread::CoordinatorInRecovery { why },
+        SessionError::NotYet(_) => Unread::CoordinatorStarting { why },
+        SessionError::LoginRefused { .. } => Unread::LoginRefused { why },
+        SessionError::Tls { fault, .. } => by_fault(fault, why),
+        SessionError::TimedOut { .. } => Unread::CoordinatorSilent { why },
+        SessionError::Unreachable { .. } => Unread::CoordinatorUnreachable { why },
+        SessionError::Strange { .. } => Unread::NotPostgres { why },
+        SessionError::NotGreenplum { .. } | SessionError::Version(_) => Unread::NotGreenplum { why },
+        SessionError::NotCoordinator { .. } => Unread::NotCoordinator { why },
+        SessionError::Statement { .. } => Unread::CatalogUnreadable { why },
+    }
+}
+
+fn by_fault(fault: &TlsFault, why: String) -> Unread {
+    match fault {
+        TlsFault::CaMissing { .. } => Unread::CaMissing { why },
+        TlsFault::CaInvalid { .. } => Unread::CaInvalid { why },
+        TlsFault::NotOffered => Unread::TlsNotOffered { why },
+        TlsFault::Untrusted { .. } => Unread::CertificateUntrusted { why },
+        TlsFault::NameMismatch { .. } => Unread::CertificateNameMismatch { why },
+        TlsFault::Expired { .. } => Unread::CertificateExpired { why },
+        TlsFault::Handshake { .. } => Unread::TlsHandshakeFailed { why },
     }
 }
 
@@ -269,7 +312,7 @@ async fn sources(
     sessions.sources(asked.collect(), login).await
 }
 
-async fn pages(places: &BTreeMap<Dbid, Place<'_>>) -> BTreeMap<Dbid, Look<Page>> {
+async fn pages(places: &BTreeMap<Dbid, Place<'_>>) -> BTreeMap<Dbid, Look<Page, NoPage>> {
     let asked: Vec<_> = places
         .iter()
         .filter_map(|(dbid, place)| match place {
@@ -277,14 +320,17 @@ async fn pages(places: &BTreeMap<Dbid, Place<'_>>) -> BTreeMap<Dbid, Look<Page>>
             Place::None | Place::Several(_) => None,
         })
         .collect();
-    let read = |(dbid, ip, port): (Dbid, Option<String>, u16)| async move {
-        let page = match ip {
-            Some(ip) => Look::from(web::read::page(&ip, port).await),
-            None => Look::Unknown("the pod has no address yet".into()),
-        };
-        (dbid, page)
-    };
+    let read = |(dbid, ip, port): (Dbid, Option<String>, u16)| async move { (dbid, page(ip, port).await) };
     stream::iter(asked).map(read).buffer_unordered(PAGES_AT_ONCE).collect().await
+}
+
+async fn page(ip: Option<String>, port: u16) -> Look<Page, NoPage> {
+    let Some(ip) = ip else { return Look::Unknown(NoPage::Silent("its pod has no address yet".into())) };
+    match web::read::page(&ip, port).await {
+        Ok(page) => Look::Seen(page),
+        Err(error) if error.is_nonsense() => Look::Unknown(NoPage::NotBelieved(error.to_string())),
+        Err(error) => Look::Unknown(NoPage::Silent(error.to_string())),
+    }
 }
 
 fn seen(world: World, pods: &[Pod], objects: Vec<SegmentRecovery>, joined: Vec<RecoverySeen>) -> Seen {
@@ -300,3 +346,7 @@ fn seen(world: World, pods: &[Pod], objects: Vec<SegmentRecovery>, joined: Vec<R
         world,
     }
 }
+
+#[cfg(test)]
+#[path = "coordinator_tests.rs"]
+mod tests;

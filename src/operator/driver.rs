@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::{Api, Client, Resource, core::DeserializeGuard};
+use kube::{
+    Api, Client, Resource,
+    core::{DeserializeGuard, ObjectMeta},
+};
 use tokio::{
     sync::{Notify, watch},
     time::{sleep, timeout},
@@ -13,10 +16,10 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
-    api::{GreenplumCluster, GreenplumClusterStatus, SegmentRecovery, convert},
+    api::{GreenplumCluster, GreenplumClusterStatus, SegmentRecovery, condition, convert},
     apply::{Applied, Applier, ApplyError, Written},
     error,
-    model::{Plan, RecoveryNext},
+    model::{Plan, RecoveryNext, World},
     observe::{Observer, Seen, cluster::ObserveError},
     plan,
     report::{
@@ -85,6 +88,10 @@ pub struct Driver {
     applier: Applier,
     pace: Pace,
     shown: BTreeSet<&'static str>,
+    /// Looks in a row at something that does not move before a person or the cluster's pods do.
+    still: u32,
+    /// The generation of an object that can not be read, once that was said on it.
+    invalid: Option<i64>,
     wake: Arc<Notify>,
     selector: watch::Sender<Option<LabelSelector>>,
 }
@@ -106,6 +113,8 @@ impl Driver {
             applier: Applier::new(client, &of.namespace, context.image.clone()),
             pace: Pace::default(),
             shown: BTreeSet::new(),
+            still: 0,
+            invalid: None,
             context,
             of,
             wake,
@@ -121,24 +130,37 @@ impl Driver {
                 Ok(Ended::Gone) => break,
                 Ok(Ended::Next { after, changed }) => {
                     failures = 0;
-                    self.context.metrics.pass(if changed { Pass::Changed } else { Pass::Unchanged });
-                    self.rest(after).await;
+                    self.context.metrics.pass(&self.of, if changed { Pass::Changed } else { Pass::Unchanged });
+                    self.rest(after, if self.still > 0 { after / 6 } else { APART }).await;
                 }
                 Err(failure) => {
                     failures += 1;
                     let pause = back_off(failures);
-                    self.context.metrics.pass(Pass::Failed);
+                    self.context.metrics.pass(&self.of, Pass::Failed);
                     tracing::error!(error = error::chain(&failure), again_in = ?pause, "a pass failed");
-                    sleep(pause).await;
+                    self.rest(pause, pause / 2).await;
                 }
             }
         }
         tracing::info!("the cluster's object is gone; it is healed no more");
     }
 
-    async fn rest(&self, after: Duration) {
-        sleep(APART.min(after)).await;
-        let _ = timeout(after.saturating_sub(APART), self.wake.notified()).await;
+    /// Until `after`, or until something has happened, but no shorter than `apart`: pods of a cluster that nobody can
+    /// help may restart all day.
+    async fn rest(&self, after: Duration, apart: Duration) {
+        let apart = apart.max(APART).min(after);
+        sleep(apart).await;
+        let _ = timeout(after.saturating_sub(apart), self.wake.notified()).await;
+    }
+
+    /// When the next look is due. What does not move before a person does is looked at ever less often.
+    fn due(&mut self, world: &World, plan: &Plan, made: bool) -> Duration {
+        self.still = if !made && plan.stands_still(world) { self.still.saturating_add(1) } else { 0 };
+        match (made, world.restless()) {
+            (true, _) => SOON,
+            (false, false) => WELL,
+            (false, true) => RESTLESS.saturating_mul(1 << self.still.saturating_sub(1).min(5)).min(WELL),
+        }
     }
 
     async fn pass(&mut self) -> Result<Ended, DriveError> {
@@ -170,18 +192,11 @@ impl Driver {
         if let Some(error) = applied.errors.into_iter().next() {
             return Err(error.into());
         }
-        let after = if applied.made {
-            SOON
-        } else if seen.world.restless() {
-            RESTLESS
-        } else {
-            WELL
-        };
-        Ok(Ended::Next { after, changed })
+        Ok(Ended::Next { after: self.due(&seen.world, &plan, applied.made), changed })
     }
 
     /// The cluster's object as it is now; never from a cache.
-    async fn read(&self) -> Result<Option<GreenplumCluster>, DriveError> {
+    async fn read(&mut self) -> Result<Option<GreenplumCluster>, DriveError> {
         let name = self.of.cluster.clone();
         let read = timeout(CALL, self.api.get_opt(&name)).await.map_err(|_| DriveError::TimedOut { name: name.clone() })?;
         let found = read.map_err(|source| DriveError::Read { name: name.clone(), source: Box::new(source) })?;
@@ -189,8 +204,26 @@ impl Driver {
         match guarded.0 {
             Ok(cluster) if cluster.metadata.deletion_timestamp.is_some() => Ok(None),
             Ok(cluster) => Ok(Some(cluster)),
-            Err(invalid) => Err(DriveError::Invalid { name, why: invalid.error }),
+            Err(invalid) => {
+                self.say_invalid(&invalid.metadata, &invalid.error).await?;
+                Err(DriveError::Invalid { name, why: invalid.error })
+            }
         }
+    }
+
+    /// Once for each generation: the rest of its status can not be read either, so it can not be compared.
+    async fn say_invalid(&mut self, metadata: &ObjectMeta, why: &str) -> Result<(), DriveError> {
+        let generation = metadata.generation.unwrap_or_default();
+        if self.invalid == Some(generation) {
+            return Ok(());
+        }
+        let message =
+            format!("this operator can not read the object: {why}; lifted when it is of the version of the installed definitions");
+        let wanted = report::cluster::not_seen("Invalid", &message, true);
+        let conditions = condition::merge(&[], &wanted, metadata.generation, Timestamp::now());
+        self.applier.conditions::<GreenplumCluster>(&self.of.cluster, metadata.generation, &conditions, &message).await?;
+        self.invalid = Some(generation);
+        Ok(())
     }
 
     /// Carries one recovery on. One that fails does not keep the others from going on.
@@ -258,7 +291,8 @@ impl Driver {
     /// A status of a look that failed altogether.
     async fn unseen(&mut self, cluster: &GreenplumCluster, error: &ObserveError) -> Result<bool, DriveError> {
         let now = Timestamp::now();
-        let status = report::cluster::unseen(cluster, &error::chain(error), now);
+        let (code, advice, lasts) = error.advice();
+        let status = report::cluster::unseen(cluster, code, &format!("{}; {advice}", error::chain(error)), lasts, now);
         self.write(cluster, &status, vec![], now).await
     }
 

@@ -49,7 +49,7 @@ async fn what_changed_is_written_and_told_once_and_then_nothing() {
     let [(status, body), (event, told)] = &writes[..] else { panic!("{writes:?}") };
     assert_eq!((status.as_str(), event.as_str()), (CLUSTER_STATUS, EVENTS));
     assert!(body["status"]["message"].as_str().unwrap().contains("there is no Secret demo-gpadmin"), "{body}");
-    assert_eq!(told["reason"], "CoordinatorUnreachable");
+    assert_eq!(told["reason"], "CredentialsMissing");
     assert_eq!(paths(&mut driver, &objects).await, [""; 0], "an idle look writes nothing");
 }
 
@@ -97,4 +97,56 @@ async fn a_bad_recovery_does_not_blind_the_driver_for_the_others() {
     // Its Job is gone, so the attempt is lost; without a catalog the next one waits.
     assert!(written.contains(&format!("PATCH {RECOVERIES}/mend/status")), "{written:?}");
     assert!(!written.iter().any(|path| path.contains("bad") || path.contains("/jobs")));
+}
+
+#[tokio::test]
+async fn an_object_that_can_not_be_read_is_told_so_once() {
+    let objects = objects();
+    let mut wrong = serde_json::to_value(fixtures::cluster()).unwrap();
+    wrong["spec"]["healing"] = json!({"mode": "Telepathic"});
+    wrong["status"] = json!({"coordinatorTimeline": 7});
+    objects.put(CLUSTER, wrong);
+    let mut driver = driver(&objects);
+    for _ in 0..2 {
+        assert!(matches!(driver.pass().await, Err(DriveError::Invalid { .. })));
+    }
+    let writes = objects.writes();
+    let [(path, body)] = &writes[..] else { panic!("{writes:?}") };
+    assert_eq!((path.as_str(), body["status"].get("coordinatorTimeline")), (CLUSTER_STATUS, None), "what it remembers stays");
+    let ready = &body["status"]["conditions"][0];
+    assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("Invalid")));
+    assert!(ready["message"].as_str().unwrap().contains("Telepathic"), "{ready}");
+}
+
+#[tokio::test]
+async fn a_selector_that_can_not_be_one_is_told_and_stalls() {
+    let objects = objects();
+    let mut wrong = serde_json::to_value(fixtures::cluster()).unwrap();
+    wrong["spec"]["segments"]["selector"] = json!({"matchExpressions": [{"key": "a", "operator": "Likes", "values": ["b"]}]});
+    objects.put(CLUSTER, wrong);
+    assert!(driver(&objects).pass().await.is_err());
+    let conditions = objects.writes()[0].1["status"]["conditions"].clone();
+    for (at, kind, status) in [(0, "Ready", "False"), (1, "Stalled", "True")] {
+        let one = &conditions[at];
+        assert_eq!((&one["type"], &one["status"], &one["reason"]), (&json!(kind), &json!(status), &json!("SelectorInvalid")));
+    }
+}
+
+/// Looks at a cluster whose credentials are missing, one after the other, for a virtual hour.
+#[tokio::test(start_paused = true)]
+async fn what_only_a_person_can_change_is_looked_at_ever_less_often() {
+    let objects = objects();
+    let mut driver = driver(&objects);
+    let mut rests = vec![];
+    for _ in 0..8 {
+        let Ok(Ended::Next { after, .. }) = driver.pass().await else { panic!("the look failed") };
+        rests.push(after.as_secs());
+    }
+    assert_eq!(rests, [2, 4, 8, 16, 30, 30, 30, 30]);
+    assert_eq!(objects.writes().len(), 2, "one status and one event");
+    // Its pods may do what they want: they wake nobody before five seconds are over.
+    let begun = tokio::time::Instant::now();
+    driver.wake.notify_one();
+    driver.rest(WELL, WELL / 6).await;
+    assert_eq!(begun.elapsed().as_secs(), 5);
 }

@@ -4,7 +4,8 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::{
-    Catalog, Content, Dbid, Instance, InstanceState, Page, Pair, Refusal, Role, Row, Source, Status, World, page::PAGE_VERSION,
+    Catalog, Content, Dbid, Instance, InstanceState, Look, NoPage, Page, Pair, Refusal, Role, Row, Source, Status, World,
+    refusal::ContractPoint,
 };
 
 /// FTS writes the row first and promotes then: so long a mirror may take to become what its row says.
@@ -34,9 +35,10 @@ pub fn admit(world: &World, dbid: Dbid, now: Timestamp) -> Result<Admitted<'_>, 
     let pair = pair_of(catalog, row)?;
     let instance = world.instances.get(&dbid).ok_or(Refusal::SupervisorSilent { why: "its pod was not looked for yet".into() })?;
     target_is_a_down_mirror(row)?;
+    somebody_is_selected(world)?;
     source_holds_every_commit(world, &pair, now)?;
     place_is_fit(instance)?;
-    let page = page_of(world, row, instance)?;
+    let page = page_of(world, row)?;
     same_database(world, row.content, page)?;
     supervisor_allows(dbid, page)?;
     Ok(Admitted { pair, page })
@@ -45,11 +47,11 @@ pub fn admit(world: &World, dbid: Dbid, now: Timestamp) -> Result<Admitted<'_>, 
 /// The catalog, if it could be read.
 ///
 /// # Errors
-/// [`Refusal::CoordinatorUnreachable`]
+/// [`Refusal::CatalogUnread`]
 pub fn catalog(world: &World) -> Result<&Catalog, Refusal> {
     match &world.catalog {
-        crate::model::Look::Seen(catalog) => Ok(catalog),
-        crate::model::Look::Unknown(why) => Err(Refusal::CoordinatorUnreachable { why: why.clone() }),
+        Look::Seen(catalog) => Ok(catalog),
+        Look::Unknown(unread) => Err(Refusal::CatalogUnread { unread: unread.clone() }),
     }
 }
 
@@ -68,12 +70,17 @@ fn target_is_a_down_mirror(row: &Row) -> Result<(), Refusal> {
     }
 }
 
+/// A selector that selects others says nothing about the life of ours.
+fn somebody_is_selected(world: &World) -> Result<(), Refusal> {
+    if world.nothing_selected() { Err(Refusal::NothingSelected { selected: world.selected }) } else { Ok(()) }
+}
+
 /// The acting primary answers, read-write, as itself [2, 7].
 fn source_holds_every_commit(world: &World, pair: &Pair, now: Timestamp) -> Result<(), Refusal> {
     let primary = pair.primary.dbid;
     match world.sources.get(&pair.primary.content) {
-        Some(crate::model::Look::Seen(source)) => source_is_itself(pair.primary, source),
-        Some(crate::model::Look::Unknown(why)) => Err(primary_gone(world, pair, why, now)),
+        Some(Look::Seen(source)) => source_is_itself(pair.primary, source),
+        Some(Look::Unknown(why)) => Err(primary_gone(world, pair, why, now)),
         None => Err(Refusal::ActingPrimaryNotAnswering { primary, why: "it was not asked yet".into() }),
     }
 }
@@ -81,11 +88,17 @@ fn source_holds_every_commit(world: &World, pair: &Pair, now: Timestamp) -> Resu
 /// Why a content whose acting primary does not answer is left alone [2, 5; reference §7 #3, #5, #6].
 pub fn primary_gone(world: &World, pair: &Pair, why: &str, now: Timestamp) -> Refusal {
     let (primary, mirror, why) = (pair.primary.dbid, pair.mirror.dbid, why.to_owned());
+    let instance = world.instances.get(&primary);
+    if let Err(refusal) = somebody_is_selected(world) {
+        return refusal;
+    }
+    if let Some(two) = instance.and_then(|i| i.contract.iter().find(|point| matches!(point, ContractPoint::TwoPods { .. }))) {
+        return Refusal::ContractNotFulfilled { points: vec![two.clone()] }; // it was not asked, so it was not silent
+    }
     if pair.mirror.status == Status::Up && pair.mirror.well() {
         return Refusal::ActingPrimaryNotAnswering { primary, why }; // FTS will promote the mirror
     }
-    let instance = world.instances.get(&primary);
-    if instance.and_then(|i| i.page.seen()).is_some_and(|page| page.state == InstanceState::Starting) {
+    if world.page_at(primary).is_some_and(|page| page.state == InstanceState::Starting) {
         return Refusal::ActingPrimaryNotAnswering { primary, why }; // it is being promoted, or comes back by itself
     }
     let flipped = pair.mirror.status == Status::Down && instance.is_some_and(never_promoted);
@@ -125,24 +138,24 @@ fn place_is_fit(instance: &Instance) -> Result<(), Refusal> {
     }
 }
 
-/// The page, if it is this instance's: a page of another cluster or place is nobody's word.
-fn page_of<'a>(world: &World, row: &Row, instance: &'a Instance) -> Result<&'a Page, Refusal> {
-    let silent = |why: String| Err(Refusal::SupervisorSilent { why });
-    let page = match &instance.page {
-        crate::model::Look::Seen(page) => page,
-        crate::model::Look::Unknown(why) => return silent(why.clone()),
-    };
-    if page.version != PAGE_VERSION {
-        return silent(format!("its page has version {}, this operator reads {PAGE_VERSION}", page.version));
+/// The page, if it is this instance's.
+fn page_of<'a>(world: &'a World, row: &Row) -> Result<&'a Page, Refusal> {
+    world.page_of(row).map_err(|none| match none {
+        NoPage::Silent(why) => Refusal::SupervisorSilent { why },
+        NoPage::NotBelieved(why) => Refusal::PageNotBelieved { why },
+    })
+}
+
+/// Why an instance that is well could not be repaired once it is not, as far as that does not pass by itself.
+pub fn unfit(world: &World, row: &Row) -> Option<Refusal> {
+    let instance = world.instances.get(&row.dbid)?;
+    if instance.contract.iter().any(ContractPoint::lasts) {
+        return place_is_fit(instance).err();
     }
-    if page.cluster != world.cluster_name {
-        return silent(format!("its page belongs to cluster '{}'", page.cluster));
+    match page_of(world, row) {
+        Err(refusal @ Refusal::PageNotBelieved { .. }) => Some(refusal),
+        _ => None,
     }
-    let place = (page.address.as_str(), page.port, page.data_directory.as_str());
-    if place != (row.address.as_str(), row.port, row.datadir.as_str()) {
-        return silent(format!("its page is of {}:{} {}", page.address, page.port, page.data_directory));
-    }
-    Ok(page)
 }
 
 fn same_database(world: &World, content: Content, page: &Page) -> Result<(), Refusal> {
@@ -173,8 +186,7 @@ fn supervisor_allows(dbid: Dbid, page: &Page) -> Result<(), Refusal> {
 mod tests {
     use super::*;
     use crate::model::{
-        Look, SystemIdentifier,
-        refusal::ContractPoint,
+        SystemIdentifier,
         world::fixtures::{ago, now},
     };
 
@@ -186,6 +198,37 @@ mod tests {
         admit(world, Dbid(dbid), now()).map_or_else(|refusal| refusal.code(), |_| "admitted")
     }
 
+    fn two_pods() -> Vec<ContractPoint> {
+        vec![ContractPoint::TwoPods { pods: "a, b".into() }]
+    }
+
+    #[test]
+    fn one_missing_pod_of_many_is_a_fault_and_no_wrong_selector() {
+        let gone = down().without_pod(2).source(0, Look::Unknown("no pod has its address".into()));
+        assert_eq!(code(&gone, 5), "DoubleFault");
+    }
+
+    #[test]
+    fn a_foreign_page_does_not_speak_for_a_primary() {
+        let starting = down().source(0, Look::Unknown("refused".into())).page(2, |p| p.state = InstanceState::Starting);
+        assert_eq!(code(&starting, 5), "ActingPrimaryNotAnswering");
+        assert_eq!(code(&starting.page(2, |p| p.cluster = "other".into()), 5), "DoubleFault");
+    }
+
+    #[test]
+    fn what_would_keep_a_well_instance_from_being_repaired_is_known_before() {
+        let well = World::of(&["1:-1ppsu", "2:0ppsu", "5:0mmsu"]);
+        let unfit = |world: &World| {
+            let row = world.catalog.seen().unwrap().row(Dbid(5)).unwrap();
+            super::unfit(world, row).map(|refusal| refusal.code())
+        };
+        assert_eq!(unfit(&well), None);
+        assert_eq!(unfit(&well.clone().without_pod(5)), None, "it is being made again");
+        assert_eq!(unfit(&well.clone().silent(5)), None, "so is its supervisor");
+        assert_eq!(unfit(&well.clone().instance(5, |i| i.contract = vec![ContractPoint::NoSupervisor])), Some("NoSupervisor"));
+        assert_eq!(unfit(&well.page(5, |p| p.cluster = "other".into())), Some("PageNotBelieved"));
+    }
+
     #[test]
     fn a_down_mirror_with_a_sound_source_is_admitted() {
         assert_eq!(code(&down(), 5), "admitted");
@@ -193,10 +236,8 @@ mod tests {
 
     #[test]
     fn every_reason_against_is_found() {
-        let mut blind = down();
-        blind.catalog = Look::Unknown("timed out".into());
         let cases: Vec<(&str, World, i16)> = vec![
-            ("CoordinatorUnreachable", blind, 5),
+            ("CoordinatorSilent", down().blind(), 5),
             ("NotInCatalog", down(), 77),
             ("CoordinatorRow", down(), 1),
             ("CatalogInvalid", World::of(&["2:0ppsu", "5:0mmnd"]), 5),
@@ -208,10 +249,13 @@ mod tests {
             ("PeerSuspect", down().source_with(0, |s| s.system_identifier = Some(SystemIdentifier(8))), 5),
             ("DataDirIsMountRoot", down().instance(5, |i| i.contract = vec![ContractPoint::DataDirIsMountRoot]), 5),
             ("AccessMode", down().instance(5, |i| i.access_mode = Some(("data".into(), "ReadWriteMany".into()))), 5),
-            ("SupervisorSilent", down().instance(5, |i| i.page = Look::Unknown("no route".into())), 5),
-            ("SupervisorSilent", down().page(5, |p| p.cluster = "other".into()), 5),
-            ("SupervisorSilent", down().page(5, |p| p.port = 1), 5),
-            ("SupervisorSilent", down().page(5, |p| p.version = 99), 5),
+            ("NothingSelected", down().without_pod(2).without_pod(5), 5),
+            ("TwoPods", down().source(0, Look::Unknown("several".into())).instance(2, |i| i.contract = two_pods()), 5),
+            ("SupervisorSilent", down().silent(5), 5),
+            ("PageNotBelieved", down().instance(5, |i| i.page = Look::Unknown(NoPage::NotBelieved("nonsense".into()))), 5),
+            ("PageNotBelieved", down().page(5, |p| p.cluster = "other".into()), 5),
+            ("PageNotBelieved", down().page(5, |p| p.port = 1), 5),
+            ("PageNotBelieved", down().page(5, |p| p.version = 99), 5),
             ("VolumeUnrecognised", down().page(5, |p| p.state = InstanceState::VolumeUnrecognised), 5),
             ("SupervisorSays", down().page(5, |p| p.state = InstanceState::Maintenance), 5),
             ("SupervisorSays", down().page(5, |p| p.state = InstanceState::Unkillable), 5),

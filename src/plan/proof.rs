@@ -43,7 +43,7 @@ pub fn prove(world: &World, dbid: Dbid, since: Timestamp, now: Timestamp) -> Pro
 
 /// The supervisor asks for a repair again.
 fn broken(world: &World, dbid: Dbid) -> Option<Proof> {
-    let page = world.instances.get(&dbid)?.page.seen()?;
+    let page = world.page_at(dbid)?;
     let class = match page.state {
         InstanceState::NeedsFull | InstanceState::CopyUnfinished => FailureClass::TargetUnusable,
         InstanceState::NeedsRecovery => FailureClass::WorldMoved,
@@ -56,7 +56,7 @@ fn missing(world: &World, dbid: Dbid, row: Option<&Row>) -> Vec<Missing> {
     let instance = world.instances.get(&dbid);
     let ips = instance.and_then(|i| i.pod.seen()).map_or(&[][..], |pod| &pod.ips);
     let source = row.and_then(|row| world.sources.get(&row.content)).and_then(|look| look.seen());
-    let receiving = instance.and_then(|i| i.page.seen()).is_some_and(|p| p.receiving && p.serves == Some(Role::Mirror));
+    let receiving = world.page_at(dbid).is_some_and(|p| p.receiving && p.serves == Some(Role::Mirror));
     let answered = row.is_some_and(|row| world.dispatch.seen().is_some_and(|contents| contents.contains(&row.content)));
     let points = [
         (Missing::CatalogInSync, row.is_some_and(Row::well)),

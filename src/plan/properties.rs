@@ -4,9 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Dbid, HealingMode, InstanceState, JobState, Look, Reason, Repair, Role, Status, SystemIdentifier,
+    Dbid, HealingMode, InstanceState, JobState, Look, Mode, NoPage, Reason, Refusal, Repair, Role, Row, Status, SystemIdentifier,
     page::Shape,
-    world::fixtures::{ago, asked, now, running},
+    world::{
+        Recovery, Targets,
+        fixtures::{ago, asked, now, running},
+    },
 };
 
 const STATES: [InstanceState; 22] = [
@@ -73,7 +76,7 @@ fn bend(world: World, content: i16, target: i16, twist: &Twist) -> World {
     let world = world.instance(target, |i| {
         i.unwell_since = Some(ago(twist.since));
         if twist.page.is_none() {
-            i.page = Look::Unknown("no answer".into());
+            i.page = Look::Unknown(NoPage::Silent("no answer".into()));
         }
     });
     let world = world.page(target, |p| {
@@ -107,6 +110,40 @@ fn worlds() -> impl Strategy<Value = World> {
         };
         let world = World::of(&all);
         [(0, mirror(&a)), (1, mirror(&b)), (2, mirror(&c))].iter().zip(&twists).fold(world, |w, ((c, t), twist)| bend(w, *c, *t, twist))
+    })
+}
+
+/// Any row that the columns can hold, and some that they can not.
+fn any_row() -> impl Strategy<Value = Row> {
+    let small = || prop::sample::select(vec![-32768_i16, -1, 0, 1, 2, 3, 4, 32767]);
+    let texts = || prop::sample::select(vec!["", "seg-2.gp", "seg-3.gp", "gp", "/data/gpseg", "/"]);
+    let letters = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (small(), -2..3_i16, letters, prop::sample::select(vec![0_u16, 6000, 65535]), texts(), texts()).prop_map(
+        |(dbid, content, (primary, preferred, in_sync, up), port, address, datadir)| Row {
+            dbid: Dbid(dbid),
+            content: Content(content),
+            role: if primary { Role::Primary } else { Role::Mirror },
+            preferred_role: if preferred { Role::Primary } else { Role::Mirror },
+            mode: if in_sync { Mode::InSync } else { Mode::NotInSync },
+            status: if up { Status::Up } else { Status::Down },
+            port,
+            hostname: address.into(),
+            address: address.into(),
+            datadir: datadir.into(),
+        },
+    )
+}
+
+/// A world that was looked at by such a catalog, with recoveries for whatever it names.
+fn any_world() -> impl Strategy<Value = World> {
+    (prop::collection::vec(any_row(), 0..9), any::<bool>(), any::<bool>()).prop_map(|(rows, full, all_down)| {
+        let mut world = World::of_rows(rows);
+        let wanted = full.then_some(Repair::Full);
+        for dbid in [-32768, -1, 0, 1, 2, 3, 32767] {
+            world = world.recovery(asked(&format!("r{dbid}"), &[dbid], wanted));
+        }
+        let targets = if all_down { Targets::AllDown } else { Targets::Contents((-2..4).map(Content).collect()) };
+        world.recovery(Recovery { targets, ..asked("several", &[], wanted) })
     })
 }
 
@@ -177,6 +214,29 @@ proptest! {
             if let Reason::Refused(refusal) = &named[0].reason {
                 prop_assert!(!refusal.to_string().is_empty() && !refusal.lifted_by().is_empty());
             }
+        }
+    }
+
+    /// No catalog makes the planner panic, and each content whose rows can not be is named with them and left alone.
+    #[test]
+    fn no_catalog_is_too_strange_to_be_left_alone(world in any_world(), policy in policies()) {
+        let catalog = world.catalog.seen().unwrap();
+        let plan = plan(&policy, &world, now());
+        let _ = (catalog.coordinator(), plan.stands_still(&world), world.restless());
+        for content in catalog.contents() {
+            let rows: Vec<&Row> = catalog.rows.iter().filter(|row| row.content == content).collect();
+            if let Err(why) = catalog.pair(content) {
+                prop_assert!(rows.iter().any(|row| why.contains(&row.to_string())), "{}", why);
+                prop_assert!(jobs(&plan).iter().all(|job| job.content != content));
+                prop_assert!(plan.new_recoveries.iter().all(|new| new.content != content));
+                let named = |row: &Row| plan.unwell.iter().any(|one| {
+                    (one.dbid, one.content) == (row.dbid, content) && matches!(one.reason, Reason::Refused(Refusal::CatalogInvalid { .. }))
+                });
+                prop_assert!(rows.into_iter().all(named));
+            }
+        }
+        for job in jobs(&plan) {
+            prop_assert_ne!((&job.source.address, job.source.port), (&job.target.address, job.target.port), "it would copy over its source");
         }
     }
 

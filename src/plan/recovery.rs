@@ -69,10 +69,8 @@ fn instance(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, state: RecoveryIns
         None => begin(desk, recovery, dbid, state),
         Some(JobState::Active) => standing(state, Standing::Attempting),
         Some(JobState::Ended(outcome)) => ended(desk, recovery, dbid, state, &outcome),
-        Some(JobState::Lost(why)) => match told_by_the_volume(desk, dbid, &state) {
-            Some(outcome) => ended(desk, recovery, dbid, state, &outcome),
-            None => failed(desk, recovery, dbid, state, lost(why)),
-        },
+        Some(JobState::Lost(why)) => untold(desk, recovery, dbid, state, FailureClass::JobLost, why),
+        Some(JobState::Garbled(why)) => untold(desk, recovery, dbid, state, FailureClass::OutcomeNotBelieved, why),
     }
 }
 
@@ -83,12 +81,16 @@ fn standing(state: RecoveryInstance, standing: Standing) -> InstanceNext {
 /// The outcome in `result.json`, which the supervisor shows: an operator that was away learns it so.
 fn told_by_the_volume(desk: &Desk, dbid: Dbid, state: &RecoveryInstance) -> Option<Outcome> {
     let job = &state.job.as_ref()?.name;
-    let page = desk.world.instances.get(&dbid)?.page.seen()?;
+    let page = desk.world.page_at(dbid)?;
     page.result.clone().filter(|outcome| outcome.attempt == *job)
 }
 
-fn lost(why: String) -> Failure {
-    Failure { class: FailureClass::JobLost, step: Step::Proving, message: why, evidence: String::new() }
+/// The Job did not say how it ended, or not so that it can be believed; the volume may know.
+fn untold(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, state: RecoveryInstance, class: FailureClass, message: String) -> InstanceNext {
+    match told_by_the_volume(desk, dbid, &state) {
+        Some(outcome) => ended(desk, recovery, dbid, state, &outcome),
+        None => failed(desk, recovery, dbid, state, Failure { class, step: Step::Proving, message, evidence: String::new() }),
+    }
 }
 
 fn ended(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance, outcome: &Outcome) -> InstanceNext {

@@ -40,9 +40,7 @@ fn what_waiting_can_not_change_is_refused_and_the_rest_waits() {
     assert_eq!(phase(World::of(&["2:0ppsu", "5:0mmsu"]), 2), Phase::Refused);
     assert_eq!(phase(down(), 77), Phase::Refused);
     assert_eq!(phase(down().source(0, Look::Unknown("gone".into())), 5), Phase::Pending);
-    let mut blind = down();
-    blind.catalog = Look::Unknown("gone".into());
-    assert_eq!(phase(blind, 5), Phase::Pending);
+    assert_eq!(phase(down().blind(), 5), Phase::Pending);
 }
 
 #[test]

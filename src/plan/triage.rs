@@ -16,7 +16,10 @@ pub fn triage(desk: &mut Desk, plan: &mut Plan) {
     let Look::Seen(catalog) = &desk.world.catalog else { return };
     for content in catalog.contents() {
         match catalog.pair(content) {
-            Ok(pair) => pair_of(desk, plan, content, pair),
+            Ok(pair) => {
+                pair_of(desk, plan, content, pair);
+                unfit(desk, plan, pair);
+            }
             Err(why) => {
                 let rows = catalog.rows.iter().filter(|row| row.content == content);
                 rows.for_each(|row| unwell(desk, plan, row, Reason::Refused(Refusal::CatalogInvalid { why: why.clone() })));
@@ -43,12 +46,25 @@ fn pair_of(desk: &mut Desk, plan: &mut Plan, content: Content, pair: Pair) {
 }
 
 fn unwell(desk: &Desk, plan: &mut Plan, row: &Row, reason: Reason) {
+    plan.unwell.push(told(desk, row, reason));
+}
+
+fn told(desk: &Desk, row: &Row, reason: Reason) -> Unwell {
     let since = desk.world.instances.get(&row.dbid).and_then(|i| i.unwell_since).unwrap_or(desk.now);
-    plan.unwell.push(Unwell { dbid: row.dbid, content: row.content, row: row.to_string(), since, reason });
+    Unwell { dbid: row.dbid, content: row.content, row: row.to_string(), since, reason }
+}
+
+/// What would stand in the way of a repair is said before there is one to make.
+fn unfit(desk: &Desk, plan: &mut Plan, pair: Pair) {
+    for row in [pair.primary, pair.mirror] {
+        if let Some(refusal) = gates::unfit(desk.world, row).filter(|_| plan.unwell.iter().all(|one| one.dbid != row.dbid)) {
+            plan.unfit.push(told(desk, row, Reason::Refused(refusal)));
+        }
+    }
 }
 
 fn page<'a>(desk: &Desk<'a>, dbid: Dbid) -> Option<&'a Page> {
-    desk.world.instances.get(&dbid)?.page.seen()
+    desk.world.page_at(dbid)
 }
 
 /// Why an acting primary is not well: nothing is ever done to it, but it is always said.
@@ -148,7 +164,7 @@ fn still_coming(desk: &Desk, page: &Page) -> Result<(), Refusal> {
 /// Counts from the later of the row's fall and the supervisor's last change of state.
 fn left(now: Timestamp, page_since: Timestamp, instance: Option<&Instance>, patience: SignedDuration) -> i64 {
     let row_since = instance.and_then(|i| i.unwell_since).unwrap_or(now);
-    (patience - now.duration_since(row_since.max(page_since))).as_secs()
+    patience.saturating_sub(now.duration_since(row_since.max(page_since))).as_secs()
 }
 
 fn why(page: &Page) -> String {

@@ -57,7 +57,10 @@ fn each_state_of_a_pair_has_its_answer() {
         ("WithinGrace", 5, down().down_for(5, 99).page(5, starting).page(5, |p| p.since = ago(99))),
         ("WithinGrace", 5, down().down_for(5, 99).page(5, deaf).page(5, |p| p.since = ago(5))),
         ("planned Incremental", 5, down().down_for(5, 99).page(5, held).page(5, deaf)),
-        ("SupervisorSilent", 5, down().down_for(5, 99).instance(5, |i| i.page = gone_page())),
+        ("NothingSelected", 2, World::of(&["2:0ppsu", "5:0mmsu"]).without_pod(2).without_pod(5).source(0, gone())),
+        ("NothingSelected", 5, down().down_for(5, 99).without_pod(2).without_pod(5).source(0, gone())),
+        ("well", 5, World::of(&["2:0ppsu", "5:0mmsu"]).page(5, |p| (p.state, p.cluster) = (InstanceState::NotAnswering, "other".into()))),
+        ("SupervisorSilent", 5, down().down_for(5, 99).silent(5)),
         ("DoubleFault", 5, needs_recovery().source(0, gone())),
         ("DoubleFault", 2, needs_recovery().source(0, gone())),
         ("ActingPrimaryNotAnswering", 2, World::of(&["2:0ppsu", "5:0mmsu"]).source(0, gone())),
@@ -85,10 +88,6 @@ fn unproven() -> World {
     (instance.job, instance.proving_since) = (None, Some(ago(3)));
     let dispatch = Look::Unknown("asked just now".into());
     World { dispatch, ..World::of(&["2:0ppsu", "5:0mmsu"]) }.recovery(recovery)
-}
-
-fn gone_page() -> Look<Page> {
-    Look::Unknown("no route to host".into())
 }
 
 #[test]

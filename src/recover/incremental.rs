@@ -29,6 +29,8 @@ pub enum IncrementalError {
     NotSeen(String),
     #[error("the acting primary has no log any more from {0} on, which the target needs")]
     WalRemoved(Lsn),
+    #[error("data page checksums are {} at the acting primary and {} at the target", on(*.source_has), on(*.target_has))]
+    Checksums { source_has: bool, target_has: bool },
     #[error("the directory that pg_rewind left can not follow the acting primary: {0}")]
     Unsound(String),
     #[error("{0}: {1}")]
@@ -42,6 +44,7 @@ impl Classified for IncrementalError {
             Self::Unusable(_) => FailureClass::TargetUnusable,
             Self::NotSeen(_) => FailureClass::ToolKilled,
             Self::WalRemoved(_) => FailureClass::WalRemoved,
+            Self::Checksums { .. } => FailureClass::ChecksumsDiffer,
             Self::Unsound(_) => FailureClass::ResultUnsound,
             Self::File(..) => FailureClass::Unclassified,
         }
@@ -52,6 +55,7 @@ impl Classified for IncrementalError {
 pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<String, Fault> {
     work.step(Step::Analysing).await;
     fit(work, proven)?;
+    same_checksums(source, proven).await?;
     full::forget_unfinished(work)?;
     source.checkpoint().await?;
     let note = if proven.is_mirror() && proven.standing() == Some(Standing::Follows) {
@@ -88,6 +92,23 @@ fn fit(work: &Work, proven: &Proven) -> Result<(), IncrementalError> {
         }
         Shape::Primary | Shape::Mirror => Ok(()),
     }
+}
+
+/// pg_rewind does not compare them: it copies the source's control file, so that pages which it did not copy would be
+/// verified, or not, by a setting under which they were not written. gprecoverseg refuses such segments (reference §7.1 #9).
+async fn same_checksums(source: &SourceLock, proven: &Proven) -> Result<(), Fault> {
+    let setting = source.text("SELECT pg_catalog.current_setting('data_checksums')").await?;
+    let target = proven.target.control.as_ref().map(|control| control.checksums);
+    Ok(compare(setting.as_deref(), target)?)
+}
+
+fn compare(source: Option<&str>, target: Option<u32>) -> Result<(), IncrementalError> {
+    let (source_has, target_has) = (source == Some("on"), target.is_some_and(|version| version != 0));
+    if source_has == target_has { Ok(()) } else { Err(IncrementalError::Checksums { source_has, target_has }) }
+}
+
+fn on(yes: bool) -> &'static str {
+    if yes { "on" } else { "off" }
 }
 
 /// The log that the target will ask for is still on the source.
@@ -163,5 +184,19 @@ fn remove(file: &Path) -> Result<(), Fault> {
     match std::fs::remove_file(file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(IncrementalError::File(file.display().to_string(), error).into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_have_to_be_alike_on_both_sides() {
+        assert!(compare(Some("on"), Some(1)).is_ok() && compare(Some("off"), Some(0)).is_ok());
+        let differ = compare(Some("on"), Some(0)).unwrap_err();
+        assert_eq!(differ.class(), FailureClass::ChecksumsDiffer);
+        assert_eq!(differ.to_string(), "data page checksums are on at the acting primary and off at the target");
+        assert!(compare(Some("off"), Some(1)).is_err());
     }
 }

@@ -10,8 +10,13 @@ use crate::{
         cluster::{Counts, LISTED, UnwellInstance},
         condition::{self, seconds},
     },
+    error::cut,
     model::{Catalog, Plan, Reason, Refusal, Status, Unwell, World},
 };
+
+/// Longest message of a status and of one of its instances: they may quote what anybody says.
+const LONGEST_MESSAGE: usize = 4096;
+const LONGEST_REASON: usize = 1024;
 
 /// The new status. While the catalog can not be read, what was last known of instances stands, and the conditions say so.
 pub fn status(cluster: &GreenplumCluster, world: &World, plan: &Plan, now: Timestamp) -> GreenplumClusterStatus {
@@ -20,7 +25,9 @@ pub fn status(cluster: &GreenplumCluster, world: &World, plan: &Plan, now: Times
     let wanted = conditions::wanted(cluster, world, plan);
     let conditions = condition::merge(&old.conditions, &wanted, generation, now);
     let message = wanted.iter().find(|one| one.kind == "Ready").map(|ready| ready.message.clone()).unwrap_or_default();
-    let status = GreenplumClusterStatus { observed_generation: generation, conditions, message, ..old };
+    let message = cut(&message, LONGEST_MESSAGE);
+    let coordinator_timeline = old.coordinator_timeline.max(world.coordinator_timeline.map(|timeline| timeline.0.into()));
+    let status = GreenplumClusterStatus { observed_generation: generation, conditions, message, coordinator_timeline, ..old };
     match world.catalog.seen() {
         None => status,
         Some(catalog) => {
@@ -36,14 +43,22 @@ pub fn status(cluster: &GreenplumCluster, world: &World, plan: &Plan, now: Times
     }
 }
 
-/// The status after a look that failed altogether: everything stands, Ready is unknown.
-pub fn unseen(cluster: &GreenplumCluster, why: &str, now: Timestamp) -> GreenplumClusterStatus {
+/// The status after a look that failed altogether: everything stands, but whether it is so is unknown. `lasts`: waiting
+/// alone does not change it.
+pub fn unseen(cluster: &GreenplumCluster, code: &str, why: &str, lasts: bool, now: Timestamp) -> GreenplumClusterStatus {
     let old = cluster.status.clone().unwrap_or_default();
-    let wanted = condition::Wanted::new("Ready", None, "NotObserved", why);
+    let wanted = not_seen(code, why, lasts);
     let mut conditions = old.conditions.clone();
-    conditions.retain(|one| one.type_ != "Ready");
-    conditions.extend(condition::merge(&old.conditions, &[wanted], cluster.metadata.generation, now));
-    GreenplumClusterStatus { conditions, message: why.to_owned(), ..old }
+    conditions.retain(|one| wanted.iter().all(|want| want.kind != one.type_));
+    conditions.extend(condition::merge(&old.conditions, &wanted, cluster.metadata.generation, now));
+    GreenplumClusterStatus { conditions, message: cut(why, LONGEST_MESSAGE), ..old }
+}
+
+/// Conditions of a cluster that could not be looked at.
+pub fn not_seen(code: &str, why: &str, lasts: bool) -> Vec<condition::Wanted> {
+    let stalled = lasts.then(|| condition::Wanted::new("Stalled", Some(true), code, why));
+    let ready = condition::Wanted::new("Ready", if lasts { Some(false) } else { None }, code, why);
+    [Some(ready), stalled].into_iter().flatten().collect()
 }
 
 fn number(n: usize) -> i32 {
@@ -103,6 +118,7 @@ fn unwell(unwell: &Unwell) -> UnwellInstance {
                 Refusal::ObserveOnly { would } | Refusal::Paused { would } => Some(would.to_string()),
                 _ => None,
             };
+            let message = cut(&message, LONGEST_REASON);
             UnwellInstance { reason: refusal.code().to_owned(), message, lifted_by, would, recovery, ..bare }
         }
     }
@@ -188,9 +204,9 @@ mod tests {
         let mut cluster = fixtures::cluster();
         let mut world = World::of(&["2:0ppnu", "5:0mmnd"]).down_for(5, 5);
         cluster.status = Some(told(&world));
-        world.catalog = Look::Unknown("timed out".into());
+        world = world.blind();
         let blind = status(&cluster, &world, &Plan::default(), now());
-        assert_eq!(condition(&blind, "CoordinatorReachable"), ("False", "CoordinatorUnreachable"));
+        assert_eq!(condition(&blind, "CoordinatorReachable"), ("False", "CoordinatorSilent"));
         assert_eq!((condition(&blind, "InSync").0, blind.instances.len()), ("Unknown", 1));
         assert_eq!(condition(&blind, "Ready").0, "False");
     }
@@ -231,8 +247,51 @@ mod tests {
     fn a_look_that_failed_leaves_what_was_known() {
         let mut cluster = fixtures::cluster();
         cluster.status = Some(told(&World::of(&["2:0ppsu", "5:0mmsu"])));
-        let unseen = unseen(&cluster, "can not read pods", now());
+        let unseen = unseen(&cluster, "NotObserved", "can not read pods", false, now());
         assert_eq!((condition(&unseen, "Ready").0, unseen.in_sync.as_str()), ("Unknown", "1/1"));
         assert_eq!(unseen.conditions.len(), cluster.status.unwrap().conditions.len());
+    }
+
+    #[test]
+    fn each_cause_of_blindness_is_a_reason_with_what_to_do() {
+        for unread in crate::model::Unread::examples() {
+            let mut world = World::of(&["2:0ppsu", "5:0mmsu"]);
+            world.catalog = Look::Unknown(unread.clone());
+            let status = told(&world);
+            assert_eq!(condition(&status, "CoordinatorReachable"), ("False", unread.name()));
+            assert_eq!(condition(&status, "Stalled").0, if unread.needs_a_person() { "True" } else { "Unknown" });
+            assert!(status.message.contains(unread.why()) && status.message.ends_with(unread.lifted_by()), "{}", status.message);
+        }
+    }
+
+    #[test]
+    fn the_highest_timeline_is_kept_and_a_blind_look_keeps_it_too() {
+        let mut cluster = fixtures::cluster();
+        let mut world = World::of(&["2:0ppsu", "5:0mmsu"]);
+        for (seen, kept) in [(Some(2), 2), (Some(1), 2), (None, 2), (Some(5), 5)] {
+            world.coordinator_timeline = seen.map(crate::model::Timeline);
+            let next = status(&cluster, &world, &Plan::default(), now());
+            assert_eq!(next.coordinator_timeline, Some(kept));
+            cluster.status = Some(next);
+        }
+    }
+
+    #[test]
+    fn what_would_block_the_next_repair_is_told_of_a_cluster_that_is_well() {
+        let foreign = World::of(&["2:0ppsu", "5:0mmsu"]).page(5, |page| page.cluster = "other".into());
+        let status = told(&foreign);
+        assert_eq!((condition(&status, "Ready").0, status.instances.len()), ("True", 0));
+        assert_eq!(condition(&status, "HealingBlocked"), ("True", "PageNotBelieved"));
+        let message = &status.conditions.iter().find(|c| c.type_ == "HealingBlocked").unwrap().message;
+        assert!(message.contains("dbid 5") && message.contains("cluster 'other'") && message.contains("GPHEAL_CLUSTER"), "{message}");
+    }
+
+    #[test]
+    fn what_others_say_at_length_is_cut() {
+        let world = World::of(&["2:0ppnu", "5:0mmnd"]).instance(5, |one| {
+            one.page = Look::Unknown(crate::model::NoPage::NotBelieved("x".repeat(1 << 20)));
+        });
+        let status = told(&world);
+        assert!(serde_json::to_string(&status).unwrap().len() < 32 * 1024);
     }
 }

@@ -2,14 +2,14 @@
 
 use crate::{
     api::{GreenplumCluster, condition::Wanted},
-    model::{Catalog, HealingMode, Look, Plan, Reason, Refusal, Unwell, World, refusal::ContractPoint},
+    model::{Catalog, HealingMode, Look, Plan, Reason, Refusal, Unread, Unwell, World},
 };
 
 /// All ten, in the order in which they are shown.
 pub fn wanted(cluster: &GreenplumCluster, world: &World, plan: &Plan) -> Vec<Wanted> {
     let mut all = match &world.catalog {
         Look::Seen(catalog) => of_instances(catalog, plan),
-        Look::Unknown(why) => unreachable(world.unread.unwrap_or(UNREACHABLE), why),
+        Look::Unknown(unread) => unreachable(unread),
     };
     all.push(reconciling(world, plan));
     all.push(stalled(world, plan));
@@ -17,14 +17,12 @@ pub fn wanted(cluster: &GreenplumCluster, world: &World, plan: &Plan) -> Vec<Wan
     all
 }
 
-const UNREACHABLE: &str = "CoordinatorUnreachable";
-
-fn unreachable(reason: &'static str, why: &str) -> Vec<Wanted> {
-    let message = Refusal::CoordinatorUnreachable { why: why.to_owned() };
+fn unreachable(unread: &Unread) -> Vec<Wanted> {
+    let (reason, lifted_by) = (unread.name(), unread.lifted_by());
     let mut all = vec![
-        Wanted::new("Ready", Some(false), reason, message.to_string()),
-        Wanted::new("CoordinatorReachable", Some(false), reason, why),
-        Wanted::new("HealingBlocked", Some(true), reason, message.lifted_by()),
+        Wanted::new("Ready", Some(false), reason, format!("{unread}; {lifted_by}")),
+        Wanted::new("CoordinatorReachable", Some(false), reason, format!("{}; {lifted_by}", unread.why())),
+        Wanted::new("HealingBlocked", Some(true), reason, lifted_by),
     ];
     all.extend(
         ["Degraded", "InSync", "Balanced", "DoubleFault"].map(|kind| Wanted::new(kind, None, reason, "the catalog can not be read")),
@@ -39,7 +37,6 @@ fn of_instances(catalog: &Catalog, plan: &Plan) -> Vec<Wanted> {
     let all_in_sync = in_sync == contents.len();
     let balanced = catalog.rows.iter().all(|row| row.role == row.preferred_role);
     let double = first(plan, |r| matches!(r, Refusal::DoubleFault { .. } | Refusal::FlippedDouble { .. }));
-    let blocked = first(plan, blocks);
     let told = |found: Option<(&Unwell, &Refusal)>| found.map_or(String::new(), |(one, refusal)| sentence(one, refusal));
     let code = |found: Option<(&Unwell, &Refusal)>, none: &'static str| found.map_or(none, |(_, refusal)| refusal.code());
     vec![
@@ -54,8 +51,20 @@ fn of_instances(catalog: &Catalog, plan: &Plan) -> Vec<Wanted> {
         Wanted::new("InSync", Some(all_in_sync), if all_in_sync { "InSync" } else { "NotInSync" }, ""),
         Wanted::new("Balanced", Some(balanced), if balanced { "PreferredRoles" } else { "RolesSwapped" }, ""),
         Wanted::new("DoubleFault", Some(double.is_some()), code(double, "NoDoubleFault"), told(double)),
-        Wanted::new("HealingBlocked", Some(blocked.is_some()), code(blocked, "NotBlocked"), told(blocked)),
+        healing_blocked(plan),
     ]
+}
+
+/// By what stands in the way of a repair, or would in the way of the next one.
+fn healing_blocked(plan: &Plan) -> Wanted {
+    if let Some((one, refusal)) = first(plan, blocks) {
+        return Wanted::new("HealingBlocked", Some(true), refusal.code(), sentence(one, refusal));
+    }
+    let unfit = plan.unfit.iter().find_map(|one| one.reason.refusal().map(|refusal| (one, refusal)));
+    let Some((one, refusal)) = unfit else { return Wanted::new("HealingBlocked", Some(false), "NotBlocked", "") };
+    let (message, lifted_by) = super::cluster::words(refusal);
+    let text = format!("dbid {} (content {}) is well and could not be repaired: {message}; {lifted_by}", one.dbid, one.content);
+    Wanted::new("HealingBlocked", Some(true), refusal.code(), text)
 }
 
 fn lacking(in_sync: usize, contents: usize) -> String {
@@ -90,10 +99,7 @@ fn sentence(one: &Unwell, refusal: &Refusal) -> String {
 }
 
 fn first(plan: &Plan, keep: impl Fn(&Refusal) -> bool) -> Option<(&Unwell, &Refusal)> {
-    plan.unwell.iter().find_map(|one| match &one.reason {
-        Reason::Refused(refusal) if keep(refusal) => Some((one, refusal)),
-        _ => None,
-    })
+    plan.unwell.iter().find_map(|one| Some((one, one.reason.refusal().filter(|refusal| keep(refusal))?)))
 }
 
 /// Something stands in the way of a repair; what only takes its time does not.
@@ -109,24 +115,6 @@ fn blocks(refusal: &Refusal) -> bool {
     )
 }
 
-/// A person has to do something: waiting alone lifts none of these.
-fn needs_a_person(refusal: &Refusal) -> bool {
-    match refusal {
-        Refusal::ContractNotFulfilled { points } => points.iter().any(|point| !matches!(point, ContractPoint::NoPod { .. })),
-        other => matches!(
-            other,
-            Refusal::CatalogInvalid { .. }
-                | Refusal::DoubleFault { .. }
-                | Refusal::FlippedDouble { .. }
-                | Refusal::VolumeUnrecognised { .. }
-                | Refusal::AccessMode { .. }
-                | Refusal::PrimaryDataMissing { .. }
-                | Refusal::FullNotAllowed { .. }
-                | Refusal::RecoveryFailed { .. }
-        ),
-    }
-}
-
 fn reconciling(world: &World, plan: &Plan) -> Wanted {
     let live = world.recoveries.iter().filter(|recovery| !recovery.phase.is_over()).count() + plan.new_recoveries.len();
     let ended = plan.recoveries.values().filter(|next| next.phase.is_over()).count();
@@ -137,11 +125,13 @@ fn reconciling(world: &World, plan: &Plan) -> Wanted {
 }
 
 fn stalled(world: &World, plan: &Plan) -> Wanted {
-    let blind = world.catalog.unknown().is_some();
-    match first(plan, needs_a_person) {
-        Some((one, refusal)) => Wanted::new("Stalled", Some(true), refusal.code(), sentence(one, refusal)),
-        None if blind => Wanted::new("Stalled", None, world.unread.unwrap_or(UNREACHABLE), ""),
-        None => Wanted::new("Stalled", Some(false), "NotStalled", ""),
+    match (first(plan, Refusal::needs_a_person), world.catalog.unknown()) {
+        (Some((one, refusal)), _) => Wanted::new("Stalled", Some(true), refusal.code(), sentence(one, refusal)),
+        (None, Some(unread)) if unread.needs_a_person() => {
+            Wanted::new("Stalled", Some(true), unread.name(), format!("{unread}; {}", unread.lifted_by()))
+        }
+        (None, Some(unread)) => Wanted::new("Stalled", None, unread.name(), ""),
+        (None, None) => Wanted::new("Stalled", Some(false), "NotStalled", ""),
     }
 }
 

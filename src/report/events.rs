@@ -76,8 +76,9 @@ fn coordinator(before: &GreenplumClusterStatus, new: &GreenplumClusterStatus) ->
     let kind = "CoordinatorReachable";
     let known = before.conditions.iter().any(|c| c.type_ == kind);
     let (was, is) = (condition::holds(&before.conditions, kind), condition::holds(&new.conditions, kind));
+    let reason = new.conditions.iter().find(|c| c.type_ == kind).map_or("CoordinatorUnreachable", |c| c.reason.as_str());
     match (known, was, is) {
-        (_, true, false) | (false, _, false) => vec![Happened::warning("CoordinatorUnreachable", new.message.clone())],
+        (_, true, false) | (false, _, false) => vec![Happened::warning(reason, new.message.clone())],
         (true, false, true) => vec![Happened::normal("CoordinatorReachable", "the coordinator answers again")],
         _ => vec![],
     }

@@ -14,7 +14,7 @@ use crate::{
         cluster::Counts,
         recovery::{Phase, SegmentRecovery},
     },
-    model::{Plan, Reason},
+    model::Plan,
 };
 
 /// How a pass over one cluster ended. A rate of `Changed` on a well cluster would be a hot loop.
@@ -27,6 +27,8 @@ pub enum Pass {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PassLabels {
+    namespace: String,
+    cluster: String,
     outcome: Pass,
 }
 
@@ -99,7 +101,7 @@ impl Default for Metrics {
         let instances = Family::default();
         registry.register("instances", "Instances by state, as the catalog has them", instances.clone());
         let refusals = Family::default();
-        registry.register("refusals", "Instances that are left alone now, by reason", refusals.clone());
+        registry.register("refusals", "Instances that are left alone now, or would be if they were not well, by reason", refusals.clone());
         let leading = Gauge::default();
         registry.register("leading", "1 while this operator holds the lease", leading.clone());
         Self { registry: Arc::new(registry), passes, recoveries, heal_seconds, instances, refusals, leading }
@@ -107,8 +109,8 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    pub fn pass(&self, outcome: Pass) {
-        self.passes.get_or_create(&PassLabels { outcome }).inc();
+    pub fn pass(&self, of: &Of, outcome: Pass) {
+        self.passes.get_or_create(&pass_labels(of, outcome)).inc();
     }
 
     pub fn leading(&self, yes: bool) {
@@ -141,10 +143,8 @@ impl Metrics {
             self.instances.get_or_create(&state_labels(of, state)).set(number.into());
         }
         let mut now = std::collections::BTreeMap::<&'static str, i64>::new();
-        for one in &plan.unwell {
-            if let Reason::Refused(refusal) = &one.reason {
-                *now.entry(refusal.code()).or_default() += 1;
-            }
+        for refusal in plan.unwell.iter().chain(&plan.unfit).filter_map(|one| one.reason.refusal()) {
+            *now.entry(refusal.code()).or_default() += 1;
         }
         for gone in shown.iter().filter(|code| !now.contains_key(*code)) {
             self.refusals.remove(&refusal_labels(of, gone));
@@ -157,6 +157,9 @@ impl Metrics {
 
     /// A cluster that is not watched any more has no metrics.
     pub fn forget(&self, of: &Of, shown: &BTreeSet<&'static str>) {
+        for outcome in [Pass::Changed, Pass::Unchanged, Pass::Failed] {
+            self.passes.remove(&pass_labels(of, outcome));
+        }
         for (state, _) in states(&Counts::default()) {
             self.instances.remove(&state_labels(of, state));
         }
@@ -179,6 +182,10 @@ fn states(counts: &Counts) -> [(&'static str, i32); 4] {
     [("up", counts.up), ("down", counts.down), ("swapped", counts.swapped), ("recovering", counts.recovering)]
 }
 
+fn pass_labels(of: &Of, outcome: Pass) -> PassLabels {
+    PassLabels { namespace: of.namespace.clone(), cluster: of.cluster.clone(), outcome }
+}
+
 fn state_labels(of: &Of, state: &'static str) -> StateLabels {
     StateLabels { namespace: of.namespace.clone(), cluster: of.cluster.clone(), state: Word(state) }
 }
@@ -192,7 +199,7 @@ mod tests {
     use super::*;
     use crate::{
         api::fixtures,
-        model::{Content, Dbid, Refusal, Unwell, world::fixtures::now},
+        model::{Content, Dbid, Reason, Refusal, Unwell, world::fixtures::now},
     };
     use serde_json::json;
 
@@ -213,6 +220,8 @@ mod tests {
     fn a_reason_that_is_gone_is_shown_no_more() {
         let of = Of { namespace: "demo".into(), cluster: "demo".into() };
         let (metrics, mut shown) = (Metrics::default(), BTreeSet::new());
+        metrics.pass(&of, Pass::Changed);
+        assert!(metrics.text().contains("gpheal_reconciles_total{namespace=\"demo\",cluster=\"demo\",outcome=\"Changed\"} 1"));
         let unwell =
             Unwell { dbid: Dbid(5), content: Content(0), row: String::new(), since: now(), reason: Reason::Refused(Refusal::CatchingUp) };
         let plan = Plan { unwell: vec![unwell], ..Plan::default() };
@@ -223,6 +232,6 @@ mod tests {
         metrics.cluster(&of, &counts, &Plan::default(), &mut shown);
         assert!(!metrics.text().contains("CatchingUp") && metrics.text().contains("state=\"up\"} 6"));
         metrics.forget(&of, &shown);
-        assert!(!metrics.text().contains("state="));
+        assert!(!metrics.text().contains("cluster="), "{}", metrics.text());
     }
 }

@@ -16,6 +16,9 @@ use crate::{
     observe::jobs::JobSeen,
 };
 
+/// Longest message: it may quote what anybody says, of each of its instances.
+const LONGEST: usize = 4096;
+
 /// The new status of `object`.
 pub fn status(object: &SegmentRecovery, next: &RecoveryNext, jobs: &BTreeMap<Dbid, JobSeen>, now: Timestamp) -> SegmentRecoveryStatus {
     let old = object.status.clone().unwrap_or_default();
@@ -138,7 +141,7 @@ fn message(next: &RecoveryNext, jobs: &BTreeMap<Dbid, JobSeen>) -> String {
     let waits = |(dbid, job): (&Dbid, &JobSeen)| job.waits.as_ref().map(|why| format!("; dbid {dbid}: Job {}: {why}", job.view.name));
     let attempting = |dbid: &Dbid| next.instances.get(dbid).is_some_and(|one| one.standing == Standing::Attempting);
     let waits: String = jobs.iter().filter(|(dbid, _)| attempting(dbid)).filter_map(waits).collect();
-    format!("{}{waits}", next.message)
+    crate::error::cut(&format!("{}{waits}", next.message), LONGEST)
 }
 
 fn conditions(phase: Phase, message: &str) -> [Wanted; 3] {

@@ -22,12 +22,7 @@ use crate::{
 /// A mirror that FTS may have to promote is not kept from its start by a primary that hangs.
 const PRIMARY_PATIENCE: Duration = Duration::from_secs(3);
 
-/// The catalog with the timeline of the coordinator that gave it.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    pub catalog: Catalog,
-    pub timeline: Timeline,
-}
+pub use crate::greenplum::topology::Answer;
 
 /// The catalog, from the coordinator on the highest timeline that answers in utility mode, never from one that is older
 /// than what we have seen: an old coordinator that came back would have the acting primary fenced.
@@ -52,9 +47,7 @@ pub async fn catalog(config: &Config, seen: Timeline) -> Look<Answer> {
 async fn one(config: &Config, server: &Server) -> Result<Answer, String> {
     let login = config.login().map_err(|e| e.to_string())?;
     let session = Session::utility(server, &login, None).await.map_err(|e| e.to_string())?;
-    let catalog = topology::catalog(&session).await.map_err(|e| e.to_string())?;
-    let timeline = topology::timeline(&session).await.map_err(|e| e.to_string())?;
-    Ok(Answer { catalog, timeline })
+    topology::read(&session).await.map_err(|e| e.to_string())
 }
 
 /// Our row: that of this dbid *and* address, port and directory.

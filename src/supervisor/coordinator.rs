@@ -91,7 +91,7 @@ impl Supervisor {
     async fn own_catalog(&self) -> Result<Catalog, String> {
         let login = self.config.login().map_err(|e| e.to_string())?;
         let session = Session::utility(&self.config.local(), &login, None).await.map_err(|e| e.to_string())?;
-        topology::catalog(&session).await.map_err(|e| e.to_string())
+        topology::read(&session).await.map(|answer| answer.catalog).map_err(|e| e.to_string())
     }
 
     /// Lives: it answers, or it is a mirror in recovery that FTS has to promote once we dispatch.
