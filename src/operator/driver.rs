@@ -330,7 +330,7 @@ fn log(happened: &[Happened]) {
 }
 
 /// 1 s, 2 s, 4 s … at most a minute.
-fn back_off(failures: u32) -> Duration {
+pub(super) fn back_off(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.saturating_sub(1).min(6)).min(LONGEST_BACK_OFF)
 }
 

@@ -10,10 +10,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::{DeserializeGuard, NamespaceResourceScope, Selector},
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event, watcher},
-    },
+    runtime::watcher::{self, Event, watcher},
 };
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -21,7 +18,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{clusters::Wakers, orphans};
+use super::{clusters::Wakers, driver::back_off, orphans};
 use crate::{
     api::{SegmentRecovery, labels},
     error,
@@ -34,7 +31,27 @@ where
 {
     let api: Api<K> = namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace));
     let config = selector.map_or_else(watcher::Config::default, |selector| watcher::Config::default().labels(selector));
-    watcher(api, config).default_backoff().boxed()
+    patient(watcher(api, config)).boxed()
+}
+
+/// Begins a watch that fails ever more slowly. The library's own back-off forgets at each beginning, so that a watch which
+/// can not even list (no right to, a selector that can not be) would begin again every second for ever.
+fn patient<K>(events: impl Stream<Item = watcher::Result<Event<K>>>) -> impl Stream<Item = watcher::Result<Event<K>>> {
+    let mut failures = 0_u32;
+    events.then(move |event| {
+        match &event {
+            Err(_) => failures = failures.saturating_add(1),
+            Ok(Event::Init) => {}
+            Ok(_) => failures = 0,
+        }
+        let pause = event.is_err().then(|| back_off(failures));
+        async move {
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
+            event
+        }
+    })
 }
 
 /// Tells news from the echo of our own writes: a status does not move the generation.
@@ -143,6 +160,19 @@ pub fn broke(what: &str, error: &watcher::Error) {
 mod tests {
     use super::*;
     use crate::api::fixtures;
+
+    /// A watch that can never list begins, fails, and begins again.
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_can_not_begin_is_tried_ever_more_slowly() {
+        let failed = || Err(watcher::Error::NoResourceVersion);
+        let endless = futures::stream::iter(0..).map(move |n| if n % 2 == 0 { Ok(Event::<Pod>::Init) } else { failed() });
+        let begun = tokio::time::Instant::now();
+        let mut events = std::pin::pin!(patient(endless));
+        for _ in 0..20 {
+            events.next().await;
+        }
+        assert_eq!(begun.elapsed().as_secs(), 1 + 2 + 4 + 8 + 16 + 32 + 4 * 60);
+    }
 
     #[test]
     fn the_echo_of_our_own_status_is_no_news() {
