@@ -19,8 +19,14 @@ pub fn kubectl(layout: &Layout) -> Command {
     inside(layout, "kubectl")
 }
 
-/// One of the bed's programs with all rights, from any network namespace.
+/// One of the bed's programs with all rights, from any network namespace. Where there is no bed, kubectl is the user's.
 pub fn inside(layout: &Layout, name: &str) -> Command {
+    if layout.is_foreign() {
+        let place = layout.program(name);
+        let mut command = if name == "kubectl" { Command::new(name) } else { Command::new(place) };
+        command.arg("--kubeconfig").arg(layout.kubeconfig());
+        return command;
+    }
     let network = format!("--net={}", Layout::network_path(layout.name()).display());
     let mut command = program("nsenter", [network]);
     command.arg(layout.program(name)).arg("--kubeconfig").arg(layout.kubeconfig());
@@ -31,7 +37,8 @@ pub fn inside(layout: &Layout, name: &str) -> Command {
 pub fn collect(layout: &Layout, folder: &Path) -> Result<()> {
     make_folder(folder)?;
     let folder = fs::canonicalize(folder)?;
-    for part in [objects, container_logs, component_logs] {
+    let of_nodes: &[fn(&Layout, &Path) -> Result<()>] = if layout.is_foreign() { &[] } else { &[container_logs, component_logs] };
+    for part in [&[objects as fn(&Layout, &Path) -> Result<()>], of_nodes].concat() {
         if let Err(error) = part(layout, &folder) {
             say(format!("not collected: {error:#}"));
         }

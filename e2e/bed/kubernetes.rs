@@ -22,7 +22,8 @@ pub const LOCAL: &str = "local";
 
 pub fn client(layout: &Layout) -> Result<Client> {
     let path = layout.kubeconfig();
-    let advice = || format!("cannot use {}: run `make bed-up`", path.display());
+    let hint = if layout.is_foreign() { "is it one file, and valid?" } else { "run `make bed-up`" };
+    let advice = || format!("cannot use {}: {hint}", path.display());
     let text = Kubeconfig::read_from(&path).with_context(advice)?;
     let config = futures::executor::block_on(Config::from_custom_kubeconfig(text, &KubeConfigOptions::default()));
     Ok(Client::try_from(config.with_context(advice)?)?)

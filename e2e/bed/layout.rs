@@ -61,6 +61,8 @@ pub struct Layout {
     folder: PathBuf,
     cache: PathBuf,
     name: String,
+    /// The kubeconfig of a cluster that is no bed of ours.
+    foreign: Option<PathBuf>,
 }
 
 impl Layout {
@@ -68,12 +70,22 @@ impl Layout {
     pub fn from_env() -> Result<Self> {
         let folder = absolute("GPHEAL_BED", DEFAULT_FOLDER)?;
         let cache = absolute("GPHEAL_CACHE", DEFAULT_CACHE)?;
-        Ok(Self { name: name_of(&folder), folder, cache })
+        Ok(Self { name: name_of(&folder), folder, cache, foreign: None })
     }
 
     /// A bed of its own in another folder, with the same cache.
     pub fn elsewhere(folder: &Path) -> Result<Self> {
         Ok(Self { name: name_of(folder), folder: folder.to_owned(), ..Self::from_env()? })
+    }
+
+    /// Of a cluster that is reached by its kubeconfig alone.
+    #[must_use]
+    pub fn of_foreign(self, kubeconfig: PathBuf) -> Self {
+        Self { foreign: Some(kubeconfig), ..self }
+    }
+
+    pub fn is_foreign(&self) -> bool {
+        self.foreign.is_some()
     }
 
     pub fn folder(&self) -> &Path {
@@ -119,7 +131,7 @@ impl Layout {
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
-        self.folder.join("kubeconfig")
+        self.foreign.clone().unwrap_or_else(|| self.folder.join("kubeconfig"))
     }
 
     pub fn kubeconfig_of(&self, user: &str) -> PathBuf {

@@ -76,6 +76,18 @@ impl Bed {
         Self::attach_to(Layout::from_env()?)
     }
 
+    /// A cluster of the user's in the bed's place: what can be done through its API server can be done.
+    pub fn foreign(kubeconfig: &Path) -> Result<Self> {
+        let kubeconfig = std::path::absolute(kubeconfig)?;
+        ensure!(kubeconfig.is_file(), "KUBECONFIG has to name one file, which {} is not", kubeconfig.display());
+        Ok(Self { layout: Layout::from_env()?.of_foreign(kubeconfig) })
+    }
+
+    /// Whether there are no nodes to reach into.
+    pub fn is_foreign(&self) -> bool {
+        self.layout.is_foreign()
+    }
+
     /// Takes the bed down and leaves nothing of it but the cache.
     pub fn down() -> Result<()> {
         Self::down_at(&Layout::from_env()?)
@@ -100,6 +112,9 @@ impl Bed {
     /// server and all pods can be reached. Threads started later follow, so
     /// call it before the runtime starts.
     pub fn enter_netns(&self) -> Result<()> {
+        if self.is_foreign() {
+            return Ok(());
+        }
         network::enter(&self.layout)
     }
 
@@ -142,6 +157,7 @@ impl Bed {
     }
 
     pub fn volume(&self, node: Node, name: &str) -> Result<Volume> {
+        ensure!(!self.is_foreign(), "the volumes of a cluster that is no bed can not be reached");
         Volume::ensure(&self.layout, node, name)
     }
 
@@ -159,6 +175,7 @@ impl Bed {
 
     /// Builds Helm, or finds it built, and puts it beside kubectl. Not from inside the bed's network, which has no Go proxy.
     pub fn ensure_helm(&self) -> Result<()> {
+        command::make_folder(&self.layout.programs())?;
         components::link(&components::helm(&self.layout)?, &self.layout.program("helm"))
     }
 

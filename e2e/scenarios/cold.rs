@@ -42,9 +42,8 @@ pub async fn cold_start(stage: &mut Stage) -> Result<()> {
 /// Every supervisor has read that its pair is in sync: that is what it goes by when there is nobody to ask.
 async fn known_in_sync(stage: &mut Stage, catalog: &Catalog) -> Result<()> {
     for row in catalog.segments() {
-        let token = stage.volume(row)?.folder().join(".gpheal/volume.json");
         until(&format!("{} to know that it is in sync", row.pod()), HEALED_WITHIN, async || {
-            let token: serde_json::Value = serde_json::from_slice(&std::fs::read(&token)?)?;
+            let token: serde_json::Value = serde_json::from_slice(&stage.read_volume(row, ".gpheal/volume.json").await?)?;
             Ok(if token["peer"]["inSync"] == true { Ok(()) } else { Err(token["peer"].to_string()) })
         })
         .await?;

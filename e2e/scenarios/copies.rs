@@ -18,9 +18,10 @@ const OLD: &str = "gpseg.gpheal-old";
 
 /// Removes a mirror's directory under its running postgres, and ends that.
 pub async fn empty(stage: &mut Stage, mirror: &Row) -> Result<()> {
-    let container = stage.container(mirror).await?;
-    stage.volume(mirror)?.remove_data_dir(DATA_DIRECTORY)?;
-    if let Err(gone) = kill_postmaster(&container) {
+    stage.remove_data(mirror).await?;
+    if !stage.bed.is_foreign()
+        && let Err(gone) = stage.kill_postmaster(mirror).await
+    {
         say(format!("  it ended by itself already: {gone:#}"));
     }
     stage.mark(format!("directory of {} removed, postmaster killed", mirror.pod()));

@@ -9,7 +9,7 @@ use kube::{Api, api::LogParams};
 
 use super::{Stage, stage::until};
 use crate::{
-    bed::fault::{keep_down, kill_postmaster, stop_postgres_group},
+    bed::fault::{keep_down, stop_postgres_group},
     fixture::{NAMESPACE, Row},
 };
 
@@ -18,7 +18,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(10);
 
 pub async fn crash_in_place(stage: &mut Stage) -> Result<()> {
     let (primary, _) = stage.pair(0).await?;
-    kill_postmaster(&stage.container(&primary).await?)?;
+    stage.kill_postmaster(&primary).await?;
     stage.mark("postmaster of the primary killed");
     serves_again(stage, &primary).await?;
     stage.mark("serves again");
@@ -41,7 +41,7 @@ pub async fn serves_again(stage: &Stage, primary: &Row) -> Result<()> {
 
 pub async fn mirror_crash(stage: &mut Stage) -> Result<()> {
     let (primary, mirror) = stage.pair(0).await?;
-    kill_postmaster(&stage.container(&mirror).await?)?;
+    stage.kill_postmaster(&mirror).await?;
     stage.mark("postmaster of the mirror killed");
     stage.wait_page(&mirror, "a mirror that receives", |p| p.crashes > 0 && p.state == InstanceState::Serving && p.receiving).await?;
     stage.mark("receives again");

@@ -18,7 +18,7 @@ use super::{
     stage::{HEALED_WITHIN, until},
 };
 use crate::{
-    bed::fault::{delete_pod, keep_down, kill_operator},
+    bed::fault::{delete_operator, delete_pod, keep_down, kill_operator},
     fixture::{NAMESPACE, Row},
 };
 
@@ -120,7 +120,11 @@ pub async fn operator_killed(stage: &mut Stage) -> Result<()> {
     copies::empty(stage, &mirror).await?;
     let copying = |_: &_, i: &InstanceStatus| i.step.as_deref() == Some("Copying") && i.percent.is_some_and(|p| p > 5);
     stage.wait_recovery(mirror.dbid, "the middle of a copy", copying).await?;
-    kill_operator(&stage.bed).await?;
+    if stage.bed.is_foreign() {
+        delete_operator(&stage.bed).await?;
+    } else {
+        kill_operator(&stage.bed).await?;
+    }
     stage.mark("operator killed in the middle of the copy");
     let healed = stage.wait_succeeded(mirror.dbid).await?;
     ensure!(healed.attempt == 1, "it took {} attempts", healed.attempt);

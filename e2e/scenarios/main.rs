@@ -2,11 +2,12 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use e2e::{
     bed::{Bed, say},
-    figures, fixture,
+    figures,
+    fixture::{self, Elsewhere},
     scenarios::{self, Options},
 };
 
@@ -77,7 +78,10 @@ fn act(verb: Verb) -> Result<bool> {
         }
         Verb::Run { names, out, stop_at_failure, keep } => {
             let options = Options { names, out, stop_at_failure, keep };
-            on_the_bed(async move |bed| scenarios::run(bed, &options).await)
+            match Elsewhere::from_env()? {
+                None => on_the_bed(async move |bed| scenarios::run(bed, &options).await),
+                Some(_) => on_a_cluster(async move |bed| scenarios::run(bed, &options).await),
+            }
         }
         Verb::Figures { runs, gibibytes, idle_minutes, page } => {
             let options = figures::Options { runs, gibibytes, idle_minutes, page };
@@ -85,6 +89,14 @@ fn act(verb: Verb) -> Result<bool> {
         }
         Verb::Demo { out } => on_the_bed(async move |bed| scenarios::demo(bed, out).await),
     }
+}
+
+/// On the cluster of `KUBECONFIG`, with images that its nodes can pull; no bed is started.
+fn on_a_cluster(act: impl AsyncFnOnce(Bed) -> Result<bool>) -> Result<bool> {
+    let kubeconfig = std::env::var_os("KUBECONFIG").context("set KUBECONFIG beside IMAGE: the cluster to run on")?;
+    let bed = Bed::foreign(std::path::Path::new(&kubeconfig))?;
+    bed.ensure_helm()?;
+    tokio::runtime::Runtime::new()?.block_on(act(bed))
 }
 
 fn on_the_bed(act: impl AsyncFnOnce(Bed) -> Result<bool>) -> Result<bool> {

@@ -9,6 +9,7 @@ pub mod copies;
 mod crashes;
 mod demo;
 mod doubles;
+mod elsewhere;
 mod installs;
 mod jobs;
 mod leaders;

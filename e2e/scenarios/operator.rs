@@ -11,7 +11,7 @@ use kube::{
 
 use crate::{
     bed::Bed,
-    fixture::{apply, product, wait_until},
+    fixture::{apply, must_be_ours, product, wait_until},
 };
 
 /// Where the operator is installed; also the name of the release, and of what the chart makes.
@@ -30,9 +30,13 @@ pub async fn install(bed: &Bed) -> Result<()> {
 /// Installs or upgrades the release, and waits until every replica is ready and of this build.
 pub async fn by_chart(bed: &Bed) -> Result<()> {
     let client = bed.client()?;
+    if bed.is_foreign() {
+        must_be_ours(&client, NAMESPACE).await?;
+    }
     apply(&client, &text("config/namespace/namespace.yaml")?).await?;
     forget_other_ways(&client).await?;
-    let (repository, tag) = product::IMAGE.rsplit_once(':').context("the image has no tag")?;
+    let image = product::image();
+    let (repository, tag) = image.rsplit_once(':').context("the image has no tag")?;
     let values = format!("image.repository={repository},image.tag={tag},secrets[0].namespace=demo,secrets[0].names[0]=demo-gpadmin");
     let chart = path("charts/gpheal").display().to_string();
     let arguments = ["upgrade", "--install", RELEASE, &chart, "--namespace", NAMESPACE, "--take-ownership", "--set", &values];

@@ -10,6 +10,9 @@ use serde::Serialize;
 pub struct Line {
     pub name: String,
     pub passed: bool,
+    /// Why it was not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
     /// Seconds in all, with the proof afterwards.
     pub seconds: f64,
     /// Rows that were acknowledged while it ran; every one was found again.
@@ -18,6 +21,14 @@ pub struct Line {
     pub marks: Vec<(String, f64)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+impl Line {
+    /// Of a scenario that was not run.
+    pub fn skipped(name: &str, why: &str) -> Self {
+        let (passed, seconds, acknowledged_rows) = (false, 0.0, 0);
+        Self { name: name.to_owned(), passed, skipped: Some(why.to_owned()), seconds, acknowledged_rows, marks: vec![], error: None }
+    }
 }
 
 /// Writes `report.json` and `report.txt`, and prints the table.
@@ -36,6 +47,9 @@ fn table(lines: &[Line]) -> String {
 }
 
 fn row(line: &Line) -> String {
+    if let Some(why) = &line.skipped {
+        return format!("{:<16} skipped: {why}\n", line.name);
+    }
     let result = if line.passed { "passed" } else { "FAILED" };
     let marks: Vec<_> = line.marks.iter().map(|(what, at)| format!("{at:.1} {}", short(what))).collect();
     let error = line.error.as_ref().map(|error| format!("{:<16} {error}\n", "")).unwrap_or_default();

@@ -129,7 +129,7 @@ impl Reader {
     /// A sentence for people: it becomes the reason why the coordinator can not be asked.
     pub async fn login(&self, secret: &str) -> Result<Login, String> {
         let read = bounded("the credentials Secret", self.api::<Secret>().get_opt(secret)).await;
-        let found = read.map_err(|error| format!("Secret {secret}: {}", crate::error::chain(&error)))?;
+        let found = read.map_err(|error| unread(secret, &error))?;
         let data =
             found.ok_or(format!("there is no Secret {secret}; make it with the keys username and password"))?.data.unwrap_or_default();
         let key = |key: &str| {
@@ -153,7 +153,7 @@ impl Reader {
         let missing = |why: String| TlsFault::CaMissing { why };
         let SecretKey { name, key } = ca.ok_or_else(|| missing("spec.coordinator.tls has no caSecretRef".into()))?;
         let read = bounded("the Secret of the authorities", self.api::<Secret>().get_opt(name)).await;
-        let found = read.map_err(|error| missing(format!("Secret {name}: {}", crate::error::chain(&error))))?;
+        let found = read.map_err(|error| missing(unread(name, &error)))?;
         let data = found.ok_or_else(|| missing(format!("there is no Secret {name}")))?.data.unwrap_or_default();
         let value = data.get(key).ok_or_else(|| missing(format!("Secret {name} has no key {key}")))?;
         let from = format!("key {key} of Secret {name}");
@@ -231,6 +231,14 @@ impl Reader {
     }
 }
 
+/// Why a Secret could not be read. That it may not be is the first thing to happen after an installation.
+fn unread(secret: &str, error: &ObserveError) -> String {
+    let forbidden =
+        matches!(error, ObserveError::Read { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 403));
+    let lifted = "; name it in the chart's value `secrets`, or give the right on it alone by config/samples/credentials-role.yaml";
+    format!("Secret {secret}: {}{}", crate::error::chain(error), if forbidden { lifted } else { "" })
+}
+
 fn ours(cluster: &str) -> ListParams {
     ListParams::default().labels(&format!("{}={cluster},{}", labels::CLUSTER, labels::RECOVERY))
 }
@@ -304,6 +312,14 @@ mod tests {
         }
         let plain = reader.tls(&cluster::Tls::default()).await.unwrap();
         assert_eq!(plain, Tls::Disable, "what nobody asked for is not read");
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_may_not_be_read_is_told_with_what_gives_the_right() {
+        let (client, task) = server(vec![expect("GET", SECRET, json!({})).refused(403, "Forbidden")]);
+        let told = Reader::new(client, "demo").login("login").await.unwrap_err();
+        assert!(told.starts_with("Secret login: ") && told.contains("credentials-role.yaml"), "{told}");
+        finished(task).await;
     }
 
     #[tokio::test]
