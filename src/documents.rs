@@ -2,7 +2,10 @@
 
 use std::{fmt::Write, io, path::Path};
 
-use crate::model::{Answer, FailureClass, InstanceState, Refusal, Unread, refusal::ContractPoint};
+use crate::{
+    model::{Answer, FailureClass, InstanceState, Refusal, Unread, refusal::ContractPoint},
+    supervisor::check::fault::Shortcoming,
+};
 
 /// Writes them into `folder`.
 ///
@@ -42,6 +45,10 @@ const STATES: &str = "What the supervisor of an instance says: `state` of its pa
 `Starting`, `Serving`, `NotAnswering`, `Stopping`, `WaitingForSegments` (in utility mode only) and, if it can, in `Maintenance`.
 ";
 
+const SHORTCOMINGS: &str = "What `gpheal supervise --check` finds in a container besides the points of the contract, refusals and states
+above: `code` of a line that is `not ok`.
+";
+
 /// The text of `refusals.md`.
 pub fn refusals() -> String {
     let mut text = HEAD.to_owned();
@@ -64,6 +71,10 @@ pub fn refusals() -> String {
     section(&mut text, "States of an instance", STATES, ["state", "meaning", "left"]);
     for (state, meaning) in InstanceState::examples().iter().zip(meanings(InstanceState::MEANINGS)) {
         line(&mut text, state.name(), [&meaning, &without_lifted(state.lifted_by())]);
+    }
+    section(&mut text, "Findings of a check", SHORTCOMINGS, ["code", "meaning", "it says", "what to do"]);
+    for (shortcoming, meaning) in Shortcoming::examples().iter().zip(meanings(Shortcoming::MEANINGS)) {
+        line(&mut text, shortcoming.name(), [&meaning, &shortcoming.to_string(), shortcoming.answer()]);
     }
     text
 }
@@ -129,7 +140,7 @@ mod tests {
     #[test]
     fn every_code_is_listed_once_and_no_reference_is_left() {
         let text = refusals();
-        let codes = [Refusal::MEANINGS, Unread::MEANINGS, ContractPoint::MEANINGS, InstanceState::MEANINGS].concat();
+        let codes = [Refusal::MEANINGS, Unread::MEANINGS, ContractPoint::MEANINGS, InstanceState::MEANINGS, Shortcoming::MEANINGS].concat();
         for code in codes.iter().map(|(code, _)| *code).chain(FailureClass::ALL.iter().map(|class| class.as_str())) {
             assert!(text.contains(&format!("| `{code}` |")), "{code}");
         }

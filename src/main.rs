@@ -1,8 +1,9 @@
 //! The commands of gpheal; each is a module of the library.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Parser, Subcommand};
+use gpheal::supervisor::check;
 
 /// Heals failed Greenplum and Apache Cloudberry segments on Kubernetes.
 #[derive(Parser)]
@@ -17,7 +18,12 @@ enum Command {
     /// Watches GreenplumClusters and heals them.
     Operator(gpheal::operator::Options),
     /// Runs postgres as pid 1 of a segment's or coordinator's container.
-    Supervise(gpheal::supervisor::Config),
+    Supervise {
+        #[command(flatten)]
+        check: check::Options,
+        #[command(flatten)]
+        config: gpheal::supervisor::Config,
+    },
     /// Repairs one instance (the command of a Job).
     Recover(gpheal::recover::Config),
     /// Copies this program into a folder (the init container of segments and Jobs).
@@ -30,10 +36,14 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
-    match cli.command {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some((options, matches)) = check::asked(&words) {
+        let well = current_thread()?.block_on(check::run(&options, &matches))?;
+        std::process::exit(i32::from(!well));
+    }
+    match Cli::parse_from(words).command {
         Command::Operator(options) => gpheal::operator::main(options),
-        Command::Supervise(config) => {
+        Command::Supervise { config, .. } => {
             log_to_stderr();
             current_thread()?.block_on(gpheal::supervisor::run(config))
         }

@@ -4,7 +4,8 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use super::{
-    Stage, asked, cold, copies, crashes, doubles, installs, jobs, leaders, neighbours, person, policy, rights, tablespaces, volumes,
+    Stage, asked, cold, contract, copies, crashes, doubles, hands, installs, jobs, leaders, neighbours, person, policy, rights,
+    tablespaces, volumes,
 };
 
 /// One way to hurt a cluster.
@@ -25,6 +26,7 @@ macro_rules! scenarios {
 /// All scenarios, in the order in which they run.
 pub fn all() -> Vec<Scenario> {
     scenarios![
+        "contract", contract::contract, "supervise --check in every pod: passes; told by its code when something is made wrong";
         "crash-in-place", crashes::crash_in_place, "postmaster of a primary killed: serves again without failover";
         "mirror-crash", crashes::mirror_crash, "postmaster of a mirror killed: back by itself";
         "primary-lost", crashes::primary_lost, "primary kept down until its mirror is promoted: never opens, incremental, roles swapped";
@@ -35,6 +37,8 @@ pub fn all() -> Vec<Scenario> {
         "two-at-once", copies::two_at_once, "mirrors of two contents lost: healed side by side";
         "not-mounted", volumes::not_mounted, "mirror's volume replaced by an empty one: VolumeUnrecognised, nothing touched";
         "ahead", volumes::ahead, "primary's volume replaced by an older copy: TargetAheadOfSource, nothing overwritten";
+        "unadopted", volumes::unadopted, "a primary without a token is replaced, as while a cluster is attached: adopted, incremental";
+        "break-glass", hands::break_glass, "maintenance and retired: gpheal keeps away, a person copies by hand, all is well again";
         "by-hand", asked::by_hand, "recoveries for a healthy mirror and an acting primary refused, for a down mirror while paused healed";
         "observe-only", policy::observe_only, "mode Observe: the plan in status, no act";
         "paused", policy::paused, "healing paused: the reason in status, no act";

@@ -5,11 +5,13 @@
 
 mod asked;
 mod cold;
+mod contract;
 pub mod copies;
 mod crashes;
 mod demo;
 mod doubles;
 mod elsewhere;
+mod hands;
 mod installs;
 mod jobs;
 mod leaders;

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use gpheal::{
     api::recovery::Phase,
     greenplum::wal::WalEnd,
-    model::{FailureClass, InstanceState},
+    model::{FailureClass, InstanceState, Repair},
 };
 
 use super::Stage;
@@ -33,6 +33,21 @@ pub async fn not_mounted(stage: &mut Stage) -> Result<()> {
     volume.restore(&kept)?;
     down.release()?;
     stage.mark("the right volume is back");
+    stage.wait_healthy().await.map(drop)
+}
+
+/// A cluster that is being attached: an acting primary has had no supervisor yet, and is replaced when it gets one.
+pub async fn unadopted(stage: &mut Stage) -> Result<()> {
+    let (primary, mirror) = stage.pair(0).await?;
+    let down = keep_down(&stage.container(&primary).await?)?;
+    stage.wait_row(mirror.dbid, "pnu").await?;
+    let token = stage.volume(&primary)?.folder().join(".gpheal/volume.json");
+    std::fs::remove_file(&token)?;
+    stage.mark("primary replaced, its volume without a token");
+    down.release()?;
+    let healed = stage.wait_succeeded(primary.dbid).await?;
+    ensure!(healed.type_ == Some(Repair::Incremental), "it was repaired by {:?}", healed.type_);
+    ensure!(token.exists(), "its volume was not adopted");
     stage.wait_healthy().await.map(drop)
 }
 

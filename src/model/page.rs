@@ -38,7 +38,7 @@ reasons! {
         VolumeUnrecognised,
         /// The catalog has no row for this place.
         NotInCatalog,
-        /// Its place was moved away.
+        /// A person keeps postgres down by the mark `retired`, or its place was moved away.
         Retired,
         /// A person works here; postgres runs without being asked about.
         Maintenance,
@@ -81,7 +81,7 @@ impl InstanceState {
             Self::PrimaryDataMissing => "lifted when its volume is restored; nothing else holds this content's commits",
             Self::VolumeUnrecognised => "lifted when the right volume is mounted; a person who knows that it is lost may restore the token",
             Self::NotInCatalog => "never, while the catalog does not name this place",
-            Self::Retired => "never, while the mark stands; this place is not in use any more",
+            Self::Retired => "lifted by removing the retired mark; never, where the place was moved away",
             Self::Maintenance => "lifted by removing the maintenance mark, or the annotation that made it",
             Self::HeldElsewhere => "lifted by annotating the pod with gpheal.io/node-gone=NODE, when a person knows that node to be gone",
             Self::WaitingForCoordinator => "lifted when a coordinator answers in utility mode",

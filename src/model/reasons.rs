@@ -61,6 +61,21 @@ impl Example for String {
             ("NotCoordinator", _) => "gp:6000 is no acting coordinator: its gp_segment_configuration is empty, as that of a segment",
             ("OldCoordinator", _) => "it is on timeline 1, older than 2 which was seen before",
             ("CatalogUnreadable", _) => "gp:5432: database \"gp\" does not exist",
+            ("VariableMissing" | "VariableMalformed", "variable") => "GPHEAL_PORT",
+            ("VariableMalformed", _) => "invalid value '70000' for '--port <PORT>'",
+            ("ModeTooOpen", "mode") => "2770",
+            ("NotOwner" | "ModeTooOpen", _) => "/data/gpseg",
+            ("DirectoryUnreadable", _) => "/data/gpseg can not be listed: Permission denied (os error 13)",
+            ("MarksNotWritable", "folder") => "/data",
+            ("MarksNotWritable", _) => "EROFS: Read-only file system",
+            ("ProgramMissing", "program") => "pg_rewind",
+            ("ProgramMissing", _) => "it is not on PATH",
+            ("VersionUnknown", _) => "PostgreSQL 11 is the base of no Greenplum that gpheal knows",
+            ("VersionDiffers", "directory") => "9.4",
+            ("VersionDiffers", _) => "12.12",
+            ("CredentialsUnreadable", _) => "the credentials in /etc/gpheal/credentials can not be read (No such file or directory)",
+            ("NameElsewhere", "ip") => "10.244.2.9",
+            ("ReplicationRefused", _) => "no pg_hba.conf entry for host \"10.244.1.5\", user \"gpadmin\"",
             (_, "why") => "connection refused",
             (_, "claim") => "data-gp-mirror-0",
             (_, "mode") => "ReadWriteMany",
@@ -113,6 +128,18 @@ impl Example for InstanceState {
 impl Example for i64 {
     fn of(_: &str, _: &str) -> Self {
         25
+    }
+}
+
+impl Example for u64 {
+    fn of(_: &str, field: &str) -> Self {
+        if field == "grace" { 30 } else { 50 }
+    }
+}
+
+impl Example for u32 {
+    fn of(_: &str, field: &str) -> Self {
+        if field == "owner" { 0 } else { 1000 }
     }
 }
 

@@ -76,7 +76,7 @@ pub struct Config {
     #[arg(long, env = "GPHEAL_ANNOTATIONS")]
     pub annotations: Option<PathBuf>,
     /// The postgres executable; its arguments are the supervisor's business.
-    #[arg(last = true, required = true)]
+    #[arg(last = true, default_value = "postgres")]
     pub postgres: Vec<String>,
 }
 

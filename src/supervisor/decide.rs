@@ -115,7 +115,7 @@ pub fn by_marks(marks: &Marks) -> Option<Decision> {
         return Some(stay(InstanceState::CopyUnfinished, format!("a mark can not be read, so it stands: {why}")));
     }
     if marks.retired {
-        return Some(stay(InstanceState::Retired, "this place was moved away"));
+        return Some(stay(InstanceState::Retired, "the mark retired stands: a person keeps postgres down, or this place was moved away"));
     }
     if let Some(hold) = &marks.hold {
         return Some(stay(InstanceState::Held, format!("held for {}: {}", hold.attempt, hold.reason)));

@@ -57,6 +57,9 @@ impl Supervisor {
         let facts = self.facts(marks, &here).await;
         match decide(&facts) {
             Decision::Stay(state, why) => {
+                if state == InstanceState::NeedsRecovery {
+                    self.adopt_or_warn(&here);
+                }
                 drop(lock);
                 self.stay(state, why).await
             }
@@ -192,6 +195,14 @@ impl Supervisor {
         match decision {
             Decision::StartCoordinator => self.run_coordinator(lock).await,
             _ => self.run_segment(lock, primary).await,
+        }
+    }
+
+    /// A stale primary that came under a supervisor after it was replaced never starts, and its repair wants the token: it
+    /// has the database, dbid and place of its row, which is all that a first start asks for.
+    fn adopt_or_warn(&self, here: &Here) {
+        if let Err(error) = self.adopt(here) {
+            tracing::warn!(%error, "the volume could not be adopted");
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod ask;
 pub mod board;
+pub mod check;
 pub mod config;
 mod coordinator;
 pub mod crash;

@@ -61,6 +61,16 @@ pub struct Held {
     holder: Holder,
 }
 
+/// The lock, looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockSeen {
+    /// Nobody ever took it.
+    Never,
+    Free,
+    /// Somebody holds it; the text is what they wrote down.
+    Held(String),
+}
+
 /// Why the lock is not ours.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -101,6 +111,25 @@ impl Volume {
         let held = Held { file, path, holder: holder.clone() };
         held.write_down();
         Ok(held)
+    }
+
+    /// Whether somebody holds the lock now. Writes nothing; a free one is held for the moment of the look, which a taker
+    /// answers by looking again.
+    ///
+    /// # Errors
+    /// As of the file system.
+    pub fn lock_seen(&self) -> io::Result<LockSeen> {
+        let path = self.mark("lock");
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockSeen::Never),
+            Err(error) => return Err(error),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(LockSeen::Free),
+            Err(TryLockError::WouldBlock) => Ok(LockSeen::Held(said_by(&path))),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     /// A process of this pid namespace, other than ourselves, that lives in the data directory without the lock:
@@ -201,9 +230,12 @@ mod tests {
     #[test]
     fn a_second_taker_is_told_who_holds_it() {
         let (_alone, _dir, volume) = volume();
+        assert_eq!(volume.lock_seen().unwrap(), LockSeen::Never);
         let held = volume.try_lock(&here("a"), None).unwrap();
         assert!(matches!(volume.try_lock(&here("b"), None), Err(LockError::Busy(who)) if who == "supervisor in pod a on node n1"));
+        assert_eq!(volume.lock_seen().unwrap(), LockSeen::Held("supervisor in pod a on node n1".into()));
         drop(held);
+        assert_eq!(volume.lock_seen().unwrap(), LockSeen::Free);
         volume.try_lock(&here("b"), None).unwrap();
     }
 

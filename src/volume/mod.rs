@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use lock::{Held, Holder, LockError};
+pub use lock::{Held, Holder, LockError, LockSeen};
 pub use marks::{Copy, Hold, Marks, Old};
 pub use token::{Token, TokenState};
 
@@ -49,18 +49,31 @@ impl Volume {
     /// # Errors
     /// [`VolumeError`]
     pub fn open(data: &Path) -> Result<Self, VolumeError> {
+        let volume = Self::at(data)?;
+        std::fs::create_dir_all(&volume.marks).map_err(|source| VolumeError::Marks { path: volume.marks.clone(), source })?;
+        Ok(volume)
+    }
+
+    /// The volume of `data` as it is, for somebody who only looks.
+    ///
+    /// # Errors
+    /// [`VolumeError`]
+    pub fn at(data: &Path) -> Result<Self, VolumeError> {
         let parent = data.parent().filter(|_| data.is_absolute()).ok_or_else(|| VolumeError::NotAbsolute(data.to_owned()))?;
         if is_mount_root(data, parent) {
             return Err(VolumeError::DataDirIsMountRoot(data.to_owned()));
         }
-        let marks = parent.join(MARKS);
-        std::fs::create_dir_all(&marks).map_err(|source| VolumeError::Marks { path: marks.clone(), source })?;
-        Ok(Self { data: data.to_owned(), marks })
+        Ok(Self { data: data.to_owned(), marks: parent.join(MARKS) })
     }
 
     /// The data directory.
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// The folder of marks.
+    pub fn marks_folder(&self) -> &Path {
+        &self.marks
     }
 
     /// A file in the folder of marks.

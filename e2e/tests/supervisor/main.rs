@@ -1,10 +1,13 @@
-//! A supervisor on a bare machine. Killed with -9, its postgres survives it: nobody starts a second one. A process that
-//! SIGKILL does not end is said on its page, and keeps the lock.
+//! Supervisors on a bare machine. Killed with -9, its postgres survives it: nobody starts a second one. A process that
+//! SIGKILL does not end is said on its page, and keeps the lock. The check of the contract finds what was broken, and
+//! changes nothing.
 
 mod coordinator;
 
 use std::{
+    collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -22,6 +25,10 @@ use nix::{
     unistd::Pid,
 };
 use tempfile::TempDir;
+
+/// One test at a time: a program that is being written can not be run, and whoever starts a process meanwhile hands on
+/// the descriptor that writes.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A supervisor that does not outlive the test, however that ends.
 struct Supervisor(Child);
@@ -95,28 +102,49 @@ impl Place {
         command
     }
 
-    /// A supervisor of this volume whose page is served at `listen`.
-    fn supervise(&self, listen: &str) -> Result<Supervisor> {
-        self.supervise_with(listen, &[("GPHEAL_COORDINATOR", "127.0.0.1:1")])
-    }
-
-    fn supervise_with(&self, listen: &str, environment: &[(&str, &str)]) -> Result<Supervisor> {
+    /// `gpheal supervise` with the environment of this volume's instance.
+    fn gpheal(&self) -> Result<Command> {
         let program = self.at("gpheal");
         if !program.exists() {
             let built = Path::new(env!("CARGO_BIN_EXE_bed")).with_file_name("gpheal");
             fs::copy(&built, &program).with_context(|| format!("build {} first", built.display()))?;
         }
         let mut command = self.command(&program);
-        command.args(["supervise", "--", "postgres"]).env("GPHEAL_CLUSTER", "test").envs(environment.iter().copied());
+        command.arg("supervise").env("GPHEAL_CLUSTER", "test").env("GPHEAL_COORDINATOR", "127.0.0.1:1");
         command
             .env("GPHEAL_DATA_DIRECTORY", self.at("volume/gpseg"))
             .env("GPHEAL_PORT", self.port.to_string())
             .env("GPHEAL_ADDRESS", "127.0.0.1");
-        command
-            .env("GPHEAL_CREDENTIALS", self.at("credentials"))
-            .env("GPHEAL_PASSFILE", self.at("volume/pass"))
-            .env("GPHEAL_LISTEN", listen);
+        command.env("GPHEAL_CREDENTIALS", self.at("credentials")).env("GPHEAL_PASSFILE", self.at("volume/pass"));
+        Ok(command)
+    }
+
+    /// A supervisor of this volume whose page is served at `listen`.
+    fn supervise(&self, listen: &str) -> Result<Supervisor> {
+        self.supervise_with(listen, &[])
+    }
+
+    fn supervise_with(&self, listen: &str, environment: &[(&str, &str)]) -> Result<Supervisor> {
+        let mut command = self.gpheal()?;
+        command.args(["--", "postgres"]).env("GPHEAL_LISTEN", listen).envs(environment.iter().copied());
         Ok(Supervisor(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
+    }
+
+    /// What `--check` finds: the code, or what the verdict is, by point.
+    fn check(&self, arguments: &[&str]) -> Result<BTreeMap<String, String>> {
+        let output = self.gpheal()?.args(["--check", "--output", "json"]).args(arguments).stdin(Stdio::null()).output()?;
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        ensure!(output.status.success() == (answer["ok"] == true), "{} beside {answer}", output.status);
+        let word = |point: &serde_json::Value, field: &str| point[field].as_str().map(str::to_owned);
+        let points = answer["points"].as_array().context("no points")?;
+        let found = points.iter().map(|point| Some((word(point, "point")?, word(point, "code").or_else(|| word(point, "verdict"))?)));
+        found.collect::<Option<_>>().context("a point without a verdict")
+    }
+
+    /// Everything on the volume, with its size and when it was last written.
+    fn everything(&self) -> Result<Vec<String>> {
+        let output = Command::new("find").arg(self.at("volume")).args(["-printf", "%p %s %T@ %C@\\n"]).output()?;
+        Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
     }
 
     fn postmaster(&self) -> Result<i32> {
@@ -158,6 +186,7 @@ async fn wait_at(host: &str, port: u16, what: &str, wanted: impl Fn(&Page) -> bo
 #[tokio::test]
 #[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
 async fn no_second_postmaster_while_a_child_of_the_first_lives() -> Result<()> {
+    let _alone = ALONE.lock().await;
     let place = Place::make(25_999)?;
     let mut first = place.supervise("127.0.0.1:18090")?;
     wait_for(18090, "a first postgres that serves", serves).await?;
@@ -213,6 +242,7 @@ impl Drop for Frozen {
 #[tokio::test]
 #[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
 async fn a_process_that_can_not_be_killed_is_said_and_keeps_the_lock() -> Result<()> {
+    let _alone = ALONE.lock().await;
     let place = Place::make(25_998)?;
     let mut supervisor = place.supervise("127.0.0.1:18092")?;
     wait_for(18092, "a postgres that serves", serves).await?;
@@ -231,5 +261,47 @@ async fn a_process_that_can_not_be_killed_is_said_and_keeps_the_lock() -> Result
     ensure!(place.postmaster()? != postmaster && !place.postgres().contains(&child), "the frozen process lives on");
     kill(Pid::from_raw(supervisor.0.id().cast_signed()), Signal::SIGTERM)?;
     ensure!(supervisor.0.wait()?.success(), "SIGTERM did not end the supervisor");
+    Ok(())
+}
+
+/// What is well with this volume, whatever the machine is like.
+const WELL: [&str; 11] =
+    ["Environment", "User", "DataDirectory", "MarksFolder", "Marks", "Token", "Lock", "Programs", "Version", "Name", "Credentials"];
+
+#[tokio::test]
+#[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
+async fn the_check_finds_what_is_broken_and_changes_nothing() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let place = Place::make(25_997)?;
+    let before = place.everything()?;
+    ensure!(before.len() > 100, "nothing is there: {before:?}");
+    let found = place.check(&[])?;
+    ensure!(place.everything()? == before, "the check changed something");
+    for point in WELL {
+        ensure!(found.get(point).is_some_and(|word| word == "ok"), "{point}: {found:?}");
+    }
+    ensure!(found["Coordinator"] == "CoordinatorUnreachable" && found["Login"] == "skipped", "{found:?}");
+
+    ensure!(place.check(&["--port", "70000"])?["Environment"] == "VariableMalformed");
+    ensure!(place.check(&["--stop-seconds", "30", "--grace-seconds", "30"])?["StopTime"] == "StopTooLong");
+    ensure!(place.check(&["--", "postmaster"])?["Programs"] == "ProgramMissing");
+    fs::write(place.at("volume/gpseg/PG_VERSION"), "9.4\n")?;
+    ensure!(place.check(&[])?["Version"] == "VersionDiffers");
+    fs::write(place.at("volume/gpseg/PG_VERSION"), "15\n")?;
+    fs::set_permissions(place.at("volume/gpseg"), fs::Permissions::from_mode(0o2770))?;
+    ensure!(place.check(&[])?["User"] == "ModeTooOpen");
+    fs::set_permissions(place.at("volume/gpseg"), fs::Permissions::from_mode(0o700))?;
+    fs::remove_file(place.at("credentials/password"))?;
+    ensure!(place.check(&[])?["Credentials"] == "CredentialsUnreadable");
+    fs::write(place.at("credentials/password"), "secret")?;
+    fs::write(place.at("volume/.gpheal/copy"), "cut off")?;
+    ensure!(place.check(&[])?["Marks"] == "CopyUnfinished");
+    fs::remove_file(place.at("volume/.gpheal/copy"))?;
+
+    let _supervisor = place.supervise("127.0.0.1:18093")?;
+    wait_for(18093, "a postgres that serves", serves).await?;
+    let postmaster = place.postmaster()?;
+    ensure!(place.check(&[])?["Lock"] == "ok", "a lock that postgres holds is as it should be");
+    ensure!(place.postmaster()? == postmaster, "the check disturbed postgres");
     Ok(())
 }

@@ -1,0 +1,66 @@
+//! A person takes over, as `docs/break-glass.md` says.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use gpheal::{greenplum::Dialect, model::InstanceState};
+use kube::api::AttachParams;
+use tokio::io::AsyncReadExt;
+
+use super::Stage;
+use crate::{
+    bed::fault::kill_postmaster,
+    fixture::{DATA_DIRECTORY, Row},
+};
+
+pub async fn break_glass(stage: &mut Stage) -> Result<()> {
+    let (primary, mirror) = stage.pair(0).await?;
+    in_container(stage, &mirror, "touch /data/.gpheal/maintenance").await?;
+    stage.wait_page(&mirror, "Maintenance", |page| page.state == InstanceState::Maintenance && page.serves.is_some()).await?;
+    stage.wait_reason(mirror.dbid, "SupervisorSays").await?;
+    stage.mark("maintenance: the page and the status say so");
+    kill_postmaster(&stage.container(&mirror).await?)?;
+    stage.wait_page(&mirror, "a crash behind it", |page| page.crashes == 1 && page.serves.is_some()).await?;
+    in_container(stage, &mirror, "rm /data/.gpheal/maintenance").await?;
+    stage.wait_page(&mirror, "Serving", |page| page.state == InstanceState::Serving).await?;
+    stage.mark("postgres was started again without being asked about, maintenance ended");
+
+    in_container(stage, &mirror, "touch /data/.gpheal/retired").await?;
+    stage.wait_page(&mirror, "Retired", |page| page.state == InstanceState::Retired).await?;
+    stage.wait_row(mirror.dbid, "mnd").await?;
+    stage.wait_reason(mirror.dbid, "SupervisorSays").await?;
+    stage.stays_untouched(Duration::from_secs(6)).await?;
+    stage.mark("retired: postgres is down, and nothing is repaired");
+    in_container(stage, &mirror, &copy(stage, &primary, &mirror)?).await?;
+    in_container(stage, &mirror, "rm /data/.gpheal/retired").await?;
+    stage.mark("copied in full by hand");
+    stage.healed.push(mirror.dbid);
+    stage.wait_healthy().await.map(drop)
+}
+
+/// The commands of the page, for this pair.
+fn copy(stage: &Stage, primary: &Row, mirror: &Row) -> Result<String> {
+    let version = std::fs::read_to_string(stage.volume(mirror)?.folder().join(DATA_DIRECTORY).join("PG_VERSION"))?;
+    let method = Dialect::from_pg_version(&version)?.wal_method_option();
+    let (host, from, dbid, to) = (&primary.address, primary.port, mirror.dbid, mirror.port);
+    Ok(format!(
+        "export PGPASSFILE=/tmp/gpheal.pgpass
+         pg_basebackup -c fast -D /data/gpseg.by-hand -h {host} -p {from} -U gpadmin -w --slot internal_wal_replication_slot \
+           {method} stream --force-overwrite --write-recovery-conf --target-gp-dbid {dbid}
+         mv /data/gpseg /data/gpseg.before
+         mv /data/gpseg.by-hand /data/gpseg
+         echo 'port = {to}' >> /data/gpseg/postgresql.conf
+         rm -r /data/gpseg.before"
+    ))
+}
+
+async fn in_container(stage: &Stage, row: &Row, script: &str) -> Result<()> {
+    let how = AttachParams::default().container("greenplum").stdout(false);
+    let mut process = stage.cluster.pods().exec(row.pod(), ["sh", "-ec", script], &how).await?;
+    let ended = process.take_status().context("it has no end")?;
+    let mut said = String::new();
+    process.stderr().context("it has no output")?.read_to_string(&mut said).await?;
+    let status = ended.await.context("nobody says how it ended")?;
+    ensure!(status.status.as_deref() == Some("Success"), "'{script}' in {}: {said}", row.pod());
+    Ok(())
+}
