@@ -4,7 +4,7 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use super::{
-    Stage, asked, cold, contract, copies, crashes, doubles, hands, installs, jobs, leaders, neighbours, person, policy, rights,
+    Stage, asked, bad, cold, contract, copies, crashes, doubles, hands, installs, jobs, leaders, neighbours, person, policy, rights,
     tablespaces, volumes,
 };
 
@@ -56,6 +56,7 @@ pub fn all() -> Vec<Scenario> {
         "samples", installs::samples, "everything below config/ is accepted; the patch makes a plain StatefulSet one that gpheal supervises";
         "kustomize", installs::kustomize, "chart uninstalled, installed by kustomize for one namespace: heals, with no right elsewhere";
         "hung-neighbour", neighbours::hung_neighbour, "another cluster's coordinator never answers: this one heals all the same";
+        "bad-input", bad::bad_input, "everything that can be wrong side by side: rejected or told what to do, nothing touched, no hot loop";
         "double-fault", doubles::double_fault, "mirror down, then the primary: nothing touched, heals when the primary returns";
         "flipped-double", doubles::flipped_double, "both killed at once in sync: the reason names it, heals when FTS can promote";
         "cold-start", cold::cold_start, "all pods gone at once, coordinator back last, then first: no role flipped, no recovery";

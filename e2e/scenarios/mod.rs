@@ -4,6 +4,7 @@
 //! that no acknowledged row is gone, `watchdog` looks on all the time, `report` writes down the times.
 
 mod asked;
+mod bad;
 mod cold;
 mod contract;
 pub mod copies;
