@@ -2,7 +2,7 @@
 //! carries its name, so what must be killed is known without a guess.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -94,10 +94,21 @@ impl Cgroup {
     pub fn remove(&self) -> Result<()> {
         for folder in self.everywhere().into_iter().filter(|folder| folder.exists()) {
             for inner in below(&folder).iter().rev() {
-                fs::remove_dir(inner).with_context(|| format!("cannot remove the cgroup {}", inner.display()))?;
+                remove_emptied(inner).with_context(|| format!("cannot remove the cgroup {}", inner.display()))?;
             }
         }
         Ok(())
+    }
+}
+
+/// A process on its way out is in no list any more and keeps its cgroup busy for a moment.
+fn remove_emptied(folder: &Path) -> io::Result<()> {
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        match fs::remove_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < limit => thread::sleep(Duration::from_millis(20)),
+            done => return done,
+        }
     }
 }
 
