@@ -16,7 +16,7 @@ SCENARIO ?=
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: lint unit generated conformance bed-test e2e ## Everything that CI runs
+test: lint unit generated conformance e2e ## Everything that CI runs
 
 build: packages ## Everything, into the cache
 	$(CARGO) build --quiet --locked --workspace --bins

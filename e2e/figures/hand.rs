@@ -12,7 +12,7 @@ pub async fn incremental(runs: usize) -> Result<Vec<f64>> {
     let mut values = vec![];
     for (lost, source) in [(2, 4), (4, 2)].into_iter().cycle().take(runs) {
         bench.server(lost).crash()?;
-        let (failed_over, healed) = if lost == 2 { ("2:0mpnd 4:0pmnu", "2:0mpsu 4:0pmsu") } else { ("2:0ppnu 4:0mmnd", "2:0ppsu 4:0mmsu") };
+        let (failed_over, healed) = if lost == 2 { ("2mpnd 4pmnu", "2mpsu 4pmsu") } else { ("2ppnu 4mmnd", "2ppsu 4mmsu") };
         bench.await_pair(0, failed_over).await?;
         let begun = Instant::now();
         bench.recover(lost, source, healed).await?;

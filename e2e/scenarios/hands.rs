@@ -19,8 +19,10 @@ pub async fn break_glass(stage: &mut Stage) -> Result<()> {
     stage.wait_page(&mirror, "Maintenance", |page| page.state == InstanceState::Maintenance && page.serves.is_some()).await?;
     stage.wait_reason(mirror.dbid, "SupervisorSays").await?;
     stage.mark("maintenance: the page and the status say so");
+    let killed = jiff::Timestamp::now();
     kill_postmaster(&stage.container(&mirror).await?)?;
-    stage.wait_page(&mirror, "a crash behind it", |page| page.crashes == 1 && page.serves.is_some()).await?;
+    let back = |page: &gpheal::model::Page| page.last_exit.as_ref().is_some_and(|exit| exit.at >= killed) && page.serves.is_some();
+    stage.wait_page(&mirror, "serving after that end", back).await?;
     in_container(stage, &mirror, "rm /data/.gpheal/maintenance").await?;
     stage.wait_page(&mirror, "Serving", |page| page.state == InstanceState::Serving).await?;
     stage.mark("postgres was started again without being asked about, maintenance ended");
