@@ -102,15 +102,16 @@ async fn patched(stage: &Stage) -> Result<StatefulSet> {
     serde_json::from_str(&answer).context("the patched StatefulSet can not be read")
 }
 
-/// The fixture's primaries as they would be without gpheal.
+/// The fixture's primaries as they would be without gpheal: the claim, and postgres' own certificate.
 fn plain() -> Result<Value> {
     let mut object = supervised("gp-primary")?;
     object["metadata"]["namespace"] = json!(SCRATCH);
     object["spec"]["replicas"] = json!(0);
     let spec = &mut object["spec"]["template"]["spec"];
-    for ours in ["initContainers", "volumes", "terminationGracePeriodSeconds"] {
+    for ours in ["initContainers", "terminationGracePeriodSeconds"] {
         spec.as_object_mut().context("no pod's spec")?.remove(ours);
     }
+    only(&mut spec["volumes"], &["tls"])?;
     let probe = json!({ "exec": { "command": ["pg_isready", "-p", "6000"] } });
     let container = &mut spec["containers"][0];
     container["command"] = json!(["/bin/sh", "-c"]);
@@ -120,8 +121,14 @@ fn plain() -> Result<Value> {
     container["livenessProbe"] = probe.clone();
     container["readinessProbe"] = probe.clone();
     container["startupProbe"] = probe;
-    container["volumeMounts"] = json!([{ "name": "data", "mountPath": "/data" }]);
+    only(&mut container["volumeMounts"], &["data", "tls"])?;
     Ok(object)
+}
+
+fn only(named: &mut Value, kept: &[&str]) -> Result<()> {
+    let all = named.as_array_mut().context("no list")?;
+    all.retain(|one| one["name"].as_str().is_some_and(|name| kept.contains(&name)));
+    Ok(())
 }
 
 /// What the supervisor lives by is as in the fixture, which every scenario runs on.

@@ -5,7 +5,7 @@ use futures::future::LocalBoxFuture;
 
 use super::{
     Stage, asked, bad, cold, contract, copies, crashes, doubles, hands, installs, jobs, leaders, neighbours, person, policy, rights,
-    tablespaces, volumes,
+    tablespaces, tls, volumes,
 };
 
 /// One way to hurt a cluster.
@@ -59,6 +59,7 @@ pub fn all() -> Vec<Scenario> {
         "bad-input", bad::bad_input, "everything that can be wrong side by side: rejected or told what to do, nothing touched, no hot loop";
         "double-fault", doubles::double_fault, "mirror down, then the primary: nothing touched, heals when the primary returns";
         "flipped-double", doubles::flipped_double, "both killed at once in sync: the reason names it, heals when FTS can promote";
+        "tls-rotated", tls::rotated, "authorities and certificates replaced, the old authority dropped: nobody restarted, a mirror heals afterwards";
         "cold-start", cold::cold_start, "all pods gone at once, coordinator back last, then first: no role flipped, no recovery";
     ]
 }

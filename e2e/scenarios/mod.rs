@@ -26,6 +26,7 @@ mod rights;
 mod runner;
 mod stage;
 mod tablespaces;
+mod tls;
 mod volumes;
 mod watchdog;
 

@@ -18,7 +18,7 @@ pub async fn hung_neighbour(stage: &mut Stage) -> Result<()> {
         "apiVersion": "gpheal.io/v1alpha1", "kind": "GreenplumCluster", "metadata": { "name": NEIGHBOUR },
         "spec": {
             // Nobody has this address on the nodes' network: what is sent there is never answered.
-            "coordinator": { "host": "10.200.0.99", "credentialsSecret": { "name": "demo-gpadmin" } },
+            "coordinator": { "host": "10.200.0.99", "credentialsSecret": { "name": "demo-gpheal-operator" } },
             "segments": { "selector": { "matchLabels": { "app.kubernetes.io/name": "nobody" } } },
         },
     }))?;

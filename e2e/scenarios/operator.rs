@@ -37,7 +37,9 @@ pub async fn by_chart(bed: &Bed) -> Result<()> {
     forget_other_ways(&client).await?;
     let image = product::image();
     let (repository, tag) = image.rsplit_once(':').context("the image has no tag")?;
-    let values = format!("image.repository={repository},image.tag={tag},secrets[0].namespace=demo,secrets[0].names[0]=demo-gpadmin");
+    let values = format!(
+        "image.repository={repository},image.tag={tag},secrets[0].namespace=demo,secrets[0].names={{demo-gpheal-operator,demo-tls}}"
+    );
     let chart = path("charts/gpheal").display().to_string();
     let arguments = ["upgrade", "--install", RELEASE, &chart, "--namespace", NAMESPACE, "--take-ownership", "--set", &values];
     bed.helm(&arguments)?;

@@ -37,7 +37,7 @@ const RARE: [(&str, &str, &str); 3] = [
 ];
 /// Verb, group, resource, name and namespace of what must not be allowed. An empty namespace is all of them, an
 /// empty name any.
-const FORBIDDEN: [[&str; 5]; 31] = [
+const FORBIDDEN: [[&str; 5]; 32] = [
     ["create", "", "pods/exec", "", NAMESPACE],
     ["get", "", "pods/exec", "", NAMESPACE],
     ["create", "", "pods/attach", "", NAMESPACE],
@@ -51,8 +51,9 @@ const FORBIDDEN: [[&str; 5]; 31] = [
     ["watch", "", "secrets", "", ""],
     ["list", "", "secrets", "", NAMESPACE],
     ["get", "", "secrets", "another", NAMESPACE],
-    ["get", "", "secrets", "demo-gpadmin", "default"],
-    ["patch", "", "secrets", "demo-gpadmin", NAMESPACE],
+    ["get", "", "secrets", "demo-gpadmin", NAMESPACE],
+    ["get", "", "secrets", "demo-gpheal-operator", "default"],
+    ["patch", "", "secrets", "demo-gpheal-operator", NAMESPACE],
     ["delete", "", "persistentvolumeclaims", "", NAMESPACE],
     ["patch", "", "persistentvolumeclaims", "", NAMESPACE],
     ["delete", "", "persistentvolumes", "", ""],
@@ -108,7 +109,7 @@ pub async fn forbidden(client: &Client) -> Result<()> {
     for access in FORBIDDEN {
         ensure!(!allowed(client, access).await?, "the operator may {access:?}, which it must not");
     }
-    for access in [["get", "", "secrets", "demo-gpadmin", NAMESPACE], ["create", "batch", "jobs", "", NAMESPACE]] {
+    for access in [["get", "", "secrets", "demo-gpheal-operator", NAMESPACE], ["create", "batch", "jobs", "", NAMESPACE]] {
         ensure!(allowed(client, access).await?, "the operator may not {access:?}");
     }
     Ok(())

@@ -23,8 +23,10 @@ use super::{
     Stage, copies,
     stage::{CLUSTER, HEALED_WITHIN, until},
 };
-use crate::fixture::NAMESPACE;
+use crate::fixture::{NAMESPACE, Nature};
 
+/// The Secret with the operator's login.
+const OPERATOR: &str = "demo-gpheal-operator";
 /// Longest name that the definitions allow.
 const LONGEST: usize = 40;
 /// How long the looks at the bad ones are counted.
@@ -88,7 +90,7 @@ async fn beside(stage: &mut Stage, all: &[Bad]) -> Result<()> {
 /// What the API server itself refuses, with the sentence that says why.
 async fn rejected(stage: &mut Stage) -> Result<()> {
     let good = json!({
-        "coordinator": { "host": "gp", "credentialsSecret": { "name": "demo-gpadmin" } },
+        "coordinator": { "host": "gp", "credentialsSecret": { "name": OPERATOR } },
         "segments": { "selector": { "matchLabels": { "app": "nobody" } } },
     });
     let with = |pointer: &str, value: Value| {
@@ -148,7 +150,14 @@ async fn clusters(stage: &Stage, strangers: &Strangers) -> Result<Vec<Bad>> {
     let (primary, _) = stage.pair(0).await?;
     let host = |pod: &str| format!("{pod}.gp.{NAMESPACE}.svc");
     let at = |host: &str, port: u16, secret: &str| json!({ "host": host, "port": port, "credentialsSecret": { "name": secret } });
-    let (right, demo) = (host("gp-coordinator-0"), "demo-gpadmin");
+    let with_tls = |mut coordinator: Value, mode: &str, key: &str| {
+        coordinator["tls"] = json!({ "mode": mode, "caSecretRef": { "name": "demo-tls", "key": key } });
+        coordinator
+    };
+    // As the cluster's own object does, where its servers can.
+    let (mode, any_name) = if Nature::chosen()?.tls { ("verify-full", "require") } else { ("disable", "disable") };
+    let known = |host: &str, port: u16| with_tls(at(host, port, OPERATOR), mode, "ca.crt");
+    let (right, demo) = (host("gp-coordinator-0"), OPERATOR);
     let (nobody, everybody) =
         (json!({ "matchLabels": { "app": "nobody" } }), json!({ "matchLabels": { "app.kubernetes.io/name": "greenplum" } }));
     let unreachable = |reason| ("CoordinatorReachable", "False", reason);
@@ -163,14 +172,16 @@ async fn clusters(stage: &Stage, strangers: &Strangers) -> Result<Vec<Bad>> {
         bad("web-server", at(&host(primary.pod()), 8090, demo), unreachable("NotPostgres")),
         bad("says-nothing", at(stranger, strangers.silent, demo), unreachable("CoordinatorSilent")),
         bad("never-ends", at(stranger, strangers.endless, demo), unreachable("NotPostgres")),
-        bad("plain-postgres", at(stranger, strangers.plain, demo), unreachable("NotGreenplum")),
-        bad("a-segment", at(&host(primary.pod()), primary.port, demo), unreachable("NotCoordinator")),
-        bad("old", at(&right, 5432, demo), unreachable("OldCoordinator")),
-        bad("selects-nothing", at(&right, 5432, demo), ("Stalled", "True", "NothingSelected")),
+        bad("plain-postgres", at(stranger, strangers.plain, strangers::WRONG_SECRET), unreachable("NotGreenplum")),
+        bad("no-tls", with_tls(at(stranger, strangers.plain, demo), "require", "ca.crt"), unreachable("TlsNotOffered")),
+        bad("no-authority", with_tls(at(&right, 5432, demo), "verify-full", "another.crt"), unreachable("CaMissing")),
+        bad("a-segment", with_tls(at(&host(primary.pod()), primary.port, demo), any_name, "ca.crt"), unreachable("NotCoordinator")),
+        bad("old", known(&right, 5432), unreachable("OldCoordinator")),
+        bad("selects-nothing", known(&right, 5432), ("Stalled", "True", "NothingSelected")),
         bad(&"a".repeat(LONGEST), at(&right, 5433, demo), unreachable("CoordinatorUnreachable")),
     ];
     // Its pages belong to another cluster, and its selector takes in whatever is a Greenplum.
-    let twin = bad("twin", at(&right, 5432, demo), ("HealingBlocked", "True", "PageNotBelieved"));
+    let twin = bad("twin", known(&right, 5432), ("HealingBlocked", "True", "PageNotBelieved"));
     all.push(Bad { selector: everybody, live_pods: true, ..twin });
     Ok(all)
 }

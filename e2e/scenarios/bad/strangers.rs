@@ -92,7 +92,8 @@ pub async fn wrong_secret(stage: &Stage) -> Result<()> {
     api.patch(WRONG_SECRET, &PatchParams::apply("gpheal-e2e"), &Patch::Apply(secret)).await?;
     // The operator may read no secret that it was not given: the sample's Role, for these names.
     let role = operator::text("config/samples/credentials-role.yaml")?;
-    let role = role.replace("[demo-gpadmin]", &format!("[{WRONG_SECRET}, {NO_SECRET}]")).replace("gpheal-credentials", ROLE);
+    let role =
+        role.replace("[demo-gpheal-operator, demo-tls]", &format!("[{WRONG_SECRET}, {NO_SECRET}]")).replace("gpheal-credentials", ROLE);
     apply(stage.cluster.kubernetes(), &role).await
 }
 

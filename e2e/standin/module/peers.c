@@ -1,6 +1,7 @@
 /* Connections that the coordinator makes to segments. */
 #include "gp_standin.h"
 
+#include "libpq/libpq-be.h"
 #include "miscadmin.h"
 #include "utils/wait_event.h"
 
@@ -8,17 +9,19 @@
 
 /*
  * The prober's and dispatch's own way in: the segment knows them by this
- * option. The user is the server's own, as in Greenplum; the password comes
- * from PGPASSFILE, which the server inherits.
+ * option. A session dispatches as its own user, the prober probes as the
+ * server's, as in Greenplum; the password comes from PGPASSFILE, which the
+ * server inherits.
  */
 PGconn *
 peer_connect_start(const Instance *to, PeerKind kind)
 {
 	char		port[16];
-	const char *names[] = {"host", "port", "dbname", "application_name", "options", NULL};
+	const char *user = kind == PEER_QE && MyProcPort ? MyProcPort->user_name : NULL;
+	const char *names[] = {"host", "port", "dbname", "application_name", "options", "user", NULL};
 	const char *values[] = {to->address, port, CATALOG_DATABASE,
 		kind == PEER_FTS ? "ftsprobe" : "dispatch",
-		kind == PEER_FTS ? "-c gp_standin.connection=fts" : "-c gp_standin.connection=qe", NULL};
+		kind == PEER_FTS ? "-c gp_standin.connection=fts" : "-c gp_standin.connection=qe", user, NULL};
 
 	snprintf(port, sizeof(port), "%d", to->port);
 	return PQconnectStartParams(names, values, 0);

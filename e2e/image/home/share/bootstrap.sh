@@ -4,6 +4,9 @@
 #   DATA_DIRECTORY   below the mount, so that marks can lie beside it
 #   PORT DBID CONTENT
 #   CREDENTIALS      folder with the files username and password
+#   ROLES            folders of the same kind, of roles that may log in (optional)
+#   MONITORS         those of ROLES that may look at everything (optional; not on Greenplum 6)
+#   TLS              folder with ca.crt, tls.crt and tls.key (optional): nobody gets in without TLS then
 #   SETTINGS         more lines for postgresql.conf (optional)
 set -euo pipefail
 : "${DATA_DIRECTORY:?}" "${PORT:?}" "${DBID:?}" "${CONTENT:?}" "${CREDENTIALS:=/etc/gpheal/credentials}"
@@ -12,6 +15,11 @@ here=$(cd -- "${BASH_SOURCE[1]%/*}" && pwd)
 PATH=$here:$PATH
 new=$DATA_DIRECTORY.new
 user=$(<"$CREDENTIALS/username")
+host=host
+if [ -n "${TLS:=}" ]; then
+    host=hostssl
+    export PGSSLMODE=verify-full PGSSLROOTCERT=$TLS/ca.crt
+fi
 
 say() { echo "bootstrap: $*"; }
 
@@ -54,6 +62,7 @@ gp_fts_probe_interval = 10
 gp_fts_probe_timeout = 5
 gp_fts_mark_mirror_down_grace_period = 10
 $(log_settings)
+$([ -z "$TLS" ] || tls_settings)
 ${SETTINGS:-}
 CONF
     echo "gp_dbid=$DBID" > "$new/internal.auto.conf"
@@ -78,15 +87,28 @@ CONF
     fi
 }
 
+# The same on all instances, since copies carry it along. Greenplum 6 takes no key that a group may read, as it may a
+# mounted secret's, and reads it only when it starts: there it lies in the directory.
+tls_settings() {
+    echo "ssl = on"
+    if [ -n "$six" ]; then
+        install -m 600 "$TLS/tls.crt" "$new/server.crt"
+        install -m 600 "$TLS/tls.key" "$new/server.key"
+    else
+        echo "ssl_cert_file = '$TLS/tls.crt'"
+        echo "ssl_key_file = '$TLS/tls.key'"
+    fi
+}
+
 # Pod addresses change, so the network as a whole is let in, by password.
 write_access_rules() {
     cat > "$new/pg_hba.conf" <<HBA
 local all         all   trust
 local replication all   trust
-host  all         all   0.0.0.0/0 $auth
-host  all         all   ::/0      $auth
-host  replication $user 0.0.0.0/0 $auth
-host  replication $user ::/0      $auth
+$host all         all   0.0.0.0/0 $auth
+$host all         all   ::/0      $auth
+$host replication $user 0.0.0.0/0 $auth
+$host replication $user ::/0      $auth
 HBA
 }
 
@@ -95,6 +117,21 @@ make_instance() {
         --pwfile="$CREDENTIALS/password" --auth-local=trust --auth-host="$auth" > /dev/null
     write_settings
     write_access_rules
+    make_roles
+}
+
+# In single-user mode, where statements are lines. The superuser is there already.
+make_roles() {
+    local folder name
+    for folder in ${ROLES:-}; do
+        name=$(<"$folder/username")
+        [ "$name" != "$user" ] || continue
+        echo "CREATE ROLE $name LOGIN PASSWORD '$(<"$folder/password")';"
+        case " ${MONITORS:-} " in *" $folder "*) [ -n "$six" ] || echo "GRANT pg_monitor TO $name;" ;; esac
+    done > "$new/$log/roles.sql"
+    postgres --single -D "$new" -c "$utility" postgres < "$new/$log/roles.sql" > "$new/$log/roles.log" 2>&1
+    if grep -E '(ERROR|FATAL|PANIC):' "$new/$log/roles.log" >&2; then exit 1; fi
+    rm "$new/$log/roles.sql" # it has passwords in it
 }
 
 # The rename is the moment in which the volume becomes a database.
