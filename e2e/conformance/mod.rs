@@ -51,6 +51,7 @@ const CHECKS: &[(&str, Check)] = checks![
     rights::a_supervisors_role_needs_to_log_in_and_nothing_else,
     tls::a_server_without_it_is_told_apart,
     tls::each_mode_holds_what_libpq_says_of_it,
+    tls::an_expired_certificate_is_told_as_that,
     tls::tools_are_told_by_the_environment,
     tls::authorities_are_replaced_under_one_login,
     product::the_coordinator_is_read,

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -50,23 +51,29 @@ pub async fn each_mode_holds_what_libpq_says_of_it(bench: &mut Bench) -> Result<
     bench.await_pair(0, HEALTHY).await
 }
 
+pub async fn an_expired_certificate_is_told_as_that(bench: &mut Bench) -> Result<()> {
+    let place = Place::of(bench)?;
+    let ours = place.authority("ours")?;
+    place.serve(&ours.issue_expired(NAME, &[NAME.into()])?)?;
+    switch_on(bench, &place).await?;
+    fs::write(&place.ca, ours.pem()?)?;
+    expect_fault(&open(bench, NAME, place.verify_full()).await, "CertificateExpired")?;
+    ensure!(open(bench, NAME, Tls::Require).await.is_ok(), "require looks at the time");
+    let said = fail(ask(bench, &place, NAME))?;
+    ensure!(said.contains("certificate verify failed"), "the tools refuse it by other words: {said}");
+    bench.await_pair(0, HEALTHY).await
+}
+
 pub async fn tools_are_told_by_the_environment(bench: &mut Bench) -> Result<()> {
     let place = Place::of(bench)?;
     place.serve(&place.authority("ours")?.issue(NAME, &[NAME.into()])?)?;
     switch_on(bench, &place).await?;
-    let ask = |bench: &mut Bench, host: &str| {
-        let conninfo = format!("host={host} hostaddr=127.0.0.1 port={} dbname=postgres", bench.port(DBID));
-        let mut psql = bench.tool("psql");
-        psql.envs(place.verify_full().libpq_environment()).env("PGOPTIONS", bench.dialect().utility_session());
-        psql.args(["-X", "-A", "-t", "-w", "-d", &conninfo, "-c", "SHOW gp_dbid"]);
-        psql
-    };
     fs::write(&place.ca, place.authority("ours")?.pem()?)?;
-    expect_same("an answer over TLS", &succeed(ask(bench, NAME))?.trim().to_owned(), &DBID.to_string())?;
-    let said = fail(ask(bench, "gp-primary-1.gp"))?;
+    expect_same("an answer over TLS", &succeed(ask(bench, &place, NAME))?.trim().to_owned(), &DBID.to_string())?;
+    let said = fail(ask(bench, &place, "gp-primary-1.gp"))?;
     ensure!(said.contains("does not match host name"), "a wrong name is refused by other words: {said}");
     fs::write(&place.ca, place.authority("other")?.pem()?)?;
-    let said = fail(ask(bench, NAME))?;
+    let said = fail(ask(bench, &place, NAME))?;
     ensure!(said.contains("certificate verify failed"), "a wrong authority is refused by other words: {said}");
     bench.await_pair(0, HEALTHY).await
 }
@@ -144,6 +151,15 @@ impl Bench {
     async fn take_certificate(&mut self) -> Result<()> {
         if self.dialect().reads_certificates_once() { self.restart(DBID).await } else { self.server(DBID).signal(Signal::SIGHUP) }
     }
+}
+
+/// The image's own client, told as a Job tells its tools.
+fn ask(bench: &mut Bench, place: &Place, host: &str) -> Command {
+    let conninfo = format!("host={host} hostaddr=127.0.0.1 port={} dbname=postgres", bench.port(DBID));
+    let mut psql = bench.tool("psql");
+    psql.envs(place.verify_full().libpq_environment()).env("PGOPTIONS", bench.dialect().utility_session());
+    psql.args(["-X", "-A", "-t", "-w", "-d", &conninfo, "-c", "SHOW gp_dbid"]);
+    psql
 }
 
 fn login(tls: Tls) -> Login {
