@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
 use super::{Stage, stage::PODS};
+use crate::fixture::Nature;
 
 const CHECK: [&str; 6] = ["/gpheal-bin/gpheal", "supervise", "--check", "--output", "json", "--grace-seconds=60"];
 
@@ -22,13 +23,17 @@ const WRONG: [(&str, &str); 9] = [
     ("--stop-seconds=60", "StopTooLong"),
 ];
 
+/// The same where the servers let nobody in without TLS.
+const WRONG_TLS: [(&str, &str); 2] = [("--ca=/nowhere", "CaMissing"), ("--tls=disable", "LoginRefused")];
+
 pub async fn contract(stage: &mut Stage) -> Result<()> {
     for pod in PODS {
         let answer = check(stage, pod, &[]).await?;
         ensure!(answer["ok"] == true, "{pod} does not pass: {answer}");
     }
     stage.mark("the check passes in every pod, while postgres runs");
-    for (argument, code) in WRONG {
+    let tls = Nature::chosen()?.tls.then_some(WRONG_TLS);
+    for (argument, code) in WRONG.into_iter().chain(tls.into_iter().flatten()) {
         let answer = check(stage, "gp-mirror-0", &[argument]).await?;
         ensure!(answer["ok"] == false && codes(&answer).contains(&code), "{argument} is not told as {code}: {answer}");
     }

@@ -12,6 +12,7 @@ pub mod session;
 pub mod tablespace;
 pub mod tls;
 pub mod topology;
+mod unread;
 pub mod wal;
 pub mod wire;
 

@@ -247,37 +247,9 @@ impl Unanswered {
         match self {
             Self::NoLogin(_) => Unread::CredentialsMissing { why },
             Self::OldCoordinator { .. } => Unread::OldCoordinator { why },
-            Self::NoTls(fault) => by_fault(fault, why),
-            Self::Session(error) => by_error(error, why),
+            Self::NoTls(fault) => fault.unread(why),
+            Self::Session(error) => error.unread(),
         }
-    }
-}
-
-fn by_error(error: &SessionError, why: String) -> Unread {
-    match error {
-        SessionError::Unresolved(_) => Unread::NameUnresolved { why },
-        SessionError::InRecovery(_) => Unread::CoordinatorInRecovery { why },
-        SessionError::NotYet(_) => Unread::CoordinatorStarting { why },
-        SessionError::LoginRefused { .. } => Unread::LoginRefused { why },
-        SessionError::Tls { fault, .. } => by_fault(fault, why),
-        SessionError::TimedOut { .. } => Unread::CoordinatorSilent { why },
-        SessionError::Unreachable { .. } => Unread::CoordinatorUnreachable { why },
-        SessionError::Strange { .. } => Unread::NotPostgres { why },
-        SessionError::NotGreenplum { .. } | SessionError::Version(_) => Unread::NotGreenplum { why },
-        SessionError::NotCoordinator { .. } => Unread::NotCoordinator { why },
-        SessionError::Statement { .. } => Unread::CatalogUnreadable { why },
-    }
-}
-
-fn by_fault(fault: &TlsFault, why: String) -> Unread {
-    match fault {
-        TlsFault::CaMissing { .. } => Unread::CaMissing { why },
-        TlsFault::CaInvalid { .. } => Unread::CaInvalid { why },
-        TlsFault::NotOffered => Unread::TlsNotOffered { why },
-        TlsFault::Untrusted { .. } => Unread::CertificateUntrusted { why },
-        TlsFault::NameMismatch { .. } => Unread::CertificateNameMismatch { why },
-        TlsFault::Expired { .. } => Unread::CertificateExpired { why },
-        TlsFault::Handshake { .. } => Unread::TlsHandshakeFailed { why },
     }
 }
 

@@ -1,7 +1,7 @@
 //! Asks the others: the coordinator for our row, the peer's supervisor whether it was promoted.
 //! Short sessions only: a coordinator has a few hundred connections for everyone.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::{
     config::Config,
@@ -14,7 +14,7 @@ use crate::{
         topology,
         wal::{self, Standing},
     },
-    model::{Catalog, Content, Dbid, Look, Lsn, Role, Timeline, page::Shape},
+    model::{Catalog, Content, Dbid, Look, Lsn, Role, Timeline, Unread, page::Shape},
     volume::token::Peer,
     web::read::page,
 };
@@ -24,9 +24,19 @@ const PRIMARY_PATIENCE: Duration = Duration::from_secs(3);
 
 pub use crate::greenplum::topology::Answer;
 
+/// Why no coordinator's catalog is known: of each in its order, so that the first is the acting one's as a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotRead(pub Vec<Unread>);
+
+impl fmt::Display for NotRead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.iter().map(Unread::why).collect::<Vec<_>>().join("; "))
+    }
+}
+
 /// The catalog, from the coordinator on the highest timeline that answers in utility mode, never from one that is older
 /// than what we have seen: an old coordinator that came back would have the acting primary fenced.
-pub async fn catalog(config: &Config, seen: Timeline) -> Look<Answer> {
+pub async fn catalog(config: &Config, seen: Timeline) -> Look<Answer, NotRead> {
     let servers = config.coordinators();
     let answers = futures::future::join_all(servers.iter().map(|server| one(config, server))).await;
     let mut why = vec![];
@@ -34,20 +44,21 @@ pub async fn catalog(config: &Config, seen: Timeline) -> Look<Answer> {
     for (server, answer) in servers.iter().zip(answers) {
         match answer {
             Ok(answer) if answer.timeline < seen => {
-                why.push(format!("{server} is on timeline {}, older than {seen} which was seen before", answer.timeline));
+                let why_older = format!("{server} is on timeline {}, older than {seen} which was seen before", answer.timeline);
+                why.push(Unread::OldCoordinator { why: why_older });
             }
             Ok(answer) if newest.as_ref().is_none_or(|newest| newest.timeline < answer.timeline) => newest = Some(answer),
             Ok(_) => {}
             Err(error) => why.push(error),
         }
     }
-    newest.map_or_else(|| Look::Unknown(why.join("; ")), Look::Seen)
+    newest.map_or_else(|| Look::Unknown(NotRead(why)), Look::Seen)
 }
 
-async fn one(config: &Config, server: &Server) -> Result<Answer, String> {
-    let login = config.login().map_err(|e| e.to_string())?;
-    let session = Session::utility(server, &login, None).await.map_err(|e| e.to_string())?;
-    topology::read(&session).await.map_err(|e| e.to_string())
+async fn one(config: &Config, server: &Server) -> Result<Answer, Unread> {
+    let login = config.login().map_err(|e| Unread::CredentialsMissing { why: e.to_string() })?;
+    let session = Session::utility(server, &login, None).await.map_err(|e| e.unread())?;
+    topology::read(&session).await.map_err(|e| e.unread())
 }
 
 /// Our row: that of this dbid *and* address, port and directory.

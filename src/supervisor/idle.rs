@@ -178,7 +178,7 @@ impl Supervisor {
     async fn row(&mut self, dbid: Option<Dbid>) -> Look<RowHere> {
         match self.read_catalog().await {
             Look::Seen(answer) => Look::Seen(ask::row_here(&self.config, &answer.catalog, dbid)),
-            Look::Unknown(why) => Look::Unknown(why),
+            Look::Unknown(why) => Look::Unknown(why.to_string()),
         }
     }
 

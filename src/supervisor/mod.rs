@@ -25,7 +25,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use config::{Config, TlsOptions, login, write_passfile};
 
-use self::{ask::Answer, board::Board};
+use self::{
+    ask::{Answer, NotRead},
+    board::Board,
+};
 use crate::{
     model::{Look, Timeline, page::LastExit},
     volume::Volume,
@@ -134,14 +137,14 @@ impl Supervisor {
     }
 
     /// Reads the catalog and remembers the answer.
-    async fn read_catalog(&mut self) -> Look<Answer> {
+    async fn read_catalog(&mut self) -> Look<Answer, NotRead> {
         self.board.counts.catalog_reads.inc();
         let look = ask::catalog(&self.config, self.seen_timeline()).await;
         self.remember(&look);
         look
     }
 
-    fn remember(&mut self, look: &Look<Answer>) {
+    fn remember(&mut self, look: &Look<Answer, NotRead>) {
         if let Look::Seen(answer) = look {
             self.memory.answer = Some(answer.clone());
         }

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     Round, Supervisor, Woken, ask,
-    ask::Answer,
+    ask::{Answer, NotRead},
     crash::{self, Again},
     decide::{Facts, RowHere, Watch, believed, watch},
     idle::{Here, MARKS},
@@ -54,7 +54,7 @@ struct Running {
     turned_from: (bool, bool),
     probe: Option<JoinHandle<Answered>>,
     next_probe: Instant,
-    read: Option<JoinHandle<Look<Answer>>>,
+    read: Option<JoinHandle<Look<Answer, NotRead>>>,
     read_begun: Instant,
     next_read: Instant,
     refused: Option<String>,
@@ -214,15 +214,17 @@ impl Supervisor {
         if self.volume.data().join(dialect.mirror_marker()).exists() { Shape::Mirror } else { Shape::Primary }
     }
 
-    fn read_done(&mut self, running: &mut Running, look: Option<Look<Answer>>) {
+    fn read_done(&mut self, running: &mut Running, look: Option<Look<Answer, NotRead>>) {
         running.read = None;
-        let look = look.unwrap_or_else(|| Look::Unknown("the question was broken off".into()));
-        self.remember(&look);
         running.row_asked = running.read_begun;
         running.row = match &look {
-            Look::Seen(answer) => Look::Seen(ask::row_here(&self.config, &answer.catalog, running.here.dbid)),
-            Look::Unknown(why) => Look::Unknown(why.clone()),
+            Some(Look::Seen(answer)) => Look::Seen(ask::row_here(&self.config, &answer.catalog, running.here.dbid)),
+            Some(Look::Unknown(why)) => Look::Unknown(why.to_string()),
+            None => Look::Unknown("the question was broken off".into()),
         };
+        if let Some(look) = look {
+            self.remember(&look);
+        }
         running.here.token = self.volume.token(&self.config.cluster, &self.config.address, self.config.port);
         if let Err(error) = self.adopt(&running.here) {
             tracing::warn!(%error, "the token could not be brought up to date");

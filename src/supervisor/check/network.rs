@@ -8,10 +8,10 @@ use super::{
 };
 use crate::{
     greenplum::{Login, Server, Session, SessionError, resolve::resolve},
-    model::{Dbid, InstanceState, Look, Refusal, Role, Row, Unread},
+    model::{Dbid, InstanceState, Look, Refusal, Role, Row},
     supervisor::{
         Config,
-        ask::{Answer, row_here},
+        ask::{Answer, NotRead, row_here},
         decide::RowHere,
     },
 };
@@ -27,14 +27,15 @@ pub async fn name(address: &str) -> Verdict {
 }
 
 /// A coordinator answers, and has a catalog.
-pub fn coordinator(look: &Look<Answer>) -> Verdict {
+pub fn coordinator(look: &Look<Answer, NotRead>) -> Verdict {
     match look {
         Look::Seen(answer) => {
             Verdict::Ok(format!("answers in utility mode, {} rows in its catalog, timeline {}", answer.catalog.rows.len(), answer.timeline))
         }
-        Look::Unknown(why) => {
-            Verdict::NotOk(Fault::Refused(Refusal::CatalogUnread { unread: Unread::CoordinatorUnreachable { why: why.clone() } }))
-        }
+        Look::Unknown(NotRead(each)) => match each.first() {
+            Some(unread) => Verdict::NotOk(Fault::Refused(Refusal::CatalogUnread { unread: unread.clone() })),
+            None => Verdict::Skipped("GPHEAL_COORDINATOR names nobody".into()),
+        },
     }
 }
 
@@ -106,6 +107,7 @@ fn not_ok(shortcoming: Shortcoming) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::greenplum::TlsFault;
     use crate::model::{Timeline, world::fixtures::row};
 
     #[tokio::test]
@@ -136,7 +138,13 @@ mod tests {
 
     #[test]
     fn a_coordinator_that_is_silent_is_told_in_the_operators_words() {
-        let verdict = coordinator(&Look::Unknown("refused".into()));
-        assert!(matches!(verdict, Verdict::NotOk(fault) if fault.code() == "CoordinatorUnreachable"));
+        let server = Server::new("gp", 5432);
+        let expired = TlsFault::Expired { why: "since yesterday".into() };
+        let both =
+            [SessionError::Tls { server: server.clone(), fault: expired }, SessionError::Unreachable { server, message: "refused".into() }];
+        for (error, code) in both.iter().zip(["CertificateExpired", "CoordinatorUnreachable"]) {
+            let verdict = coordinator(&Look::Unknown(NotRead(vec![error.unread()])));
+            assert!(matches!(&verdict, Verdict::NotOk(fault) if fault.code() == code), "{verdict:?}");
+        }
     }
 }
