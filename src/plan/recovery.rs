@@ -120,6 +120,7 @@ fn prove(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
 fn failed(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance, failure: Failure) -> InstanceNext {
     let repair = state.repair.unwrap_or(Repair::Incremental);
     let next = ladder::after(desk.policy, recovery.wanted, repair, state.attempt, &failure);
+    let came_back = failure.class == FailureClass::WorldMoved && failure.step == Step::Proving && is_back(desk, dbid);
     state.failure = Some(failure);
     state.job = None;
     state.attempt_ended = Some(desk.now);
@@ -128,11 +129,20 @@ fn failed(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryI
             state.repair = Some(repair);
             begin(desk, recovery, dbid, state)
         }
+        // Its last attempt found nothing to repair, as another one would have.
+        Next::End if came_back => {
+            state.proving_since = Some(desk.now);
+            prove(desk, recovery, dbid, state, desk.now)
+        }
         Next::End => {
             state.phase = Phase::Failed;
             standing(state, Standing::Failed)
         }
     }
+}
+
+fn is_back(desk: &Desk, dbid: Dbid) -> bool {
+    matches!(gates::admit(desk.world, dbid, desk.now), Err(Refusal::TargetUp { .. } | Refusal::TargetIsActingPrimary { .. }))
 }
 
 /// Begins the next attempt, or says why not yet, or never.

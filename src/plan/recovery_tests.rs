@@ -139,3 +139,20 @@ fn a_target_that_came_back_by_itself_ends_its_recovery() {
     assert!(matches!(only(&coming).standing, Standing::Proving(_)), "up and not in sync yet");
     assert!(only(&coming).create_job.is_none());
 }
+
+/// Seen on the bed: a Job ended while it gave the volume back, and the last attempt allowed found the mirror up and in sync.
+#[test]
+fn a_last_attempt_that_finds_its_target_back_is_proven() {
+    let last = |rows: &[&str], step| {
+        let failure = Failure { class: FailureClass::WorldMoved, step, message: "the row is now another".into(), evidence: String::new() };
+        let attempt = "r-a1".to_owned();
+        let ended = Outcome { attempt, repair: Repair::Full, failure: Some(failure), bytes: 0, seconds: 1, note: String::new() };
+        let mut recovery = running("r", 5, 0, Repair::Full, JobState::Ended(ended));
+        recovery.instances.get_mut(&Dbid(5)).unwrap().attempt = Policy::default().max_attempts;
+        next(&World::of(rows).recovery(recovery))
+    };
+    assert_eq!(last(&["2:0ppsu", "5:0mmsu"], Step::Proving).phase, Phase::Succeeded);
+    assert!(matches!(only(&last(&["2:0ppnu", "5:0mmnu"], Step::Proving)).standing, Standing::Proving(_)), "up and not in sync yet");
+    assert_eq!(last(&["2:0ppnu", "5:0mmnd"], Step::Proving).phase, Phase::Failed, "it is down");
+    assert_eq!(last(&["2:0ppsu", "5:0mmsu"], Step::Releasing).phase, Phase::Failed, "found unsound by the proof itself");
+}
