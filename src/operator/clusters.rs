@@ -17,6 +17,7 @@ use tracing::Instrument;
 
 use super::{
     driver::{Context, Driver},
+    orphans,
     watches::{self, Changes},
 };
 use crate::{api::GreenplumCluster, report::metrics::Of};
@@ -125,6 +126,8 @@ impl Clusters {
             driver.abort();
         }
         self.wakers.forget(of);
+        let (client, of) = (self.context.client.clone(), of.clone());
+        self.tasks.spawn(async move { orphans::tell_all(&client, &of.namespace, &of.cluster).await });
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
+use kube::{Api, Client, ResourceExt, api::ListParams, core::DeserializeGuard};
 use tokio::time::timeout;
 
 use crate::{
@@ -42,6 +42,23 @@ pub async fn tell(client: &Client, object: &SegmentRecovery) {
     }
 }
 
+/// Says so to every recovery of a cluster that has just gone. Those of automatic healing go with it, by their owner.
+pub async fn tell_all(client: &Client, namespace: &str, cluster: &str) {
+    let recoveries: Api<DeserializeGuard<SegmentRecovery>> = Api::namespaced(client.clone(), namespace);
+    let list = match timeout(CALL, recoveries.list(&ListParams::default())).await {
+        Ok(Ok(list)) => list,
+        Ok(Err(failed)) => {
+            return tracing::warn!(error = error::chain(&failed), %cluster, "the recoveries of a cluster that is gone can not be read");
+        }
+        Err(_) => {
+            return tracing::warn!(%cluster, "no answer within {} s when reading the recoveries of a cluster that is gone", CALL.as_secs());
+        }
+    };
+    for object in list.items.into_iter().filter_map(|object| object.0.ok()).filter(|one| one.spec.cluster_ref.name == cluster) {
+        tell(client, &object).await;
+    }
+}
+
 fn status(object: &SegmentRecovery, now: Timestamp) -> SegmentRecoveryStatus {
     let old = object.status.clone().unwrap_or_default();
     let name = &object.spec.cluster_ref.name;
@@ -66,6 +83,7 @@ mod tests {
     use serde_json::json;
 
     const CLUSTER: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/greenplumclusters/demo";
+    const ALL: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/segmentrecoveries";
     const STATUS: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/segmentrecoveries/mend/status";
 
     #[tokio::test]
@@ -80,6 +98,24 @@ mod tests {
         tell(&client, &object).await;
         object.status = Some(status(&object, Timestamp::now()));
         tell(&client, &object).await;
+        drop(client);
+        finished(task).await;
+    }
+
+    #[tokio::test]
+    async fn the_recoveries_of_a_cluster_that_has_gone_are_told_and_no_others() {
+        let (object, other) = (fixtures::recovery("mend", &[5]), {
+            let mut other = fixtures::recovery("elsewhere", &[5]);
+            other.spec.cluster_ref.name = "another".into();
+            other
+        });
+        let list = json!({ "apiVersion": "gpheal.io/v1alpha1", "kind": "SegmentRecoveryList", "metadata": {}, "items": [other, object] });
+        let said = expect("PATCH", STATUS, serde_json::to_value(&object).unwrap()).body(|body| {
+            assert!(body["status"]["message"].as_str().unwrap().starts_with("there is no GreenplumCluster demo"));
+        });
+        let none = expect("GET", CLUSTER, json!({})).refused(404, "NotFound");
+        let (client, task) = server(vec![expect("GET", ALL, list), none, said]);
+        tell_all(&client, "demo", "demo").await;
         drop(client);
         finished(task).await;
     }
