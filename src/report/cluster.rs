@@ -286,6 +286,20 @@ mod tests {
         assert!(message.contains("dbid 5") && message.contains("cluster 'other'") && message.contains("GPHEAL_CLUSTER"), "{message}");
     }
 
+    /// A cluster that was handed over and has no supervisors yet.
+    #[test]
+    fn how_many_could_not_be_repaired_is_told_where_a_person_looks_first() {
+        let bare = |world: World, dbid| world.instance(dbid, |one| one.contract = vec![crate::model::refusal::ContractPoint::NoSupervisor]);
+        let world = World::of(&["1:-1ppsu", "2:0ppsu", "5:0mmsu", "3:1ppsu", "6:1mmsu"]);
+        let status = told(&[2, 5, 3].into_iter().fold(world.clone(), bare));
+        assert_eq!((condition(&status, "Ready").0, condition(&status, "HealingBlocked")), ("True", ("True", "NoSupervisor")));
+        let told_so = "3 of 4 segments are well and could not be repaired";
+        assert_eq!(status.message, format!("all 2 contents are in sync; {told_so} (HealingBlocked)"));
+        let blocked = &status.conditions.iter().find(|c| c.type_ == "HealingBlocked").unwrap().message;
+        assert!(blocked.starts_with(told_so) && blocked.contains("gpheal supervise"), "{blocked}");
+        assert_eq!(told(&world).message, "all 2 contents are in sync");
+    }
+
     #[test]
     fn what_others_say_at_length_is_cut() {
         let world = World::of(&["2:0ppnu", "5:0mmnd"]).instance(5, |one| {

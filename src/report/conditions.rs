@@ -40,7 +40,7 @@ fn of_instances(catalog: &Catalog, plan: &Plan) -> Vec<Wanted> {
     let told = |found: Option<(&Unwell, &Refusal)>| found.map_or(String::new(), |(one, refusal)| sentence(one, refusal));
     let code = |found: Option<(&Unwell, &Refusal)>, none: &'static str| found.map_or(none, |(_, refusal)| refusal.code());
     vec![
-        ready(plan, all_in_sync, in_sync, contents.len()),
+        ready(catalog, plan, all_in_sync, in_sync),
         Wanted::new("CoordinatorReachable", Some(true), "Answers", ""),
         Wanted::new(
             "Degraded",
@@ -51,20 +51,26 @@ fn of_instances(catalog: &Catalog, plan: &Plan) -> Vec<Wanted> {
         Wanted::new("InSync", Some(all_in_sync), if all_in_sync { "InSync" } else { "NotInSync" }, ""),
         Wanted::new("Balanced", Some(balanced), if balanced { "PreferredRoles" } else { "RolesSwapped" }, ""),
         Wanted::new("DoubleFault", Some(double.is_some()), code(double, "NoDoubleFault"), told(double)),
-        healing_blocked(plan),
+        healing_blocked(catalog, plan),
     ]
 }
 
 /// By what stands in the way of a repair, or would in the way of the next one.
-fn healing_blocked(plan: &Plan) -> Wanted {
+fn healing_blocked(catalog: &Catalog, plan: &Plan) -> Wanted {
     if let Some((one, refusal)) = first(plan, blocks) {
         return Wanted::new("HealingBlocked", Some(true), refusal.code(), sentence(one, refusal));
     }
     let unfit = plan.unfit.iter().find_map(|one| one.reason.refusal().map(|refusal| (one, refusal)));
     let Some((one, refusal)) = unfit else { return Wanted::new("HealingBlocked", Some(false), "NotBlocked", "") };
     let (message, lifted_by) = super::cluster::words(refusal);
-    let text = format!("dbid {} (content {}) is well and could not be repaired: {message}; {lifted_by}", one.dbid, one.content);
+    let text = format!("{}; dbid {} (content {}): {message}; {lifted_by}", unfit_of(catalog, plan), one.dbid, one.content);
     Wanted::new("HealingBlocked", Some(true), refusal.code(), text)
+}
+
+/// How many are well and without a way back once they are not, before a cluster is put under supervisors all of them.
+fn unfit_of(catalog: &Catalog, plan: &Plan) -> String {
+    let segments = catalog.rows.iter().filter(|row| row.content.0 >= 0).count();
+    format!("{} of {segments} segments are well and could not be repaired", plan.unfit.len())
 }
 
 fn lacking(in_sync: usize, contents: usize) -> String {
@@ -72,9 +78,11 @@ fn lacking(in_sync: usize, contents: usize) -> String {
 }
 
 /// Ready is: every content is served and has its mirror in sync. The reason is the worst thing that is known.
-fn ready(plan: &Plan, all_in_sync: bool, in_sync: usize, contents: usize) -> Wanted {
+fn ready(catalog: &Catalog, plan: &Plan, all_in_sync: bool, in_sync: usize) -> Wanted {
+    let contents = catalog.contents().len();
     if plan.unwell.is_empty() && all_in_sync {
-        return Wanted::new("Ready", Some(true), "InSync", format!("all {contents} contents are in sync"));
+        let but = if plan.unfit.is_empty() { String::new() } else { format!("; {} (HealingBlocked)", unfit_of(catalog, plan)) };
+        return Wanted::new("Ready", Some(true), "InSync", format!("all {contents} contents are in sync{but}"));
     }
     let worst = first(plan, blocks).or_else(|| first(plan, |_| true));
     let recovering = plan.unwell.iter().find_map(|one| match &one.reason {
