@@ -5,19 +5,23 @@ use kube::api::AttachParams;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-use super::{Stage, stage::PODS};
+use super::{Stage, hands, stage::PODS};
 use crate::fixture::Nature;
 
 const CHECK: [&str; 6] = ["/gpheal-bin/gpheal", "supervise", "--check", "--output", "json", "--grace-seconds=60"];
 
 /// What is wrong for a moment, on one command line, and the code that tells it.
-const WRONG: [(&str, &str); 9] = [
+const WRONG: [(&str, &str); 13] = [
     ("--port=7001", "NotInCatalog"),
     ("--port=70000", "VariableMalformed"),
     ("--address=gp-coordinator-0.gp", "NameElsewhere"),
     ("--address=gp-nobody-0.gp", "NameUnresolved"),
     ("--credentials=/nowhere", "CredentialsUnreadable"),
     ("--coordinator=gp-coordinator-0.gp:1", "CoordinatorUnreachable"),
+    ("--coordinator=gp-coordinator-0.gp:8090", "NotPostgres"),
+    ("--coordinator=gp-nobody-0.gp:5432", "NameUnresolved"),
+    ("--coordinator=gp-coordinator-0.gp:5432,gp-coordinator-1.gp", "VariableMalformed"),
+    ("--credentials=/tmp/wrong", "LoginRefused"),
     ("--data-directory=/data", "DataDirIsMountRoot"),
     ("--data-directory=/tmp/gpseg", "NoClaim"),
     ("--stop-seconds=60", "StopTooLong"),
@@ -32,6 +36,9 @@ pub async fn contract(stage: &mut Stage) -> Result<()> {
         ensure!(answer["ok"] == true, "{pod} does not pass: {answer}");
     }
     stage.mark("the check passes in every pod, while postgres runs");
+    let mirror = stage.catalog().await?.rows.into_iter().find(|row| row.pod() == "gp-mirror-0").context("it has no row")?;
+    let wrong = "mkdir -p /tmp/wrong; cd /tmp/wrong; printf gpadmin > username; printf wrong > password";
+    hands::in_container(stage, &mirror, wrong).await?;
     let tls = Nature::chosen()?.tls.then_some(WRONG_TLS);
     for (argument, code) in WRONG.into_iter().chain(tls.into_iter().flatten()) {
         let answer = check(stage, "gp-mirror-0", &[argument]).await?;

@@ -56,7 +56,8 @@ fn copy(stage: &Stage, primary: &Row, mirror: &Row) -> Result<String> {
     ))
 }
 
-async fn in_container(stage: &Stage, row: &Row, script: &str) -> Result<()> {
+/// Runs a script of a shell in an instance's container.
+pub async fn in_container(stage: &Stage, row: &Row, script: &str) -> Result<()> {
     let how = AttachParams::default().container("greenplum").stdout(false);
     let mut process = stage.cluster.pods().exec(row.pod(), ["sh", "-ec", script], &how).await?;
     let ended = process.take_status().context("it has no end")?;

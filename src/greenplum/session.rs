@@ -56,7 +56,7 @@ impl Server {
 
     /// From `host:port`.
     pub fn parse(text: &str) -> Option<Self> {
-        let (host, port) = text.rsplit_once(':')?;
+        let (host, port) = text.rsplit_once(':').filter(|(host, _)| !host.is_empty())?;
         Some(Self::new(host, port.parse().ok()?))
     }
 

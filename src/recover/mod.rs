@@ -40,8 +40,8 @@ pub struct Config {
     #[arg(long, env = "GPHEAL_ATTEMPT")]
     pub attempt: String,
     /// The coordinator: host:port.
-    #[arg(long, env = "GPHEAL_COORDINATOR")]
-    pub coordinator: String,
+    #[arg(long, env = "GPHEAL_COORDINATOR", value_parser = supervisor::config::server)]
+    pub coordinator: Server,
     /// Folder with the files `username` and `password` (a mounted secret).
     #[arg(long, env = "GPHEAL_CREDENTIALS")]
     pub credentials: PathBuf,
@@ -89,11 +89,10 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let login = supervisor::login(&config.credentials, &config.tls)?;
     supervisor::write_passfile(&config.passfile, std::slice::from_ref(&login))?;
     let volume = Volume::open(attempt.target.data_directory.as_ref())?;
-    let coordinator = Server::parse(&config.coordinator).ok_or_else(|| anyhow::anyhow!("GPHEAL_COORDINATOR is not host:port"))?;
     let mirror_tls = config.mirror_tls.map(|mode| Tls::of(mode, || Ca::File(config.mirror_ca.clone().unwrap_or_default())));
     let (passfile, report) = (config.passfile.clone(), Reporter::start());
     let (pod, node) = (config.pod, config.node);
-    let work = Work { attempt, coordinator, login, mirror_tls, passfile, volume, pod, node, report };
+    let work = Work { attempt, coordinator: config.coordinator, login, mirror_tls, passfile, volume, pod, node, report };
     let begun = Instant::now();
     let result = work.until_told_to_end().await;
     let outcome = work.outcome(result, begun.elapsed().as_secs());

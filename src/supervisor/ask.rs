@@ -37,7 +37,7 @@ impl fmt::Display for NotRead {
 /// The catalog, from the coordinator on the highest timeline that answers in utility mode, never from one that is older
 /// than what we have seen: an old coordinator that came back would have the acting primary fenced.
 pub async fn catalog(config: &Config, seen: Timeline) -> Look<Answer, NotRead> {
-    let servers = config.coordinators();
+    let servers = &config.coordinator;
     let answers = futures::future::join_all(servers.iter().map(|server| one(config, server))).await;
     let mut why = vec![];
     let mut newest: Option<Answer> = None;
@@ -138,7 +138,7 @@ pub async fn peer(config: &Config, peer: Option<&Peer>) -> Look<PeerHere> {
 pub async fn other_coordinator(config: &Config, timeline: Option<Timeline>) -> Look<PeerHere> {
     let own = resolve(&config.address).await.ok();
     let mut why = vec![];
-    for server in config.coordinators() {
+    for server in &config.coordinator {
         let itself =
             server.port == config.port && (server.host == config.address || (own.is_some() && resolve(&server.host).await.ok() == own));
         if itself {
@@ -160,23 +160,8 @@ pub async fn other_coordinator(config: &Config, timeline: Option<Timeline>) -> L
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::model::world::fixtures::row;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        config: Config,
-    }
-
-    /// The supervisor of the place that the fixture gives to dbid 5.
-    fn config() -> Config {
-        let words =
-            "x --cluster demo --coordinator c:1 --data-directory /data/gpseg --port 6000 --address seg-5.gp --credentials /c -- postgres";
-        Cli::parse_from(words.split(' ')).config
-    }
+    use crate::{model::world::fixtures::row, supervisor::config::fixtures::config};
 
     fn says(rows: &[&str], dbid: Option<i16>) -> RowHere {
         row_here(&config(), &Catalog { rows: rows.iter().map(|text| row(text)).collect() }, dbid.map(Dbid))

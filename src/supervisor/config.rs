@@ -34,8 +34,8 @@ pub struct Config {
     #[arg(long, env = "GPHEAL_CLUSTER")]
     pub cluster: String,
     /// The coordinator, and its standby if there is one: host:port[,host:port].
-    #[arg(long, env = "GPHEAL_COORDINATOR", value_delimiter = ',', required = true)]
-    pub coordinator: Vec<String>,
+    #[arg(long, env = "GPHEAL_COORDINATOR", value_delimiter = ',', required = true, value_parser = server)]
+    pub coordinator: Vec<Server>,
     /// Absolute path of the data directory; a folder below its mount, never the mount itself.
     #[arg(long, env = "GPHEAL_DATA_DIRECTORY")]
     pub data_directory: PathBuf,
@@ -80,6 +80,14 @@ pub struct Config {
     pub postgres: Vec<String>,
 }
 
+/// A server as an argument.
+///
+/// # Errors
+/// What it should be.
+pub fn server(text: &str) -> Result<Server, &'static str> {
+    Server::parse(text).ok_or("it is not host:port")
+}
+
 /// The secret can not be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the credentials in {folder} can not be read ({source}); mount a secret with the keys username and password")]
@@ -112,11 +120,6 @@ pub fn write_passfile(path: &std::path::Path, logins: &[Login]) -> std::io::Resu
 }
 
 impl Config {
-    /// The coordinators to ask, in their order.
-    pub fn coordinators(&self) -> Vec<Server> {
-        self.coordinator.iter().filter_map(|text| Server::parse(text)).collect()
-    }
-
     /// This instance's own postgres, by the name that its certificate carries.
     pub fn local(&self) -> Server {
         Server::new(&self.address, self.port).at(std::net::Ipv4Addr::LOCALHOST.into())
@@ -152,10 +155,10 @@ impl Config {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod fixtures {
     use clap::Parser;
 
-    use super::*;
+    use super::Config;
 
     #[derive(Parser)]
     struct Cli {
@@ -163,10 +166,31 @@ mod tests {
         config: Config,
     }
 
-    fn parsed(more: &str) -> Result<Config, clap::Error> {
-        let words =
-            format!("x --cluster demo --coordinator c:1 --data-directory /d --port 1 --address a --credentials /c {more} -- postgres");
+    /// The supervisor of the place that the world of the tests gives to dbid 5, with more arguments.
+    pub fn parsed(more: &str) -> Result<Config, clap::Error> {
+        let words = format!(
+            "x --cluster demo --coordinator c:1 --data-directory /data/gpseg --port 6000 --address seg-5.gp --credentials /c {more} -- postgres"
+        );
         Ok(Cli::try_parse_from(words.split_whitespace())?.config)
+    }
+
+    pub fn config() -> Config {
+        parsed("").unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{fixtures::parsed, *};
+
+    #[test]
+    fn a_coordinator_that_is_none_is_an_error_that_names_it() {
+        for (wrong, named) in [("c-1.gp", "'c-1.gp'"), ("c:1,d:x", "'d:x'"), (":5432", "':5432'")] {
+            let error = parsed(&format!("--coordinator {wrong}")).unwrap_err().to_string();
+            assert!(error.contains(named) && error.contains("it is not host:port"), "{error}");
+        }
+        let both: Vec<_> = parsed("--coordinator d:2,e:3").unwrap().coordinator.iter().map(ToString::to_string).collect();
+        assert_eq!(both, ["c:1", "d:2", "e:3"]);
     }
 
     #[test]

@@ -211,6 +211,8 @@ pub enum Watch {
     LetRun,
     /// The catalog says mirror while it runs read-write: kill the whole group at once.
     Fence(String),
+    /// There is nothing left that it could run on, or be stopped on in order: the same, but nobody wrote what he may not.
+    Kill(String),
     /// Stop for the hold, acknowledge, give up the lock.
     Obey,
     /// A hold that is not obeyed, and why.
@@ -225,14 +227,16 @@ pub fn believed(row: &Look<RowHere>, asked: Instant, turned: Instant) -> Look<Ro
     if asked >= turned { row.clone() } else { Look::Unknown("the row was not read since things turned".into()) }
 }
 
-/// The decision for a postgres that runs. `read_write`: it has no mirror's marker, so it is open for writing or about to be.
-pub fn watch(facts: &Facts, read_write: bool) -> Watch {
+/// The decision for a postgres that runs. Shaped as a primary, without a mirror's marker, it is open for writing or about to be.
+pub fn watch(facts: &Facts) -> Watch {
     if facts.marks.maintenance || facts.marks.unknown.is_some() {
         return Watch::LetRun;
     }
     let mirror_by_catalog = matches!(facts.row, Look::Seen(RowHere::Mine { role: Role::Mirror, .. }));
-    if mirror_by_catalog && read_write {
-        return Watch::Fence("the catalog says mirror and postgres runs read-write".into());
+    match facts.shape {
+        Shape::Primary if mirror_by_catalog => return Watch::Fence("the catalog says mirror and postgres runs read-write".into()),
+        Shape::Empty if mirror_by_catalog => return Watch::Kill("this mirror's data directory was removed while postgres ran".into()),
+        _ => {}
     }
     if facts.marks.hold.is_some() {
         return match &facts.row {

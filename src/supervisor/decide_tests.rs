@@ -166,9 +166,9 @@ fn the_coordinator_asks_its_standby_only() {
 fn a_running_postgres_is_fenced_held_or_left_alone() {
     let (p, m) = (Role::Primary, Role::Mirror);
     let watched = |row: Look<RowHere>, read_write: bool, held: bool| {
-        let mut facts = facts(Shape::Primary, row);
+        let mut facts = facts(if read_write { Shape::Primary } else { Shape::Mirror }, row);
         facts.marks.hold = held.then(hold);
-        watch(&facts, read_write)
+        watch(&facts)
     };
     assert_eq!(watched(row(p, true), true, false), Watch::LetRun);
     assert_eq!(watched(row(m, true), false, false), Watch::LetRun);
@@ -189,9 +189,19 @@ fn a_promoted_mirror_is_not_fenced_by_the_row_of_before() {
     let promoted = asked + std::time::Duration::from_secs(1);
     let old = row(Role::Mirror, true);
     let mut facts = facts(Shape::Primary, believed(&old, asked, promoted));
-    assert_eq!(watch(&facts, true), Watch::LetRun);
+    assert_eq!(watch(&facts), Watch::LetRun);
     facts.row = believed(&old, promoted, promoted);
-    assert!(matches!(watch(&facts, true), Watch::Fence(_)), "asked after it was opened, the same row is a stale primary's");
+    assert!(matches!(watch(&facts), Watch::Fence(_)), "asked after it was opened, the same row is a stale primary's");
+}
+
+/// Seen on the bed: its marker had gone with all the rest, and it was told to run read-write.
+#[test]
+fn a_mirror_whose_directory_was_removed_is_ended_for_that() {
+    let watched = |row| watch(&facts(Shape::Empty, row));
+    let ended = watched(row(Role::Mirror, true));
+    assert!(matches!(&ended, Watch::Kill(why) if why.contains("was removed")), "{ended:?}");
+    assert_eq!(watched(row(Role::Primary, true)), Watch::LetRun, "it may hold commits that nobody else has");
+    assert_eq!(watched(Look::Unknown("gone".into())), Watch::LetRun);
 }
 
 #[test]
@@ -201,7 +211,7 @@ fn what_can_not_be_looked_at_neither_starts_nor_stops_anything() {
     facts.shape = Shape::Primary;
     facts.marks.unknown = Some("too many open files".into());
     assert_eq!(says(&facts), "Deciding");
-    assert_eq!(watch(&facts, true), Watch::LetRun);
+    assert_eq!(watch(&facts), Watch::LetRun);
 }
 
 #[test]
@@ -209,7 +219,7 @@ fn marks_stop_a_running_postgres_unless_a_person_works_there() {
     let watched = |change: fn(&mut Marks)| {
         let mut facts = facts(Shape::Mirror, row(Role::Mirror, false));
         change(&mut facts.marks);
-        watch(&facts, false)
+        watch(&facts)
     };
     assert!(matches!(watched(|m| m.copy = Some(copy())), Watch::Stop(_)));
     assert!(matches!(watched(|m| m.retired = true), Watch::Stop(_)));

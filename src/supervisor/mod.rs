@@ -117,6 +117,10 @@ enum Round {
 /// When the volume can not be guarded at all or the page can not be served: kubelet shows it and tries again.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let volume = Volume::open(&config.data_directory)?;
+    // Also for a person who repairs by hand where nothing may ever start (docs/break-glass.md).
+    if let Err(error) = config.postgres_logins().map_err(anyhow::Error::from).and_then(|all| Ok(write_passfile(&config.passfile, &all)?)) {
+        tracing::warn!(%error, "the password file could not be written yet");
+    }
     let board = Board::new(&config);
     let server = tokio::spawn(board::serve(board.clone(), config.listen));
     let mut supervisor = Supervisor { signals: Signals::new()?, config, volume, board, memory: Memory::default() };

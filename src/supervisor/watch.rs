@@ -51,7 +51,7 @@ struct Running {
     row_asked: Instant,
     /// When what the row is held against last turned: read-only to read-write, no hold to hold.
     turned: Instant,
-    turned_from: (bool, bool),
+    turned_from: (Shape, bool),
     probe: Option<JoinHandle<Answered>>,
     next_probe: Instant,
     read: Option<JoinHandle<Look<Answer, NotRead>>>,
@@ -65,7 +65,7 @@ enum Outcome {
     Ended(End),
     Told,
     Stop { acknowledge: bool, why: String },
-    Fence(String),
+    Kill { why: String, fence: bool },
 }
 
 impl Supervisor {
@@ -88,7 +88,7 @@ impl Supervisor {
             row: Look::Unknown("not read since the start".into()),
             row_asked: now,
             turned: now,
-            turned_from: (false, false),
+            turned_from: (Shape::Mirror, false),
             read_begun: now,
             probe: None,
             next_probe: now,
@@ -120,9 +120,11 @@ impl Supervisor {
                 self.stop(&running.postgres, running.was_primary).await;
                 Ok(Round::End)
             }
-            Outcome::Fence(why) => {
-                tracing::warn!(%why, "fenced");
-                self.board.counts.fences.inc();
+            Outcome::Kill { why, fence } => {
+                tracing::warn!(%why, fence, "postgres is killed at once");
+                if fence {
+                    self.board.counts.fences.inc();
+                }
                 self.board.show(|page| (page.state, page.detail, page.serves) = (InstanceState::Stopping, why, None));
                 self.kill_all(Some(running.postgres.pid)).await;
                 Ok(Round::Again)
@@ -209,9 +211,15 @@ impl Supervisor {
         });
     }
 
-    /// Whether it is shaped as a mirror now: promotion takes the marker away.
+    /// Whether it is shaped as a mirror now: promotion takes the marker away. What can not be looked at is not gone.
     fn shape_now(&self, dialect: Dialect) -> Shape {
-        if self.volume.data().join(dialect.mirror_marker()).exists() { Shape::Mirror } else { Shape::Primary }
+        let data = self.volume.data();
+        let gone = data.join("PG_VERSION").try_exists().is_ok_and(|there| !there);
+        match (gone, data.join(dialect.mirror_marker()).exists()) {
+            (true, _) => Shape::Empty,
+            (false, true) => Shape::Mirror,
+            (false, false) => Shape::Primary,
+        }
     }
 
     fn read_done(&mut self, running: &mut Running, look: Option<Look<Answer, NotRead>>) {
@@ -251,12 +259,12 @@ impl Supervisor {
         self.heed_person();
         let marks = self.volume.marks();
         self.show_volume(&marks);
-        let read_write = self.shape_now(running.dialect) == Shape::Primary;
-        Self::notice_turn(running, (read_write, marks.hold.is_some()));
+        let shape = self.shape_now(running.dialect);
+        Self::notice_turn(running, (shape, marks.hold.is_some()));
         let facts = Facts {
             marks,
             token: running.here.token.clone(),
-            shape: self.shape_now(running.dialect),
+            shape,
             shape_why: String::new(),
             content: running.here.content,
             timeline: None,
@@ -268,9 +276,10 @@ impl Supervisor {
             unusable: None,
             diverged: None,
         };
-        match watch(&facts, read_write) {
+        match watch(&facts) {
             Watch::LetRun => self.forget_old(running),
-            Watch::Fence(why) => return Some(Outcome::Fence(why)),
+            Watch::Fence(why) => return Some(Outcome::Kill { why, fence: true }),
+            Watch::Kill(why) => return Some(Outcome::Kill { why, fence: false }),
             Watch::Obey => {
                 self.board.counts.holds.inc();
                 return Some(Outcome::Stop { acknowledge: true, why: "an attempt asked for the volume".into() });
@@ -282,7 +291,7 @@ impl Supervisor {
     }
 
     /// A row that was asked for before it turned says nothing about what it turned into: ask at once.
-    fn notice_turn(running: &mut Running, now: (bool, bool)) {
+    fn notice_turn(running: &mut Running, now: (Shape, bool)) {
         if running.turned_from == now {
             return;
         }

@@ -264,6 +264,18 @@ async fn a_process_that_can_not_be_killed_is_said_and_keeps_the_lock() -> Result
     Ok(())
 }
 
+/// Whoever repairs by hand needs it where nothing was ever started (docs/break-glass.md).
+#[tokio::test]
+#[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
+async fn the_password_file_is_there_although_nothing_may_start() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let place = Place::empty(25_994)?;
+    let supervisor = place.supervise("127.0.0.1:18094")?;
+    wait_for(18094, "an empty volume", |page| page.state == InstanceState::VolumeUnrecognised).await?;
+    ensure!(fs::read_to_string(place.at("volume/pass"))? == "*:*:*:gpadmin:secret\n", "it does not hold the login");
+    supervisor.end()
+}
+
 /// What is well with this volume, whatever the machine is like.
 const WELL: [&str; 11] =
     ["Environment", "User", "DataDirectory", "MarksFolder", "Marks", "Token", "Lock", "Programs", "Version", "Name", "Credentials"];

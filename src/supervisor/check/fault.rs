@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::model::{InstanceState, Refusal, reasons::reasons, refusal::ContractPoint};
+use crate::model::{InstanceState, Refusal, Unread, reasons::reasons, refusal::ContractPoint};
 
 /// What is wrong, with a stable code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub enum Fault {
     Contract(ContractPoint),
     /// The operator would refuse.
     Refused(Refusal),
+    /// Why each of the coordinators that are named is not to be asked, in their order.
+    Coordinator(Unread, Vec<Unread>),
     /// The supervisor would keep postgres down in this state.
     State(InstanceState, String),
     /// The check alone sees it.
@@ -63,6 +65,7 @@ impl Fault {
         match self {
             Self::Contract(point) => point.code(),
             Self::Refused(refusal) => refusal.code(),
+            Self::Coordinator(first, _) => first.name(),
             Self::State(state, _) => state.name(),
             Self::Seen(seen) => seen.name(),
         }
@@ -73,6 +76,7 @@ impl Fault {
         match self {
             Self::Contract(point) => answer_to_point(point).to_owned(),
             Self::Refused(refusal) => refusal.lifted_by(),
+            Self::Coordinator(first, _) => answer_to_unread(first).into(),
             Self::State(InstanceState::NotInCatalog, _) => {
                 "give GPHEAL_ADDRESS, GPHEAL_PORT and GPHEAL_DATA_DIRECTORY exactly as this instance's row of gp_segment_configuration has them"
                     .into()
@@ -88,6 +92,10 @@ impl fmt::Display for Fault {
         match self {
             Self::Contract(point) => write!(f, "{point}"),
             Self::Refused(refusal) => write!(f, "{refusal}"),
+            Self::Coordinator(first, rest) => {
+                write!(f, "{first}")?;
+                rest.iter().try_for_each(|one| write!(f, "; {}", one.why()))
+            }
             Self::State(_, why) => write!(f, "{why}"),
             Self::Seen(seen) => write!(f, "{seen}"),
         }
@@ -102,6 +110,35 @@ fn answer_to_point(point: &ContractPoint) -> &'static str {
         ContractPoint::NoSupervisor => "make `gpheal supervise -- postgres` the container's command",
         ContractPoint::NoPod { .. } | ContractPoint::TwoPods { .. } | ContractPoint::NoSuchContainer { .. } => {
             "mend what the GreenplumCluster selects"
+        }
+    }
+}
+
+/// In a container it is set elsewhere than in a `GreenplumCluster`.
+fn answer_to_unread(unread: &Unread) -> &'static str {
+    match unread {
+        Unread::CredentialsMissing { .. } => "mount the secret with the keys username and password at GPHEAL_CREDENTIALS",
+        Unread::LoginRefused { .. } => "check the password in GPHEAL_CREDENTIALS, the role, and the coordinator's pg_hba.conf",
+        Unread::NameUnresolved { .. } => "name the coordinator in GPHEAL_COORDINATOR so that this pod can resolve it",
+        Unread::CoordinatorUnreachable { .. } | Unread::CoordinatorSilent { .. } => {
+            "check host and port in GPHEAL_COORDINATOR, the coordinator's pod, and network policies"
+        }
+        Unread::CoordinatorStarting { .. } => "check again when the coordinator accepts sessions",
+        Unread::CaMissing { .. } | Unread::CaInvalid { .. } | Unread::CertificateUntrusted { .. } => {
+            "put the authority that signed the coordinator's certificate into the file of GPHEAL_CA, in PEM"
+        }
+        Unread::TlsNotOffered { .. } => "turn ssl on at the coordinator, or set GPHEAL_TLS to disable",
+        Unread::CertificateNameMismatch { .. } => "give the certificate the name in GPHEAL_COORDINATOR as a subjectAltName",
+        Unread::CertificateExpired { .. } | Unread::TlsHandshakeFailed { .. } => {
+            "look at the coordinator's certificate, its log, and the clocks"
+        }
+        Unread::CoordinatorInRecovery { .. }
+        | Unread::NotPostgres { .. }
+        | Unread::NotGreenplum { .. }
+        | Unread::NotCoordinator { .. }
+        | Unread::OldCoordinator { .. } => "let GPHEAL_COORDINATOR lead to the acting coordinator, and to its standby after a comma",
+        Unread::CatalogUnreadable { .. } => {
+            "give the role the right to read gp_segment_configuration (docs/rights.md), and look at its rows"
         }
     }
 }

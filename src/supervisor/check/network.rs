@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     greenplum::{Login, Server, Session, SessionError, resolve::resolve},
-    model::{Dbid, InstanceState, Look, Refusal, Role, Row},
+    model::{Dbid, InstanceState, Look, Role, Row},
     supervisor::{
         Config,
         ask::{Answer, NotRead, row_here},
@@ -32,8 +32,8 @@ pub fn coordinator(look: &Look<Answer, NotRead>) -> Verdict {
         Look::Seen(answer) => {
             Verdict::Ok(format!("answers in utility mode, {} rows in its catalog, timeline {}", answer.catalog.rows.len(), answer.timeline))
         }
-        Look::Unknown(NotRead(each)) => match each.first() {
-            Some(unread) => Verdict::NotOk(Fault::Refused(Refusal::CatalogUnread { unread: unread.clone() })),
+        Look::Unknown(NotRead(each)) => match each.split_first() {
+            Some((first, rest)) => Verdict::NotOk(Fault::Coordinator(first.clone(), rest.to_vec())),
             None => Verdict::Skipped("GPHEAL_COORDINATOR names nobody".into()),
         },
     }
@@ -107,8 +107,10 @@ fn not_ok(shortcoming: Shortcoming) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::greenplum::TlsFault;
-    use crate::model::{Timeline, world::fixtures::row};
+    use crate::{
+        model::{Timeline, Unread, world::fixtures::row},
+        supervisor::config::fixtures::config,
+    };
 
     #[tokio::test]
     async fn an_address_of_somebody_else_is_told() {
@@ -121,10 +123,7 @@ mod tests {
 
     #[test]
     fn a_place_that_the_catalog_does_not_name_is_told() {
-        let words = "x --cluster demo --coordinator c:1 --data-directory /data/gpseg --port 6000 --address seg-5.gp --credentials /c";
-        let command = <Config as clap::Args>::augment_args(clap::Command::new("x"));
-        let matches = command.get_matches_from(words.split(' '));
-        let mut config = <Config as clap::FromArgMatches>::from_arg_matches(&matches).unwrap();
+        let mut config = config();
         let catalog = crate::model::Catalog { rows: ["2:0ppsu", "5:0mmsu", "3:1ppsu"].map(row).into() };
         let answer = Answer { catalog, timeline: Timeline(1) };
         let (verdict, pair) = rows(&config, &answer, Some(Dbid(5)));
@@ -137,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn a_coordinator_that_is_silent_is_told_in_the_operators_words() {
-        let server = Server::new("gp", 5432);
-        let expired = TlsFault::Expired { why: "since yesterday".into() };
-        let both =
-            [SessionError::Tls { server: server.clone(), fault: expired }, SessionError::Unreachable { server, message: "refused".into() }];
-        for (error, code) in both.iter().zip(["CertificateExpired", "CoordinatorUnreachable"]) {
-            let verdict = coordinator(&Look::Unknown(NotRead(vec![error.unread()])));
-            assert!(matches!(&verdict, Verdict::NotOk(fault) if fault.code() == code), "{verdict:?}");
+    fn each_cause_of_blindness_is_told_in_the_operators_words_with_what_to_do_in_a_container() {
+        for unread in Unread::examples() {
+            let standby = Unread::CoordinatorInRecovery { why: "gp-standby:5432 is a mirror in recovery".into() };
+            let Verdict::NotOk(fault) = coordinator(&Look::Unknown(NotRead(vec![unread.clone(), standby]))) else { panic!("{unread:?}") };
+            assert_eq!(fault.code(), unread.name());
+            let told = fault.to_string();
+            assert!(told.contains(unread.why()) && told.ends_with("gp-standby:5432 is a mirror in recovery"), "{told}");
+            assert!(!fault.answer().contains("spec."), "a container has no spec: {}", fault.answer());
         }
     }
 }
