@@ -69,6 +69,9 @@ fn api_server(layout: &Layout) -> Result<Daemon> {
         "--authorization-mode=Node,RBAC".to_owned(),
         // Added to the default ones, of which Pod Security is one. The second is on in some distributions.
         "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement".to_owned(),
+        // Has pods changed on their way in, as a webhook would, without one that is served.
+        "--feature-gates=MutatingAdmissionPolicy=true".to_owned(),
+        "--runtime-config=admissionregistration.k8s.io/v1beta1=true".to_owned(),
         format!("--kubelet-client-certificate={}", pki("admin.crt")),
         format!("--kubelet-client-key={}", pki("admin.key")),
         format!("--kubelet-certificate-authority={}", pki("ca.crt")),

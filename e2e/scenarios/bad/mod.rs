@@ -2,6 +2,7 @@
 //! touched, nothing of it is looked at in a hot loop, and the healthy cluster heals meanwhile.
 
 mod audit;
+mod garbage;
 mod strangers;
 
 use std::{
@@ -51,10 +52,14 @@ pub async fn bad_input(stage: &mut Stage) -> Result<()> {
     rejected(stage).await?;
     let strangers = Strangers::start().await?;
     let all = clusters(stage, &strangers).await?;
-    let result = beside(stage, &all).await;
+    let mut result = beside(stage, &all).await;
     for bad in &all {
         let _ = stage.clusters().delete(&bad.name, &DeleteParams::default()).await;
     }
+    if result.is_ok() {
+        result = is_left_behind(stage).await;
+    }
+    garbage::gpheal_again(stage).await?;
     let elsewhere: Api<SegmentRecovery> = Api::namespaced(stage.cluster.kubernetes().clone(), "default");
     let _ = elsewhere.delete("nowhere", &DeleteParams::default()).await;
     strangers::no_secret(stage).await?;
@@ -76,9 +81,10 @@ async fn beside(stage: &mut Stage, all: &[Bad]) -> Result<()> {
     settled(stage, all).await?;
     let (before, begun) = (looks(stage)?, Instant::now());
     let (_, mirror) = stage.pair(1).await?;
+    let garbled = garbage::instead_of_gpheal(stage, 2).await?;
     copies::empty(stage, &mirror).await?;
     stage.wait_succeeded(mirror.dbid).await?;
-    stage.wait_healthy().await?;
+    garbage::is_told_and_lifted(stage, &garbled).await?;
     tokio::time::sleep(COUNTED.saturating_sub(begun.elapsed())).await; // what is counted is how often nothing happens
     no_hot_loop(stage, all, &before, &looks(stage)?, begun.elapsed())?;
     let names: Vec<_> = all.iter().map(|bad| bad.name.as_str()).collect();
@@ -232,6 +238,19 @@ async fn recoveries_are_told(stage: &mut Stage) -> Result<()> {
         .await?;
     }
     stage.mark("recoveries of what is not there are refused or told what they wait for");
+    Ok(())
+}
+
+/// A recovery that was asked for by hand outlives its cluster, and says so.
+async fn is_left_behind(stage: &mut Stage) -> Result<()> {
+    let name = "b".repeat(LONGEST);
+    until(&format!("recovery {name} to be told that its cluster is gone"), HEALED_WITHIN, async || {
+        let status = stage.recoveries().get(&name).await?.status.unwrap_or_default();
+        let told = status.conditions.iter().any(|c| (c.type_.as_str(), c.reason.as_str()) == ("Stalled", "NoCluster"));
+        Ok(if told { Ok(()) } else { Err(status.message) })
+    })
+    .await?;
+    stage.mark("the recovery of a cluster that was deleted says so");
     Ok(())
 }
 
