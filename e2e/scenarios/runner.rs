@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     bed::{Bed, fault::keep_down, say},
-    fixture::{self, Acked, verify},
+    fixture::{self, Acked, Nature, verify},
 };
 
 /// What to run.
@@ -41,10 +41,11 @@ pub async fn run(bed: Bed, options: &Options) -> Result<bool> {
     }
     fixture::deploy(&bed).await?;
     operator::install(&bed).await?;
-    let mut stage = Stage::of(bed).await?;
+    let (mut stage, nature) = (Stage::of(bed).await?, Nature::chosen()?);
     let mut lines = vec![];
     for scenario in &chosen {
-        let line = match out_of_reach(scenario.name).filter(|_| stage.bed.is_foreign()) {
+        let lacks = nature.lacks(scenario.name);
+        let line = match lacks.or_else(|| out_of_reach(scenario.name).filter(|_| stage.bed.is_foreign())) {
             Some(why) => Line::skipped(scenario.name, why),
             None => one(&mut stage, scenario, &options.out).await,
         };
