@@ -8,6 +8,7 @@ pub mod apply;
 pub mod documents;
 pub mod error;
 pub mod greenplum;
+pub mod log;
 pub mod model;
 pub mod observe;
 pub mod operator;

@@ -3,7 +3,10 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Parser, Subcommand};
-use gpheal::supervisor::check;
+use gpheal::{
+    log::{self, Format},
+    supervisor::check,
+};
 
 /// Heals failed Greenplum and Apache Cloudberry segments on Kubernetes.
 #[derive(Parser)]
@@ -44,11 +47,11 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse_from(words).command {
         Command::Operator(options) => gpheal::operator::main(options),
         Command::Supervise { config, .. } => {
-            log_to_stderr();
+            log::start(Format::Text);
             current_thread()?.block_on(gpheal::supervisor::run(config))
         }
         Command::Recover(config) => {
-            log_to_stderr();
+            log::start(Format::Text);
             if current_thread()?.block_on(gpheal::recover::run(config))? { Ok(()) } else { std::process::exit(1) }
         }
         Command::Install { folder } => Ok(gpheal::install(&folder)?),
@@ -60,9 +63,4 @@ fn main() -> anyhow::Result<()> {
 /// One thread is enough for a supervisor or a Job, and it leaves the memory to postgres.
 fn current_thread() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
-}
-
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("GPHEAL_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }

@@ -4,7 +4,6 @@ pub mod clusters;
 pub mod driver;
 pub mod http;
 pub mod lease;
-pub mod log;
 pub mod orphans;
 pub mod watches;
 
@@ -19,7 +18,10 @@ use self::{
     http::Health,
     lease::{Lease, LeaseLost},
 };
-use crate::report::{events::Sender, metrics::Metrics};
+use crate::{
+    log,
+    report::{events::Sender, metrics::Metrics},
+};
 
 /// How the operator runs.
 #[derive(clap::Args, Clone, Debug)]
@@ -62,7 +64,9 @@ pub fn main(options: Options) -> anyhow::Result<()> {
     log::start(options.log_format);
     // Two providers may be compiled in by others' features; which one is used is decided here, once.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // One thread for the drivers, which wait nearly all the time; the lease is kept on this one, whatever they do. Each
+    // thread more would have its own share of memory that was freed and is kept.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let result = runtime.block_on(run(options));
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
