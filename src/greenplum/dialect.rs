@@ -29,15 +29,16 @@ impl Dialect {
         }
     }
 
-    /// From `server_version_num`: 90426, 120012.
+    /// From the parameter `server_version` that a server tells at login: `9.4.26`, `12.12`, `14beta1`, `16.2 (Debian …)`.
     ///
     /// # Errors
     /// [`UnknownVersion`]
-    pub fn from_server_version_num(number: u32) -> Result<Self, UnknownVersion> {
-        match number {
-            90_400..=90_499 => Ok(Self::Six),
-            120_000.. => Ok(Self::Seven),
-            other => Err(UnknownVersion(other.to_string())),
+    pub fn from_server_version(text: &str) -> Result<Self, UnknownVersion> {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+        match (numbers.next(), numbers.next()) {
+            (Some("9"), Some("4")) => Ok(Self::Six),
+            (Some(major), _) if major.parse::<u32>().is_ok_and(|major| major >= 12) => Ok(Self::Seven),
+            _ => Err(UnknownVersion(text.to_owned())),
         }
     }
 
@@ -134,8 +135,13 @@ mod tests {
         for other in ["8.2", "8.3", "9.6", "11", "x", ""] {
             assert!(Dialect::from_pg_version(other).is_err(), "{other}");
         }
-        assert_eq!(Dialect::from_server_version_num(90_426), Ok(Dialect::Six));
-        assert_eq!(Dialect::from_server_version_num(140_004), Ok(Dialect::Seven));
-        assert!(Dialect::from_server_version_num(110_000).is_err());
+        for (told, dialect) in
+            [("9.4.26", Dialect::Six), ("12.12", Dialect::Seven), ("14beta1", Dialect::Seven), ("16.2 (x)", Dialect::Seven)]
+        {
+            assert_eq!(Dialect::from_server_version(told), Ok(dialect), "{told}");
+        }
+        for other in ["9.6.2", "8.3.23", "11.4", "", "x"] {
+            assert!(Dialect::from_server_version(other).is_err(), "{other}");
+        }
     }
 }

@@ -3,25 +3,35 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     time::Duration,
 };
 
+use futures::TryStreamExt;
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio_postgres::{CancelToken, Client, Config, NoTls, error::SqlState, tls::MakeTlsConnect};
+use tokio_postgres::{
+    CancelToken, Client, Config, NoTls,
+    error::SqlState,
+    tls::MakeTlsConnect,
+    types::{ToSql, Type},
+};
 
 use super::{
     Dialect,
     dialect::UnknownVersion,
     resolve::{Unresolved, resolve},
     tls::{Tls, TlsFault},
-    wire::{Guarded, Strange},
+    wire::{Guarded, MOST_ROWS, Strange},
 };
 
 /// Bound of connecting and logging in.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Bound of one statement, kept by the server and, in case it hangs, by us.
 const STATEMENT: Duration = Duration::from_secs(10);
+
+/// Emptied as Greenplum's own tools do: no object of a user's may stand in for one of the catalog.
+const SEARCH_PATH: &str = "-c search_path=";
 
 /// Who logs in, and over what kind of connection.
 #[derive(Clone, PartialEq, Eq)]
@@ -165,12 +175,26 @@ impl Session {
     /// [`SessionError::Statement`], [`SessionError::TimedOut`]
     pub async fn rows_within(&self, sql: &str, bound: Duration) -> Result<Vec<tokio_postgres::Row>, SessionError> {
         let cancel = self.client.cancel_token();
-        if let Ok(answer) = tokio::time::timeout(bound, self.client.query_typed(sql, &[])).await {
-            return answer.map_err(|error| classify(&self.server, &error));
+        if let Ok(answer) = tokio::time::timeout(bound, self.read(sql)).await {
+            return answer;
         }
         // A dropped future does not end the server's statement.
         let _ = tokio::time::timeout(CONNECT, self.cancel(&cancel)).await;
         Err(SessionError::TimedOut { server: self.server.clone(), seconds: bound.as_secs() })
+    }
+
+    async fn read(&self, sql: &str) -> Result<Vec<tokio_postgres::Row>, SessionError> {
+        let failed = |error| classify(&self.server, &error);
+        let none: [(&(dyn ToSql + Sync), Type); 0] = [];
+        let mut coming = pin!(self.client.query_typed_raw(sql, none).await.map_err(failed)?);
+        let mut rows = vec![];
+        while let Some(row) = coming.try_next().await.map_err(failed)? {
+            if rows.len() == MOST_ROWS {
+                return Err(SessionError::Strange { server: self.server.clone(), strange: Strange::Endless });
+            }
+            rows.push(row);
+        }
+        Ok(rows)
     }
 
     /// Has the server give up the statement; whether it does, nobody waits for.
@@ -212,15 +236,16 @@ async fn connect(server: &Server, login: &Login, options: &str) -> Result<Sessio
     let at = SocketAddr::new(ip, server.port);
     let mut config = Config::new();
     config.dbname(&server.database).user(&login.user).password(&login.password).application_name("gpheal");
-    config.ssl_mode(login.tls.ssl_mode()).options(options);
-    let (client, connection) = match &login.tls {
+    config.ssl_mode(login.tls.ssl_mode()).options(format!("{options} {SEARCH_PATH}"));
+    let (client, connection, version) = match &login.tls {
         Tls::Disable => open(server, at, &config, &login.tls, NoTls).await?,
         tls => {
             let connector = tls.connector().map_err(|fault| SessionError::Tls { server: server.clone(), fault })?;
             open(server, at, &config, tls, connector).await?
         }
     };
-    prepare(client, server, at, &login.tls, connection).await
+    let dialect = Dialect::from_server_version(&version)?;
+    Ok(Session { client, server: server.clone(), dialect, at, tls: login.tls.clone(), _connection: connection })
 }
 
 /// A connection on which a server's word is bounded; one whose other side is gone is noticed while something is owed.
@@ -233,14 +258,15 @@ async fn dial(at: SocketAddr) -> io::Result<Guarded<TcpStream>> {
     Ok(Guarded::new(stream))
 }
 
-/// Opens a connection, bounded in time, and has a task carry it.
+/// Opens a connection, bounded in time, and has a task carry it. With it comes the version that the server told while
+/// we logged in: asking would be a statement more.
 async fn open<T>(
     server: &Server,
     at: SocketAddr,
     config: &Config,
     tls: &Tls,
     mut connector: T,
-) -> Result<(Client, Connection), SessionError>
+) -> Result<(Client, Connection, String), SessionError>
 where
     T: MakeTlsConnect<Guarded<TcpStream>, Stream: Send + 'static>,
 {
@@ -252,29 +278,23 @@ where
     let opening = async {
         let unreachable = |error: io::Error| SessionError::Unreachable { server: server.clone(), message: error.to_string() };
         let stream = dial(at).await.map_err(unreachable)?;
-        config.connect_raw(stream, encrypted).await.map_err(|error| match tls.fault(&error, &server.host) {
+        let bound = stream.bound();
+        let connected = config.connect_raw(stream, encrypted).await.map_err(|error| match tls.fault(&error, &server.host) {
             Some(fault) => named(fault),
             None => classify(server, &error),
-        })
+        });
+        bound.widen();
+        connected
     };
     let timed_out = |_| SessionError::TimedOut { server: server.clone(), seconds: CONNECT.as_secs() };
     let (client, connection) = tokio::time::timeout(CONNECT, opening).await.map_err(timed_out)??;
+    let version = connection.parameter("server_version").unwrap_or_default().to_owned();
     let task = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a database session ended");
         }
     });
-    Ok((client, Connection(task.abort_handle())))
-}
-
-/// Asks for the version, and empties the search path as Greenplum's own tools do.
-async fn prepare(client: Client, server: &Server, at: SocketAddr, tls: &Tls, connection: Connection) -> Result<Session, SessionError> {
-    let session = Session { client, server: server.clone(), dialect: Dialect::Seven, at, tls: tls.clone(), _connection: connection };
-    let rows =
-        session.rows("SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.set_config('search_path', '', false)").await?;
-    let number: String = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
-    let dialect = Dialect::from_server_version_num(number.parse().unwrap_or(0))?;
-    Ok(Session { dialect, ..session })
+    Ok((client, Connection(task.abort_handle()), version))
 }
 
 /// How the client library calls an answer that is none; it has no code for it.

@@ -4,7 +4,10 @@ use std::{error::Error, fs, io, path::PathBuf, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
@@ -101,7 +104,9 @@ impl Tls {
             Self::VerifyFull(ca) => builder.with_root_certificates(ca.roots()?),
             Self::Disable | Self::Require => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody::new(&provider))),
         };
-        Ok(MakeRustlsConnect::new(config.with_no_client_auth()))
+        let mut config = config.with_no_client_auth();
+        config.resumption = Resumption::disabled(); // a connector is for one connection: room for 256 sessions would be in vain
+        Ok(MakeRustlsConnect::new(config))
     }
 
     fn words(&self) -> (&'static str, Option<&Ca>) {

@@ -4,6 +4,10 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -14,8 +18,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const FIRST: &[u8] = b"RENvS";
 /// Longest first message.
 const LARGEST_FIRST: u32 = 64 * 1024;
+/// Most bytes before we are logged in: certificates, parameters, notices. The client library keeps each notice, at ten times
+/// its size.
+const LARGEST_LOGIN: usize = 128 * 1024;
 /// Most bytes of one answer: the catalog of ten thousand instances takes two million.
 const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
+/// Most rows of one answer: some hundred bytes each, however few were sent for it.
+pub const MOST_ROWS: usize = 20_000;
 /// How much of what is no PostgreSQL is shown.
 const SHOWN: usize = 60;
 
@@ -26,7 +35,7 @@ pub enum Strange {
     NotPostgres(String),
     #[error("what listens there does not keep to PostgreSQL's protocol: {0}")]
     OutOfOrder(String),
-    #[error("its answer is longer than {} MiB", LARGEST_ANSWER >> 20)]
+    #[error("its answer does not end; at login it is read for {} KiB, then for {} MiB and {MOST_ROWS} rows", LARGEST_LOGIN >> 10, LARGEST_ANSWER >> 20)]
     Endless,
 }
 
@@ -58,17 +67,33 @@ pub struct Guarded<S> {
     first: Option<Vec<u8>>,
     /// Bytes read since something was last written.
     answer: usize,
+    most: Bound,
+}
+
+/// How many bytes of an answer a connection reads.
+#[derive(Clone, Debug)]
+pub struct Bound(Arc<AtomicUsize>);
+
+impl Bound {
+    /// Whoever let us in may say more.
+    pub fn widen(&self) {
+        self.0.store(LARGEST_ANSWER, Ordering::Relaxed);
+    }
 }
 
 impl<S> Guarded<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, first: Some(vec![]), answer: 0 }
+        Self { stream, first: Some(vec![]), answer: 0, most: Bound(Arc::new(LARGEST_LOGIN.into())) }
+    }
+
+    pub fn bound(&self) -> Bound {
+        self.most.clone()
     }
 
     /// Judges what has just come. `alone`: one byte was asked for, as after a request for TLS.
     fn judge(&mut self, came: &[u8], alone: bool) -> Result<(), Strange> {
         self.answer += came.len();
-        if self.answer > LARGEST_ANSWER {
+        if self.answer > self.most.0.load(Ordering::Relaxed) {
             return Err(Strange::Endless);
         }
         let Some(head) = &mut self.first else { return Ok(()) };
@@ -167,6 +192,7 @@ mod tests {
             }
         });
         let mut guarded = Guarded::new(ours);
+        guarded.bound().widen();
         let mut piece = vec![0; half];
         guarded.read_exact(&mut piece[..9]).await.unwrap();
         for _ in 0..2 {
@@ -177,6 +203,13 @@ mod tests {
         asked.send(()).await.unwrap();
         let error = guarded.read_exact(&mut piece).await.unwrap_err();
         assert_eq!(Strange::within(&error), Some(Strange::Endless));
+    }
+
+    #[tokio::test]
+    async fn who_has_not_let_us_in_may_say_less() {
+        let said = [b"R\0\0\0\x08\0\0\0\0".to_vec(), vec![b'N'; LARGEST_LOGIN]].concat();
+        assert_eq!(read(&said).await, Err(Strange::Endless));
+        assert_eq!(read(&said[..LARGEST_LOGIN]).await, Ok(LARGEST_LOGIN));
     }
 
     #[tokio::test]

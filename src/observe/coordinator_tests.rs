@@ -50,7 +50,7 @@ async fn what_is_no_postgres_is_told_by_what_it_says() {
     for (head, tail, told) in [
         (&b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n"[..], &b""[..], "it says 'HTTP/1.1 400 Bad Request'"),
         (b"", b"\x7fnonsense\0", "it says '.nonsense."),
-        (LET_IN, &notices, "longer than 4 MiB"),
+        (LET_IN, &notices, "its answer does not end"),
         (LET_IN, b"D\0\0\0\x06\0\0", "does not keep to PostgreSQL's protocol"),
     ] {
         let unread = unread(listener(head, tail).await).await;
