@@ -30,14 +30,18 @@ async fn utility(bench: &mut Bench, dbid: i16) -> Result<Session, SessionError> 
 pub async fn the_coordinator_is_read(bench: &mut Bench) -> Result<()> {
     let session = utility(bench, 1).await?;
     expect_same("the dialect", &session.dialect, &bench.dialect().of_gpheal())?;
+    let path = session.rows("SELECT pg_catalog.current_setting('search_path')").await?;
+    expect_same("the search path", &path.first().map(|row| row.get::<_, String>(0)), &Some(String::new()))?;
+    let endless = session.rows("SELECT pg_catalog.generate_series(1, 20001)").await;
+    ensure!(matches!(endless, Err(SessionError::Strange { .. })), "{} rows were read", endless.map_or(0, |rows| rows.len()));
     let catalog = topology::read(&session).await?.catalog;
     expect_same("rows", &catalog.rows.len(), &5)?;
     for content in [0, 1] {
         catalog.pair(Content(content)).map_err(anyhow::Error::msg)?;
     }
     expect_same("the timeline", &topology::timeline(&session).await?, &Timeline(1))?;
-    topology::history(&session).await.map(drop)?;
-    Ok(())
+    let (answer, _) = topology::with_history(&session).await?;
+    expect_same("the same with the history", &answer.catalog, &catalog)
 }
 
 pub async fn a_primary_is_read(bench: &mut Bench) -> Result<()> {

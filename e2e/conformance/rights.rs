@@ -18,8 +18,7 @@ pub async fn the_operators_role_needs_no_superuser_where_greenplum_has_monitors(
     let monitors = bench.dialect().has_monitors();
     make_role(bench, OPERATOR, if monitors { "GRANT pg_monitor TO gpheal_operator" } else { "" }).await?;
     let coordinator = open(bench, 1, OPERATOR).await?;
-    expect_same("rows of the catalog", &topology::read(&coordinator).await?.catalog.rows.len(), &5)?;
-    topology::history(&coordinator).await?;
+    expect_same("rows of the catalog", &topology::with_history(&coordinator).await?.0.catalog.rows.len(), &5)?;
     topology::timeline(&coordinator).await?;
     let source = replication::source(&open(bench, 2, OPERATOR).await?).await?;
     let state = source.walsenders.first().map(|one| one.state.as_str());

@@ -42,13 +42,37 @@ pub struct Answer {
 /// an acting coordinator's is [`SessionError::NotCoordinator`]. A standby has no timeline to tell.
 pub async fn read(session: &Session) -> Result<Answer, SessionError> {
     let wal = wal_file(session.dialect);
-    let rows =
-        session.rows(&format!("SELECT {ROWS}, {wal} AS wal FROM pg_catalog.gp_segment_configuration ORDER BY content, dbid")).await?;
+    let sql = format!("SELECT {ROWS}, {wal} AS wal FROM pg_catalog.gp_segment_configuration ORDER BY content, dbid");
+    answer(session, &session.rows(&sql).await?).map_err(|error| *error)
+}
+
+/// The same with what FTS and tools wrote about each instance, in one statement.
+///
+/// # Errors
+/// As [`read`].
+pub async fn with_history(session: &Session) -> Result<(Answer, BTreeMap<Dbid, Written>), SessionError> {
+    let wal = wal_file(session.dialect);
+    let sql = format!(
+        "SELECT {ROWS}, {wal} AS wal, newest, promoted
+         FROM pg_catalog.gp_segment_configuration LEFT JOIN ({HISTORY}) written USING (dbid) ORDER BY content, dbid"
+    );
+    let rows = session.rows(&sql).await?;
+    let answer = answer(session, &rows).map_err(|error| *error)?;
+    Ok((answer, rows.iter().filter_map(written).collect()))
+}
+
+fn answer(session: &Session, rows: &[tokio_postgres::Row]) -> Result<Answer, Box<SessionError>> {
     let server = || session.server.clone();
     let catalog = rows.iter().map(row).collect::<Result<_, _>>().map(|rows| Catalog { rows });
     let catalog = catalog.map_err(|message| SessionError::Statement { server: server(), message, code: None })?;
     catalog.coordinator().map_err(|message| SessionError::NotCoordinator { server: server(), message })?;
     Ok(Answer { catalog, timeline: timeline_of(rows.first()).ok_or_else(|| no_timeline(session))? })
+}
+
+/// An instance about which nothing was written has no history.
+fn written(row: &tokio_postgres::Row) -> Option<(Dbid, Written)> {
+    let written = Written { newest: row.try_get("newest").ok()?, promoted: row.try_get("promoted").ok()? };
+    Some((Dbid(row.try_get("dbid").ok()?), written))
 }
 
 fn row(row: &tokio_postgres::Row) -> Result<Row, String> {
@@ -77,19 +101,6 @@ fn values(row: &tokio_postgres::Row, dbid: Dbid) -> Result<Row, String> {
 fn letter<T: TryFrom<char, Error: std::fmt::Display>>(row: &tokio_postgres::Row, column: &str) -> Result<T, String> {
     let byte: i8 = row.try_get(column).map_err(|e| format!("{column}: {e}"))?;
     T::try_from(char::from(byte.cast_unsigned())).map_err(|e| e.to_string())
-}
-
-/// What FTS and tools wrote about each instance.
-///
-/// # Errors
-/// [`SessionError`]
-pub async fn history(session: &Session) -> Result<BTreeMap<Dbid, Written>, SessionError> {
-    let rows = session.rows(HISTORY).await?;
-    let one = |row: &tokio_postgres::Row| {
-        let written = Written { newest: row.try_get("newest").ok()?, promoted: row.try_get("promoted").ok()? };
-        Some((Dbid(row.try_get("dbid").ok()?), written))
-    };
-    Ok(rows.iter().filter_map(one).collect())
 }
 
 /// The timeline of a coordinator that dispatches or could: the first eight digits of its WAL file's name.

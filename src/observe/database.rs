@@ -13,7 +13,7 @@ use crate::{
     model::{Catalog, Content, Dbid, Look, Source, Timeline},
 };
 
-/// Bound of one look at the coordinator: opening a session and two small reads.
+/// Bound of one look at the coordinator: opening a session and one small read.
 const COORDINATOR: Duration = Duration::from_secs(8);
 /// Bound of one look at one primary. A stopped postmaster accepts and never answers; the look must not wait for FTS.
 const PRIMARY: Duration = Duration::from_secs(4);
@@ -48,9 +48,8 @@ impl Sessions {
         let hint = self.dialect;
         let looked = bounded(COORDINATOR, server, async {
             let session = open(kept, server, login, hint).await?;
-            let topology::Answer { catalog, timeline } = topology::read(&session).await?;
-            let topology = Topology { catalog, timeline, history: topology::history(&session).await? };
-            Ok((session, topology))
+            let (topology::Answer { catalog, timeline }, history) = topology::with_history(&session).await?;
+            Ok((session, Topology { catalog, timeline, history }))
         });
         let (session, topology) = looked.await?;
         self.dialect = Some(session.dialect);

@@ -17,13 +17,15 @@ pub enum Answered {
     No(String),
 }
 
-/// Asks our own postgres, by a short utility-mode session.
-pub async fn ask(config: &Config) -> Answered {
+/// Asks our own postgres, by a short utility-mode session. A postmaster that once took writes never goes back into
+/// recovery, nor onto another timeline: with `known`, that it lets us in says all.
+pub async fn ask(config: &Config, known: Option<Timeline>) -> Answered {
     let login = match config.login() {
         Ok(login) => login,
         Err(error) => return Answered::No(error.to_string()),
     };
     match Session::utility(&config.local(), &login, None).await {
+        Ok(_) if known.is_some() => Answered::Serves(Role::Primary, known),
         Ok(session) => match session.rows("SELECT pg_catalog.pg_is_in_recovery()").await {
             Ok(rows) if rows.first().and_then(|row| row.try_get(0).ok()) == Some(false) => {
                 Answered::Serves(Role::Primary, topology::timeline(&session).await.ok())

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     greenplum::Dialect,
     model::{
-        InstanceState, Look, Role,
+        InstanceState, Look, Role, Timeline,
         page::{ExitClass, LastExit, Shape},
     },
     volume::{Held, marks::Ack},
@@ -31,9 +31,12 @@ use crate::{
 const FLIP_WINDOW: Duration = Duration::from_secs(15);
 /// A postgres that served for so long has left its crashes behind.
 const SETTLED: Duration = Duration::from_mins(1);
-/// Between two questions to a postgres that serves, and to one that does not.
+/// Between two questions to a postgres that serves, to one that does not, and to one that has just been started.
 const CALM: Duration = Duration::from_secs(5);
 const UNEASY: Duration = Duration::from_millis(500);
+const BEGINNING: Duration = MARKS;
+/// So long it has just been started.
+const BEGINS: Duration = Duration::from_secs(5);
 /// A fast stop of a mirror that takes longer is made immediate: it has nothing to lose.
 const MIRROR_STOP: Duration = Duration::from_secs(5);
 
@@ -46,6 +49,8 @@ struct Running {
     started: Instant,
     serving_since: Option<Instant>,
     was_primary: bool,
+    /// Its timeline, once it has told as a primary.
+    timeline: Option<Timeline>,
     row: Look<RowHere>,
     /// When that row was asked for.
     row_asked: Instant,
@@ -85,6 +90,7 @@ impl Supervisor {
             started: now,
             serving_since: None,
             was_primary: primary || here.shaped.shape == Shape::Primary,
+            timeline: None,
             row: Look::Unknown("not read since the start".into()),
             row_asked: now,
             turned: now,
@@ -167,8 +173,8 @@ impl Supervisor {
         if running.probe.is_none() && now >= running.next_probe && self.still_follows(running) {
             running.next_probe = now + CALM;
         } else if running.probe.is_none() && now >= running.next_probe {
-            let config = self.config.clone();
-            running.probe = Some(tokio::spawn(async move { serving::ask(&config).await }));
+            let (config, known) = (self.config.clone(), running.timeline);
+            running.probe = Some(tokio::spawn(async move { serving::ask(&config, known).await }));
         }
         if running.read.is_none() && now >= running.next_read {
             let (config, seen) = (self.config.clone(), self.seen_timeline());
@@ -192,10 +198,12 @@ impl Supervisor {
         let answered = answered.unwrap_or_else(|| Answered::No("the question was broken off".into()));
         let (serves, timeline) = if let Answered::Serves(role, timeline) = answered { (Some(role), timeline) } else { (None, None) };
         let receiving = serves == Some(Role::Mirror) && running.postgres.receives();
-        running.next_probe = Instant::now() + if receiving || serves == Some(Role::Primary) { CALM } else { UNEASY };
+        let uneasy = if running.started.elapsed() < BEGINS { BEGINNING } else { UNEASY };
+        running.next_probe = Instant::now() + if receiving || serves == Some(Role::Primary) { CALM } else { uneasy };
         if serves.is_some() {
             let since = *running.serving_since.get_or_insert_with(Instant::now);
             running.was_primary |= serves == Some(Role::Primary);
+            running.timeline = timeline;
             if since.elapsed() > SETTLED {
                 (self.memory.crashes, self.memory.not_before) = (0, None);
             }
