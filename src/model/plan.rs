@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Attempt, Content, Dbid, Phase, RecoveryInstance, Refusal, Repair, World};
 
@@ -22,7 +22,17 @@ pub struct Plan {
     pub probe: Option<String>,
 }
 
+/// What fell or is being proven since less than this will soon look different.
+const YOUNG: SignedDuration = SignedDuration::from_secs(30);
+
 impl Plan {
+    /// Something has just fallen, or was just repaired: the next steps come within moments.
+    pub fn is_young(&self, now: Timestamp) -> bool {
+        let instances = self.recoveries.values().flat_map(|recovery| recovery.instances.values());
+        let proving = instances.filter_map(|one| one.state.proving_since.filter(|_| matches!(one.standing, Standing::Proving(_))));
+        self.unwell.iter().map(|one| one.since).chain(proving).any(|since| now.duration_since(since) < YOUNG)
+    }
+
     /// Nothing of this moves before a person or the cluster's pods do: no attempt runs, waits for its time or is being
     /// proven, and the catalog is not known or all that is not well needs a person.
     pub fn stands_still(&self, world: &World) -> bool {

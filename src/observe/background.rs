@@ -13,32 +13,41 @@ use crate::{
     model::{Content, Look},
 };
 
-/// Between two beginnings of the same errand.
-const APART: Duration = Duration::from_secs(5);
+/// Between the first two beginnings of the same errand; each further one waits twice as long, up to the longest.
+const APART: Duration = Duration::from_secs(1);
+const LONGEST_APART: Duration = Duration::from_secs(5);
 /// Bound of one errand, a little over the longest statement's own.
 const LONGEST: Duration = Duration::from_secs(160);
 
-/// One kind of errand: at most one runs, and one begins at most every five seconds.
+/// One kind of errand: at most one runs, and what one did not bring about the next one is later for.
 #[derive(Debug)]
 struct Errand<T> {
     task: Option<JoinHandle<T>>,
     begun: Option<Instant>,
+    /// How often in a row it was begun.
+    times: u32,
 }
 
 impl<T> Default for Errand<T> {
     fn default() -> Self {
-        Self { task: None, begun: None }
+        Self { task: None, begun: None, times: 0 }
     }
 }
 
 impl<T: Send + 'static> Errand<T> {
     fn is_due(&self) -> bool {
-        self.task.is_none() && self.begun.is_none_or(|begun| begun.elapsed() >= APART)
+        let apart = APART.saturating_mul(1 << self.times.saturating_sub(1).min(5)).min(LONGEST_APART);
+        self.task.is_none() && self.begun.is_none_or(|begun| begun.elapsed() >= apart)
+    }
+
+    /// Nobody needs it now: the next time it is asked for, it is for something new.
+    fn rest(&mut self) {
+        self.times = 0;
     }
 
     fn begin(&mut self, wake: &Arc<Notify>, work: impl Future<Output = T> + Send + 'static) {
         let wake = wake.clone();
-        self.begun = Some(Instant::now());
+        (self.begun, self.times) = (Some(Instant::now()), self.times.saturating_add(1));
         self.task = Some(tokio::spawn(async move {
             let done = work.await;
             wake.notify_one();
@@ -70,6 +79,11 @@ pub struct Background {
 }
 
 impl Background {
+    /// There is no reason to have FTS look.
+    pub fn no_probe(&mut self) {
+        self.probe.rest();
+    }
+
     /// Has FTS look now, without waiting for it.
     pub fn probe(&mut self, server: &Server, login: &Login, why: &str, wake: &Arc<Notify>) {
         if self.probe.task.as_ref().is_some_and(JoinHandle::is_finished) {
@@ -97,6 +111,7 @@ impl Background {
         }
         if !needed {
             self.answered = None;
+            self.dispatch.rest();
             return Look::Unknown("not asked while nothing is being proven".into());
         }
         if self.dispatch.is_due() {
@@ -133,5 +148,24 @@ mod tests {
         tokio::time::advance(APART).await;
         assert!(errand.is_due());
         assert_eq!(errand.take().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_brings_nothing_about_is_tried_ever_more_slowly_and_what_is_new_at_once_again() {
+        let wake = Arc::new(Notify::new());
+        let mut errand = Errand::<u8>::default();
+        for apart in [1, 2, 4, 5, 5] {
+            errand.begin(&wake, async { 7 });
+            errand.task = None;
+            tokio::time::advance(Duration::from_millis(apart * 1000 - 1)).await;
+            assert!(!errand.is_due(), "before {apart} s");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert!(errand.is_due(), "after {apart} s");
+        }
+        errand.begin(&wake, async { 7 });
+        errand.task = None;
+        errand.rest();
+        tokio::time::advance(APART).await;
+        assert!(errand.is_due());
     }
 }

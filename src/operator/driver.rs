@@ -34,8 +34,10 @@ use crate::{
 const RESTLESS: Duration = Duration::from_secs(2);
 /// Between looks while all is well. FTS's own truth makes no event in Kubernetes.
 const WELL: Duration = Duration::from_secs(30);
-/// After something was made.
+/// While the next step of a repair is a matter of moments.
 const SOON: Duration = Duration::from_millis(500);
+/// After something was made: what follows from it is known already.
+const AT_ONCE: Duration = Duration::from_millis(100);
 /// Least time between two looks, however many events there are.
 const APART: Duration = Duration::from_millis(500);
 /// Longest time between two passes that fail.
@@ -154,12 +156,14 @@ impl Driver {
     }
 
     /// When the next look is due. What does not move before a person does is looked at ever less often.
-    fn due(&mut self, world: &World, plan: &Plan, made: bool) -> Duration {
+    fn due(&mut self, world: &World, plan: &Plan, made: bool, now: Timestamp) -> Duration {
         self.still = if !made && plan.stands_still(world) { self.still.saturating_add(1) } else { 0 };
-        match (made, world.restless()) {
-            (true, _) => SOON,
-            (false, false) => WELL,
-            (false, true) => RESTLESS.saturating_mul(1 << self.still.saturating_sub(1).min(5)).min(WELL),
+        let moments = self.still == 0 && plan.is_young(now);
+        match (made, moments, world.restless()) {
+            (true, ..) => AT_ONCE,
+            (false, true, _) => SOON,
+            (false, false, false) => WELL,
+            (false, false, true) => RESTLESS.saturating_mul(1 << self.still.saturating_sub(1).min(5)).min(WELL),
         }
     }
 
@@ -192,7 +196,7 @@ impl Driver {
         if let Some(error) = applied.errors.into_iter().next() {
             return Err(error.into());
         }
-        Ok(Ended::Next { after: self.due(&seen.world, &plan, applied.made), changed })
+        Ok(Ended::Next { after: self.due(&seen.world, &plan, applied.made, now), changed })
     }
 
     /// The cluster's object as it is now; never from a cache.

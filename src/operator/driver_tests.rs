@@ -41,6 +41,22 @@ fn failures_in_a_row_are_tried_again_ever_more_slowly() {
 }
 
 #[tokio::test]
+async fn what_has_just_fallen_is_looked_at_twice_a_second_and_what_is_well_twice_a_minute() {
+    let mut driver = driver(&Objects::default());
+    let mut due = |rows: &[&str], since: i64| {
+        let mut world = World::of(rows);
+        world.dispatch = crate::model::Look::Unknown("not asked".into());
+        let mut plan = plan::plan(&crate::model::Policy::default(), &world, worlds::now());
+        plan.unwell.iter_mut().for_each(|one| one.since = worlds::ago(since));
+        plan.new_recoveries.clear();
+        driver.due(&world, &plan, false, worlds::now())
+    };
+    assert_eq!(due(&["2:0ppsu", "5:0mmsu"], 0), WELL);
+    assert_eq!(due(&["2:0ppnu", "5:0mmnu"], 5), SOON);
+    assert_eq!(due(&["2:0ppnu", "5:0mmnu"], 60), RESTLESS);
+}
+
+#[tokio::test]
 async fn what_changed_is_written_and_told_once_and_then_nothing() {
     let objects = objects();
     let mut driver = driver(&objects);

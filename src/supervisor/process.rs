@@ -101,14 +101,15 @@ impl Postgres {
 
     /// One of its processes is a WAL receiver that works. A mirror refuses sessions, so its processes are the
     /// only witnesses: the title says `walreceiver streaming 0/3000060` (7) or `wal receiver process   streaming
-    /// 0/C0000A0` (6) once something came, and nothing while the primary is idle; but one that can not stream ends at
-    /// once and is started anew every 5 s, so one that has lived for a while streams too.
+    /// 0/C0000A0` (6) once something came, and nothing while the primary is idle; but one that can not stream ends as
+    /// soon as its primary has told it so, so one that stays connected for a while streams too.
     pub fn receives(&self) -> bool {
         children_of(self.pid).into_iter().any(|pid| {
             let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let title = String::from_utf8_lossy(&title).replace('\0', " ");
             let receiver = title.split_once("receiver").filter(|(head, _)| head.trim_end().ends_with("wal"));
-            receiver.is_some_and(|(_, tail)| tail.contains("streaming") || age(pid).is_some_and(|age| age > Duration::from_secs(3)))
+            let stays = || is_connected(pid) && age(pid).is_some_and(|age| age > ACCEPTED);
+            receiver.is_some_and(|(_, tail)| tail.contains("streaming") || stays())
         })
     }
 
@@ -118,9 +119,23 @@ impl Postgres {
     }
 }
 
+/// A WAL receiver that lives for longer was let in and told to go on: what its primary can not give it ends it at once.
+const ACCEPTED: Duration = Duration::from_millis(500);
+
 fn children_of(parent: Pid) -> Vec<i32> {
     let text = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// It has a TCP connection to somewhere, by the kernel's tables (`man 5 proc_pid_net`; state 01 is established).
+fn is_connected(pid: i32) -> bool {
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().filter_map(|fd| fd.path().read_link().ok());
+    let sockets: Vec<String> = links.filter_map(|to| Some(to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).collect();
+    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default());
+    tables.iter().flat_map(|table| table.lines()).any(|line| {
+        let mut fields = line.split_whitespace().skip(3);
+        fields.next() == Some("01") && fields.nth(5).is_some_and(|inode| sockets.iter().any(|socket| socket == inode))
+    })
 }
 
 /// How long a process has lived (field 22 of `/proc/PID/stat`, in clock ticks since boot).
@@ -129,7 +144,7 @@ fn age(pid: i32) -> Option<Duration> {
     let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??.unsigned_abs();
     let uptime: f64 = std::fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
-    Duration::try_from_secs_f64(uptime).ok()?.checked_sub(Duration::from_secs(ticks / per_second))
+    Duration::try_from_secs_f64(uptime).ok()?.checked_sub(Duration::from_millis(ticks * 1000 / per_second))
 }
 
 /// The end of the newest file in a log folder that was written since `since`; Greenplum's logging collector writes there.
@@ -190,4 +205,20 @@ pub fn describe(pids: &[i32]) -> String {
         format!("{pid} ({state}, {})", title.trim())
     };
     pids.iter().take(5).map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_connected_while_it_has_a_connection_of_its_own() {
+        let mut alone = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let _connection = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(is_connected(std::process::id().cast_signed()));
+        assert!(!is_connected(alone.id().cast_signed()), "another's connection is not its own");
+        alone.kill().unwrap();
+        alone.wait().unwrap();
+    }
 }
