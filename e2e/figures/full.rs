@@ -1,17 +1,17 @@
-//! A full copy of several GiB, against a bare pg_basebackup of the same primary onto the same volume.
+//! A full copy of several GiB, against pg_basebackup and start of the same mirror by hand: same source, same volume,
+//! the same end.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kube::api::AttachParams;
+use gpheal::greenplum::Dialect;
 use serde_json::json;
-use tokio::io::AsyncReadExt;
 
 use super::Figure;
 use crate::{
     bed::say,
     fixture::{DATA_DIRECTORY, Row},
-    scenarios::{Stage, copies, until},
+    scenarios::{Stage, copies, hands::in_container, until},
 };
 
 const CONTENT: i16 = 2;
@@ -20,20 +20,26 @@ const COPIED_WITHIN: Duration = Duration::from_mins(10);
 pub async fn measure(stage: &mut Stage, runs: usize, gibibytes: u64) -> Result<Vec<Figure>> {
     fill(stage, gibibytes).await?;
     stage.healing(json!({ "paused": true })).await?;
-    let (mut bare, mut healed) = (vec![], vec![]);
+    let (mut bare, mut healed, mut proven) = (vec![], vec![], vec![]);
     for run in 0..runs {
         stage.forget_recoveries().await?;
         let (primary, mirror) = stage.pair(CONTENT).await?;
+        in_container(stage, &mirror, "touch /data/.gpheal/retired").await?;
         copies::empty(stage, &mirror).await?;
         stage.wait_row(mirror.dbid, "mnd").await?;
         bare.push(by_hand(stage, &primary, &mirror).await?);
-        healed.push(by_gpheal(stage, &mirror, run).await?);
+        in_container(stage, &mirror, "rm /data/.gpheal/retired").await?;
+        stage.wait_row(mirror.dbid, "mnd").await?;
+        let (in_sync, succeeded) = by_gpheal(stage, &mirror, run).await?;
+        healed.push(in_sync);
+        proven.push(succeeded);
     }
     stage.healing(json!({ "paused": false })).await?;
-    let bare = Figure::new(format!("bare pg_basebackup of {gibibytes} GiB"), "s", bare, None);
-    let healed = Figure::new(format!("full of {gibibytes} GiB: asked for → Succeeded"), "s", healed, None);
-    let ratio = Figure::new("the ratio of the two", "×", vec![healed.median() / bare.median()], Some(1.1));
-    Ok(vec![bare, healed, ratio])
+    let bare = Figure::new(format!("by hand: pg_basebackup of {gibibytes} GiB, start → pair in sync"), "s", bare, None);
+    let healed = Figure::new(format!("full of {gibibytes} GiB: asked for → pair in sync"), "s", healed, None);
+    let proven = Figure::new("the same: asked for → Succeeded, all points proven", "s", proven, None);
+    let ratio = Figure::new("full, in sync by gpheal ÷ by hand", "×", vec![healed.median() / bare.median()], Some(1.1));
+    Ok(vec![bare, healed, proven, ratio])
 }
 
 /// Rows of a kilobyte each, until the database is so large.
@@ -53,44 +59,55 @@ async fn fill(stage: &Stage, gibibytes: u64) -> Result<()> {
     }
 }
 
-/// In the container of the mirror that is to be copied, so over the same network onto the same disk.
+/// In the container of the mirror that is to be copied, whose supervisor keeps away.
 async fn by_hand(stage: &Stage, primary: &Row, mirror: &Row) -> Result<f64> {
-    let to = format!("/data/{DATA_DIRECTORY}.bare");
+    let version = std::fs::read_to_string(stage.volume(primary)?.folder().join(DATA_DIRECTORY).join("PG_VERSION"))?;
+    let dialect = Dialect::from_pg_version(&version)?;
+    let (to, method, role) = (format!("/data/{DATA_DIRECTORY}"), dialect.wal_method_option(), dialect.segment_arguments().join(" "));
+    let (host, from, dbid, port) = (&primary.address, primary.port, mirror.dbid, mirror.port);
     let copy = format!(
-        "PGPASSFILE=/tmp/gpheal.pgpass pg_basebackup -D {to} -c fast -h {}.gp -p {} -U gpadmin \
-         --wal-method=stream --slot=internal_wal_replication_slot --write-recovery-conf --target-gp-dbid={} && sync -f {to}",
-        primary.pod(),
-        primary.port,
-        mirror.dbid
+        "export PGPASSFILE=/tmp/gpheal.pgpass
+         pg_basebackup -c fast -D {to} -h {host} -p {from} -U gpadmin -w --slot internal_wal_replication_slot \
+           {method} stream --write-recovery-conf --target-gp-dbid {dbid}
+         echo 'port = {port}' >> {to}/postgresql.conf
+         sync -f {to}
+         pg_ctl -D {to} -W -l /tmp/by-hand.log -o '-p {port} {role}' start"
     );
     let begun = Instant::now();
-    execute(stage, mirror, &copy).await?;
+    in_container(stage, mirror, &copy).await?;
+    in_sync(stage, mirror, true).await?;
     let seconds = begun.elapsed().as_secs_f64();
-    execute(stage, mirror, &format!("rm -rf {to} && sync -f /data")).await?;
+    in_container(stage, mirror, &format!("pg_ctl -D {to} -m immediate stop; rm -r {to}; sync -f /data")).await?;
     Ok(seconds)
 }
 
-async fn execute(stage: &Stage, row: &Row, script: &str) -> Result<()> {
-    let how = AttachParams::default().container("greenplum").stdout(false).stderr(true);
-    let mut process = stage.cluster.pods().exec(row.pod(), ["bash", "-c", script], &how).await?;
-    let mut said = String::new();
-    process.stderr().context("no output")?.read_to_string(&mut said).await?;
-    let ended = process.take_status().context("no status")?.await.context("it ended without a status")?;
-    ensure!(ended.status.as_deref() == Some("Success"), "`{script}` failed in {}: {said}", row.pod());
-    Ok(())
+/// Waits for the pair to be in sync; a person has FTS look meanwhile.
+async fn in_sync(stage: &Stage, mirror: &Row, probing: bool) -> Result<()> {
+    until("the pair to be in sync", COPIED_WITHIN, async || {
+        if probing {
+            stage.cluster.request_probe().await?;
+        }
+        let catalog = stage.catalog().await?;
+        let row = catalog.by_dbid(mirror.dbid).context("the mirror's row is gone")?;
+        Ok(if (row.mode, row.status) == ('s', 'u') { Ok(()) } else { Err(row.to_string()) })
+    })
+    .await
 }
 
-async fn by_gpheal(stage: &mut Stage, mirror: &Row, run: usize) -> Result<f64> {
+/// Seconds until the pair is in sync, and until the recovery has succeeded.
+async fn by_gpheal(stage: &mut Stage, mirror: &Row, run: usize) -> Result<(f64, f64)> {
     let name = format!("figure-{run}");
     let begun = Instant::now();
     stage.ask(&name, json!({ "dbids": [mirror.dbid] }), "Full").await?;
+    in_sync(stage, mirror, false).await?;
+    let seconds = begun.elapsed().as_secs_f64();
     let ended = until(&format!("{name} to end"), COPIED_WITHIN, async || {
         let status = stage.recoveries().get(&name).await?.status.unwrap_or_default();
         Ok(if status.ended_at.is_some() { Ok(status) } else { Err(status.message) })
     })
     .await?;
-    let seconds = begun.elapsed().as_secs_f64();
+    let proven = begun.elapsed().as_secs_f64();
     ensure!(ended.phase == gpheal::api::recovery::Phase::Succeeded, "it ended {:?}: {}", ended.phase, ended.message);
     stage.wait_healthy().await?;
-    Ok(seconds)
+    Ok((seconds, proven))
 }

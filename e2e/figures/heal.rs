@@ -8,9 +8,9 @@ use kube::api::ListParams;
 
 use super::{Figure, hand};
 use crate::{
-    bed::fault::{keep_down, kill_postmaster},
+    bed::fault::kill_postmaster,
     fixture::Row,
-    scenarios::{Stage, until},
+    scenarios::{Stage, hands::in_container, until},
 };
 
 const SERVES_WITHIN: Duration = Duration::from_mins(1);
@@ -42,10 +42,13 @@ pub async fn lost(stage: &mut Stage, runs: usize) -> Result<Vec<Figure>> {
     for content in contents(runs) {
         stage.forget_recoveries().await?;
         let (primary, mirror) = stage.pair(content).await?;
-        let down = keep_down(&stage.container(&primary).await?)?;
+        // The container lives on: how long kubelet takes to start another is not what is measured here.
+        let retired = "/data/.gpheal/retired";
+        in_container(stage, &primary, &format!("touch {retired}")).await?;
+        kill_postmaster(&stage.container(&primary).await?)?;
         stage.wait_row(mirror.dbid, "pnu").await?;
         let marked = Instant::now();
-        down.release()?;
+        in_container(stage, &primary, &format!("rm {retired}")).await?;
         stage.wait_row(primary.dbid, "msu").await?;
         healed.push(marked.elapsed().as_secs_f64());
         stage.wait_succeeded(primary.dbid).await?;

@@ -17,7 +17,7 @@ use crate::{
         fault::{self, Container},
         say,
     },
-    scenarios::{Stage, operator},
+    scenarios::{Stage, memory::Peaks, operator, until},
 };
 
 const OPERATOR: &str = "system:serviceaccount:gpheal-system:gpheal";
@@ -25,7 +25,12 @@ const COORDINATOR: &str = "gp-coordinator-0";
 /// Segments of the fixture that ask the coordinator for their rows.
 const SEGMENTS: u64 = 6;
 
+/// So long without a write of anything but the Lease, and what was begun is over.
+const SETTLED: Duration = Duration::from_secs(90);
+const SETTLED_WITHIN: Duration = Duration::from_mins(10);
+
 pub async fn measure(stage: &Stage, minutes: u64) -> Result<Vec<Figure>> {
+    settle(stage).await?;
     log_statements(stage, true).await?;
     let leader = Container::find(&stage.bed, operator::NAMESPACE, &fault::leader(&stage.bed).await?, "operator").await?;
     say(format!("looking at an idle cluster for {minutes} min"));
@@ -36,43 +41,46 @@ pub async fn measure(stage: &Stage, minutes: u64) -> Result<Vec<Figure>> {
     let writes = writes(stage, audit_from)?;
     let statements = statements(stage, since).await?;
     log_statements(stage, false).await?;
-    let others: u32 = writes.iter().filter(|(resource, _)| *resource != "leases").map(|(_, count)| count).sum();
     let allowed = f64::from(u32::try_from(minutes * (2 + SEGMENTS))?);
     Ok(vec![
-        Figure::new(format!("idle {minutes} min: writes of anything but the Lease ({writes:?})"), "", vec![others.into()], Some(0.0)),
+        Figure::new(
+            format!("idle {minutes} min: writes of anything but the Lease ({writes:?})"),
+            "",
+            vec![others(&writes).into()],
+            Some(0.0),
+        ),
         Figure::new(format!("idle {minutes} min: statements on the coordinator, {SEGMENTS} segments"), "", vec![statements], Some(allowed)),
         Figure::new("idle: processor time of the operator", "millicores", vec![spent / seconds * 1000.0], Some(2.0)),
     ])
 }
 
-/// The most resident memory that any process of the operators and of the supervisors had since it began.
-pub async fn memory(stage: &Stage) -> Result<Vec<Figure>> {
-    let mut operators = vec![];
-    for pod in operator::pods(&stage.bed)?.list(&kube::api::ListParams::default()).await?.items {
-        let name = pod.metadata.name.unwrap_or_default();
-        operators.extend(peak(&Container::find(&stage.bed, operator::NAMESPACE, &name, "operator").await?)?);
-    }
-    let mut supervisors = vec![];
-    for row in &stage.catalog().await?.rows {
-        supervisors.extend(peak(&stage.container(row).await?)?);
-    }
-    let most = |all: Vec<f64>| vec![all.into_iter().fold(f64::NAN, f64::max)];
-    Ok(vec![
-        Figure::new("VmHWM of the operator through all of this", "MiB", most(operators), Some(30.0)),
-        Figure::new("VmHWM of a supervisor, the most of seven", "MiB", most(supervisors), Some(10.0)),
-    ])
+/// A cluster that has just come up is not idle: until nothing was written for a while.
+async fn settle(stage: &Stage) -> Result<()> {
+    say("waiting until nothing is going on any more");
+    let end = || Ok::<_, anyhow::Error>((fs::metadata(stage.bed.audit_log())?.len(), Instant::now()));
+    let last = std::cell::Cell::new(end()?);
+    until("nothing to be written any more", SETTLED_WITHIN, async || {
+        if others(&writes(stage, last.get().0)?) > 0 {
+            last.set(end()?);
+        }
+        let quiet = last.get().1.elapsed();
+        Ok(if quiet >= SETTLED { Ok(()) } else { Err(format!("the last write was {} s ago", quiet.as_secs())) })
+    })
+    .await
 }
 
-/// `VmHWM` of the container's gpheal processes, in MiB.
-fn peak(container: &Container) -> Result<Vec<f64>> {
-    let of = |pid: i32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        (field("Name:")? == "gpheal").then_some(())?;
-        let kibibytes: f64 = field("VmHWM:")?.split_whitespace().next()?.parse().ok()?;
-        Some(kibibytes / 1024.0)
-    };
-    Ok(container.processes()?.into_iter().filter_map(of).collect())
+/// Writes of anything but the Lease.
+fn others(writes: &BTreeMap<String, u32>) -> u32 {
+    writes.iter().filter(|(resource, _)| *resource != "leases").map(|(_, count)| count).sum()
+}
+
+/// The most resident memory that any process of the operators and of the supervisors had since it began.
+pub async fn memory(stage: &Stage) -> Result<Vec<Figure>> {
+    let peaks = Peaks::now(stage).await?;
+    Ok(vec![
+        Figure::new("VmHWM of the operator through all of this", "MiB", vec![peaks.operator], Some(30.0)),
+        Figure::new("VmHWM of a supervisor, the most of seven", "MiB", vec![peaks.supervisor], Some(10.0)),
+    ])
 }
 
 /// Seconds of processor time that the container's processes have had.

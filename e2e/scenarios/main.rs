@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use e2e::{
     bed::{Bed, say},
     figures,
-    fixture::{self, Elsewhere},
+    fixture::{self, Elsewhere, product::Profile},
     scenarios::{self, Options},
 };
 
@@ -33,6 +33,9 @@ enum Verb {
         /// Go on with the cluster that is there, instead of a fresh one.
         #[arg(long)]
         keep: bool,
+        /// With the operator and supervisors as they are shipped, which takes minutes to compile.
+        #[arg(long)]
+        release: bool,
     },
     /// Three injuries and three healings, for people.
     Demo {
@@ -76,18 +79,20 @@ fn act(verb: Verb) -> Result<bool> {
             }
             Ok(true)
         }
-        Verb::Run { names, out, stop_at_failure, keep } => {
+        Verb::Run { names, out, stop_at_failure, keep, release } => {
             let options = Options { names, out, stop_at_failure, keep };
             match Elsewhere::from_env()? {
-                None => on_the_bed(async move |bed| scenarios::run(bed, &options).await),
+                None => {
+                    on_the_bed(if release { Profile::Release } else { Profile::Dev }, async move |bed| scenarios::run(bed, &options).await)
+                }
                 Some(_) => on_a_cluster(async move |bed| scenarios::run(bed, &options).await),
             }
         }
         Verb::Figures { runs, gibibytes, idle_minutes, page } => {
             let options = figures::Options { runs, gibibytes, idle_minutes, page };
-            on_the_bed(async move |bed| figures::run(bed, &options).await)
+            on_the_bed(Profile::Release, async move |bed| figures::run(bed, &options).await)
         }
-        Verb::Demo { out } => on_the_bed(async move |bed| scenarios::demo(bed, out).await),
+        Verb::Demo { out } => on_the_bed(Profile::Dev, async move |bed| scenarios::demo(bed, out).await),
     }
 }
 
@@ -99,11 +104,11 @@ fn on_a_cluster(act: impl AsyncFnOnce(Bed) -> Result<bool>) -> Result<bool> {
     tokio::runtime::Runtime::new()?.block_on(act(bed))
 }
 
-fn on_the_bed(act: impl AsyncFnOnce(Bed) -> Result<bool>) -> Result<bool> {
+fn on_the_bed(profile: Profile, act: impl AsyncFnOnce(Bed) -> Result<bool>) -> Result<bool> {
     let bed = Bed::up()?;
     // Built with the machine's own network, which the bed's does not lead to.
     fixture::load_image(&bed)?;
-    fixture::product::load(&bed)?;
+    fixture::product::load(&bed, profile)?;
     bed.ensure_helm()?;
     bed.enter_netns()?;
     tokio::runtime::Runtime::new()?.block_on(act(bed))

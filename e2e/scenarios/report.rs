@@ -5,6 +5,8 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use super::memory::Peaks;
+
 /// One scenario's result.
 #[derive(Serialize)]
 pub struct Line {
@@ -19,6 +21,9 @@ pub struct Line {
     pub acknowledged_rows: usize,
     /// What happened when, seconds since it began.
     pub marks: Vec<(String, f64)>,
+    /// The most memory that gpheal's processes had until then; unknown where processes are out of reach.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Peaks>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -27,7 +32,8 @@ impl Line {
     /// Of a scenario that was not run.
     pub fn skipped(name: &str, why: &str) -> Self {
         let (passed, seconds, acknowledged_rows) = (false, 0.0, 0);
-        Self { name: name.to_owned(), passed, skipped: Some(why.to_owned()), seconds, acknowledged_rows, marks: vec![], error: None }
+        let (marks, memory, error) = (vec![], None, None);
+        Self { name: name.to_owned(), passed, skipped: Some(why.to_owned()), seconds, acknowledged_rows, marks, memory, error }
     }
 }
 
@@ -43,7 +49,13 @@ pub fn write(folder: &Path, lines: &[Line]) -> Result<()> {
 
 fn table(lines: &[Line]) -> String {
     let head = format!("{:<16} {:<7} {:>8} {:>7}  phases (seconds since the hurt)\n", "scenario", "result", "seconds", "rows");
-    lines.iter().fold(head, |text, line| text + &row(line))
+    let table = lines.iter().fold(head, |text, line| text + &row(line));
+    match lines.iter().filter_map(|line| line.memory).reduce(Peaks::max) {
+        Some(Peaks { operator, supervisor }) => {
+            format!("{table}most resident memory: operator {operator:.1} MiB, supervisor {supervisor:.1} MiB\n")
+        }
+        None => table,
+    }
 }
 
 fn row(line: &Line) -> String {

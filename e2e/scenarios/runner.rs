@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{
     Scenario, Stage, all,
     elsewhere::out_of_reach,
+    memory::Peaks,
     operator, person,
     report::{self, Line},
     stage::until,
@@ -96,6 +97,7 @@ async fn one(stage: &mut Stage, scenario: &Scenario, out: &Path) -> Line {
         seconds,
         acknowledged_rows: rows,
         marks: stage.marks.clone(),
+        memory: if stage.bed.is_foreign() { None } else { Peaks::now(stage).await.ok() },
         error,
     }
 }
