@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,30 +18,10 @@ use tracing::Instrument;
 use super::{
     driver::{Context, Driver},
     orphans,
+    wakers::Wakers,
     watches::{self, Changes},
 };
 use crate::{api::GreenplumCluster, report::metrics::Of};
-
-/// Who is woken for which cluster.
-#[derive(Clone, Debug, Default)]
-pub struct Wakers(Arc<Mutex<BTreeMap<Of, Arc<Notify>>>>);
-
-impl Wakers {
-    /// Has a cluster looked at now. `false`: nobody drives a cluster of that name.
-    pub fn wake(&self, namespace: Option<String>, cluster: &str) -> bool {
-        let of = Of { namespace: namespace.unwrap_or_default(), cluster: cluster.to_owned() };
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&of).map(|waker| waker.notify_one()).is_some()
-    }
-
-    fn of(&self, of: &Of) -> Arc<Notify> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(of.clone()).or_default().clone()
-    }
-
-    fn forget(&self, of: &Of) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(of);
-    }
-}
 
 /// Watches the clusters of these namespaces, of all when none is named, and drives each.
 pub async fn run(context: Context, namespaces: &[String]) {

@@ -18,7 +18,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{clusters::Wakers, driver::back_off, orphans};
+use super::{driver::back_off, orphans, wakers::Wakers};
 use crate::{
     api::{SegmentRecovery, labels},
     error,

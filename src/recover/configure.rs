@@ -1,33 +1,13 @@
 //! Settings that make a directory the mirror of this source, at its own port and dbid (O §2).
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
 
 use super::{
     Work,
-    fault::{Classified, Fault},
+    fault::{Fault, FileError},
     source::SLOT,
 };
-use crate::{
-    greenplum::{Dialect, Tls},
-    model::FailureClass,
-};
-
-/// A setting could not be written.
-#[derive(Debug, thiserror::Error)]
-#[error("{path} could not be written: {source}")]
-pub struct ConfigureError {
-    path: PathBuf,
-    source: io::Error,
-}
-
-impl Classified for ConfigureError {
-    fn class(&self) -> FailureClass {
-        if self.source.kind() == io::ErrorKind::StorageFull { FailureClass::NoRoom } else { FailureClass::Unclassified }
-    }
-}
+use crate::greenplum::{Dialect, Tls};
 
 /// Writes replication settings, port and dbid. The tools leave the source's port, and their own idea of a connection
 /// (with their password in it); the mirror's password comes by PGPASSFILE from its supervisor.
@@ -47,8 +27,8 @@ pub fn configure(work: &Work, data: &Path, dialect: Dialect) -> Result<(), Fault
     set(&data.join("postgresql.conf"), &[("port", &work.attempt.target.port.to_string())])?;
     set(&data.join("internal.auto.conf"), &[("gp_dbid", &work.attempt.target.dbid.to_string())])?;
     // The whole file system once: the tools of Greenplum 6 sync nothing.
-    let folder = std::fs::File::open(data).map_err(|source| ConfigureError { path: data.to_owned(), source })?;
-    nix::unistd::syncfs(folder).map_err(|e| ConfigureError { path: data.to_owned(), source: e.into() })?;
+    let folder = std::fs::File::open(data).map_err(FileError::at(data))?;
+    nix::unistd::syncfs(folder).map_err(|errno| FileError::at(data)(errno.into()))?;
     Ok(())
 }
 
@@ -61,11 +41,11 @@ fn conninfo(work: &Work) -> String {
 }
 
 /// Sets each of `settings` once in `file`, in place of every earlier assignment.
-fn set(file: &Path, settings: &[(&str, &str)]) -> Result<(), ConfigureError> {
+fn set(file: &Path, settings: &[(&str, &str)]) -> Result<(), FileError> {
     let old = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(source) => return Err(ConfigureError { path: file.to_owned(), source }),
+        Err(error) => return Err(FileError::at(file)(error)),
     };
     write(file, &merged(&old, settings))
 }
@@ -85,12 +65,12 @@ fn merged(old: &str, settings: &[(&str, &str)]) -> String {
 }
 
 /// By rename: a server must never start with half of its settings.
-fn write(file: &Path, text: &str) -> Result<(), ConfigureError> {
+fn write(file: &Path, text: &str) -> Result<(), FileError> {
     let mut fresh = file.as_os_str().to_owned();
     fresh.push(".gpheal");
     let written =
         std::fs::write(&fresh, text).and_then(|()| std::fs::File::open(&fresh)?.sync_all()).and_then(|()| std::fs::rename(&fresh, file));
-    written.map_err(|source| ConfigureError { path: file.to_owned(), source })
+    written.map_err(FileError::at(file))
 }
 
 #[cfg(test)]

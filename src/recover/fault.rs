@@ -1,5 +1,10 @@
 //! How a step fails: each step has its own errors; all of them come to a class with evidence.
 
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
 use crate::{
     greenplum::SessionError,
     model::{Failure, FailureClass, Step},
@@ -54,6 +59,27 @@ fn bounded(text: &str) -> String {
 impl Classified for MarkError {
     fn class(&self) -> FailureClass {
         FailureClass::Unclassified
+    }
+}
+
+/// A file or folder of the volume could not be read, written or moved.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+pub struct FileError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl FileError {
+    /// What makes an error of the file system one of this path.
+    pub fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        |source| Self { path: path.to_owned(), source }
+    }
+}
+
+impl Classified for FileError {
+    fn class(&self) -> FailureClass {
+        if self.source.kind() == io::ErrorKind::StorageFull { FailureClass::NoRoom } else { FailureClass::Unclassified }
     }
 }
 

@@ -1,17 +1,14 @@
 //! Full: pg_basebackup beside the old directory, then a swap by rename. The old directory stays until
 //! the supervisor has seen the new one in sync.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Work, configure,
-    fault::{Classified, Fault},
+    fault::{Classified, Fault, FileError},
     prove::Proven,
     room,
     source::{SLOT, SourceLock},
@@ -28,22 +25,14 @@ use crate::{
 /// Name of the mark of a base backup.
 const BACKUP: &str = "backup.json";
 
-/// A full copy can not go on.
+/// What was copied is no mirror of the source.
 #[derive(Debug, thiserror::Error)]
-pub enum FullError {
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: io::Error },
-    #[error("the copy is not a mirror of this source: {0}")]
-    Unsound(String),
-}
+#[error("the copy is not a mirror of this source: {0}")]
+pub struct Unsound(String);
 
-impl Classified for FullError {
+impl Classified for Unsound {
     fn class(&self) -> FailureClass {
-        match self {
-            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => FailureClass::NoRoom,
-            Self::File { .. } => FailureClass::Unclassified,
-            Self::Unsound(_) => FailureClass::ResultUnsound,
-        }
+        FailureClass::ResultUnsound
     }
 }
 
@@ -102,7 +91,7 @@ pub fn forget_unfinished(work: &Work) -> Result<(), Fault> {
 }
 
 fn remove(folder: &Path) -> Result<(), Fault> {
-    Ok(remove_folder(folder).map_err(|source| FullError::File { path: folder.to_owned(), source })?)
+    Ok(remove_folder(folder).map_err(FileError::at(folder))?)
 }
 
 /// The address under which the source knows us.
@@ -154,9 +143,9 @@ fn arguments(work: &Work, dialect: Dialect, fresh: &Path, spaces: &[Tablespace])
 
 fn is_copy_of(fresh: &Path, proven: &Proven) -> Result<(), Fault> {
     let copy = shape::look(fresh);
-    let control = copy.control.ok_or(FullError::Unsound(copy.why))?;
+    let control = copy.control.ok_or(Unsound(copy.why))?;
     if control.system_identifier != proven.identified.system_identifier {
-        return Err(FullError::Unsound(format!("its system identifier is {}", control.system_identifier)).into());
+        return Err(Unsound(format!("its system identifier is {}", control.system_identifier)).into());
     }
-    if copy.shape == Shape::Mirror { Ok(()) } else { Err(FullError::Unsound("it would start as a primary".into()).into()) }
+    if copy.shape == Shape::Mirror { Ok(()) } else { Err(Unsound("it would start as a primary".into()).into()) }
 }

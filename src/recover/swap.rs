@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{fault::Fault, full::FullError};
+use super::fault::{Fault, FileError};
 use crate::volume::{Copy, Old, Volume, marks::sync_folder_of};
 
 /// A tablespace's folder of this instance.
@@ -123,7 +123,7 @@ fn there(place: &Path, kept: Option<&Old>) -> Result<There, Fault> {
     let found = fs::read_dir(place).and_then(|mut entries| entries.next().transpose());
     match found {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(There::Nothing),
-        Err(source) => Err(FullError::File { path: place.to_owned(), source }.into()),
+        Err(error) => Err(FileError::at(place)(error).into()),
         Ok(None) => Ok(There::Empty),
         Ok(Some(_)) if named && aside.exists() => Ok(There::Unproven),
         Ok(Some(_)) => Ok(There::Original),
@@ -132,7 +132,7 @@ fn there(place: &Path, kept: Option<&Old>) -> Result<There, Fault> {
 
 impl Act {
     fn run(&self, volume: &Volume) -> Result<(), Fault> {
-        let file = |path: &Path, done: io::Result<()>| Ok(done.map_err(|source| FullError::File { path: path.to_owned(), source })?);
+        let file = |path: &Path, done: io::Result<()>| Ok(done.map_err(FileError::at(path))?);
         match self {
             Self::Aim { link, place } => file(link, fs::remove_file(link).and_then(|()| symlink(place, link))),
             Self::Begin(copy) => Ok(volume.write("copy", copy)?),
