@@ -41,14 +41,11 @@ pub async fn measure(stage: &Stage, minutes: u64) -> Result<Vec<Figure>> {
     let writes = writes(stage, audit_from)?;
     let statements = statements(stage, since).await?;
     log_statements(stage, false).await?;
+    let leases = writes.get("leases").copied().unwrap_or_default();
     let allowed = f64::from(u32::try_from(minutes * (2 + SEGMENTS))?);
     Ok(vec![
-        Figure::new(
-            format!("idle {minutes} min: writes of anything but the Lease ({writes:?})"),
-            "",
-            vec![others(&writes).into()],
-            Some(0.0),
-        ),
+        Figure::new(format!("idle {minutes} min: writes of anything but the Lease"), "", vec![others(&writes).into()], Some(0.0)),
+        Figure::new(format!("idle {minutes} min: writes of the Lease"), "", vec![leases.into()], None),
         Figure::new(format!("idle {minutes} min: statements on the coordinator, {SEGMENTS} segments"), "", vec![statements], Some(allowed)),
         Figure::new("idle: processor time of the operator", "millicores", vec![spent / seconds * 1000.0], Some(2.0)),
     ])

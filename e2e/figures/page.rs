@@ -8,8 +8,9 @@ use super::{Figure, Options};
 
 pub fn write(path: &Path, options: &Options, figures: &[Figure]) -> Result<()> {
     let mut text = format!(
-        "# What it costs\n\nWritten by `make figures` (medians of {}): the bed of three nodes on one machine of {} cores, {}.\n\
-         By hand: the same programs with the same arguments in the same run.\n\n\
+        "# What it costs\n\nWritten by `make figures` (medians of {}): the bed of three nodes on one machine of {} cores, {}; operator and\n\
+         supervisors as they are shipped. By hand: the same programs with the same arguments in the same run. \"All\" is every value\n\
+         that was measured.\n\n\
          | figure | median | all | to reach | |\n|---|---|---|---|---|\n",
         options.runs,
         std::thread::available_parallelism()?,
