@@ -44,7 +44,7 @@ pub async fn instead_of_gpheal(stage: &mut Stage, content: i16) -> Result<Garble
     for object in policy(row.dbid)? {
         apply(stage.cluster.kubernetes(), &object.to_string()).await?;
     }
-    acts(stage, row.dbid).await?;
+    acts(stage, row.dbid, true).await?;
     let volume = stage.volume(&row)?;
     volume.damage_file(&format!("{DATA_DIRECTORY}/global/pg_control"))?;
     kill_postmaster(&stage.container(&row).await?)?;
@@ -74,8 +74,8 @@ fn policy(dbid: i16) -> Result<[Value; 2]> {
     Ok([object(KINDS[1], policy), object(KINDS[0], json!({ "policyName": NAME }))])
 }
 
-/// Waits until the API server goes by the policy: a pod that is never made would get another command.
-async fn acts(stage: &Stage, dbid: i16) -> Result<()> {
+/// Waits until the API server goes by the policy, or does no more: a pod that is never made gets another command, or its own.
+async fn acts(stage: &Stage, dbid: i16, wanted: bool) -> Result<()> {
     let container = json!({
         "name": "x", "image": IMAGE, "command": ["true"],
         "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } },
@@ -88,10 +88,11 @@ async fn acts(stage: &Stage, dbid: i16) -> Result<()> {
         },
     }))?;
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    until("the API server to change pods", HEALED_WITHIN, async || {
+    until(&format!("pods to be changed: {wanted}"), HEALED_WITHIN, async || {
         let made = stage.cluster.pods().create(&dry, &pod).await?;
         let command = made.spec.and_then(|spec| spec.containers.into_iter().next()?.command).unwrap_or_default();
-        Ok(if command.iter().any(|word| word == NONSENSE) { Ok(()) } else { Err(format!("it makes one that runs {command:?}")) })
+        let changed = command.iter().any(|word| word == NONSENSE);
+        Ok(if changed == wanted { Ok(()) } else { Err(format!("the API server makes one that runs {command:?}")) })
     })
     .await
 }
@@ -128,6 +129,7 @@ pub async fn is_told_and_lifted(stage: &mut Stage, garbled: &Garbled) -> Result<
     let marks = volume.folder().join(".gpheal");
     ensure!(!marks.join("hold").exists() && !marks.join("copy").exists(), "there are marks of a Job that never ran");
     gpheal_again(stage).await?;
+    acts(stage, row.dbid, false).await?;
     forget(stage, &name).await?;
     let healed = stage.wait_succeeded(row.dbid).await?;
     ensure!(healed.type_ == Some(Repair::Full), "it was repaired by {:?}", healed.type_);
