@@ -9,7 +9,7 @@ use kube::api::ListParams;
 use super::{Figure, hand};
 use crate::{
     bed::fault::kill_postmaster,
-    fixture::Row,
+    fixture::{DATA_DIRECTORY, Row},
     scenarios::{Stage, hands::in_container, until},
 };
 
@@ -43,9 +43,10 @@ pub async fn lost(stage: &mut Stage, runs: usize) -> Result<Vec<Figure>> {
         stage.forget_recoveries().await?;
         let (primary, mirror) = stage.pair(content).await?;
         // The container lives on: how long kubelet takes to start another is not what is measured here.
+        // In one breath: a supervisor that has seen the mark stops postgres in order.
         let retired = "/data/.gpheal/retired";
-        in_container(stage, &primary, &format!("touch {retired}")).await?;
-        kill_postmaster(&stage.container(&primary).await?)?;
+        let postmaster = format!("$(head -n 1 /data/{DATA_DIRECTORY}/postmaster.pid)");
+        in_container(stage, &primary, &format!("touch {retired}; kill -9 {postmaster}")).await?;
         stage.wait_row(mirror.dbid, "pnu").await?;
         let marked = Instant::now();
         in_container(stage, &primary, &format!("rm {retired}")).await?;
