@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -15,6 +16,9 @@ use super::{
     kubernetes::LOCAL,
     layout::{Layout, Node},
 };
+
+/// How often in a row a folder may be found filled again while it is removed.
+const REFILLED: u32 = 1000;
 
 /// A claim that a volume is kept for.
 #[derive(Clone, Debug)]
@@ -83,10 +87,18 @@ impl Volume {
         Ok(serde_json::from_value(object)?)
     }
 
-    /// Removes one folder of the volume, say its data directory.
+    /// Removes one folder of the volume, say its data directory. A server that still runs makes files meanwhile.
     pub fn remove_data_dir(&self, below: &str) -> Result<()> {
         let path = self.inner(below)?;
-        fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))
+        let refilled = |error: &io::Error| error.kind() == io::ErrorKind::DirectoryNotEmpty;
+        let mut removed = fs::remove_dir_all(&path);
+        for _ in 0..REFILLED {
+            if !removed.as_ref().is_err_and(refilled) {
+                break;
+            }
+            removed = fs::remove_dir_all(&path);
+        }
+        removed.with_context(|| format!("cannot remove {}", path.display()))
     }
 
     /// Overwrites a file from its beginning to its end with what is no content of anything.
