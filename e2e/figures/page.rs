@@ -6,6 +6,14 @@ use anyhow::{Context, Result};
 
 use super::{Figure, Options};
 
+const READING: &str = "
+## How to read it
+
+What gpheal adds to a full copy hardly depends on its size: the recovery is noticed, a Job's pod starts (a second or two of
+Kubernetes' own), source and volume are proven, the mirror is seen to receive, FTS is asked to look. The ratio is what these seconds
+are of a copy of this size on this disk; of a larger copy, or on a slower disk, they are less.
+";
+
 pub fn write(path: &Path, options: &Options, figures: &[Figure]) -> Result<()> {
     let mut text = format!(
         "# What it costs\n\nWritten by `make figures` (medians of {}): the bed of three nodes on one machine of {} cores, {}; operator and\n\
@@ -26,6 +34,7 @@ pub fn write(path: &Path, options: &Options, figures: &[Figure]) -> Result<()> {
         };
         writeln!(text, "| {} | {:.2} {} | {} | {limit} | {kept} |", figure.what, figure.median(), figure.unit, all.join(" "))?;
     }
+    text.push_str(READING);
     std::fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     println!("\n{text}");
     Ok(())
