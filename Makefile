@@ -71,7 +71,7 @@ e2e: build ## Scenarios on the bed: all, or SCENARIO="name …"
 demo: build ## Watch a cluster get hurt in three ways and heal
 	$(BIN)/e2e demo
 
-figures: build ## What healing costs, beside the same by hand (40 min); writes docs/performance.md
+figures: build ## What healing costs, beside the same by hand (20 min, once compiled); writes docs/performance.md
 	$(BIN)/e2e figures
 
 bed-test: packages ## The bed's own test, on a bed beside

@@ -5,7 +5,7 @@ use std::process::Command;
 /// The first glibc whose start of a static program understands packed relative relocations (DT_RELR).
 const PACKED_SINCE: (u32, u32) = (2, 36);
 
-/// A static program relocates itself at its start; packed, that is ten kilobytes to read instead of half a megabyte, which
+/// A static program relocates itself at its start; packed, that is six kilobytes to read instead of half a megabyte, which
 /// every supervisor would keep in memory.
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

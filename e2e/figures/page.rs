@@ -9,9 +9,9 @@ use super::{Figure, Options};
 const READING: &str = "
 ## How to read it
 
-What gpheal adds to a full copy hardly depends on its size: the recovery is noticed, a Job's pod starts (a second or two of
-Kubernetes' own), source and volume are proven, the mirror is seen to receive, FTS is asked to look. The ratio is what these seconds
-are of a copy of this size on this disk; of a larger copy, or on a slower disk, they are less.
+Most of what gpheal adds to a full copy is no copying: the recovery is noticed, a Job's pod starts (a second or two of Kubernetes'
+own), source and volume are proven, the mirror is seen to receive, FTS is asked to look. The ratio is what these seconds are of a copy
+of this size on this disk; how it is for larger ones was not measured.
 ";
 
 pub fn write(path: &Path, options: &Options, figures: &[Figure]) -> Result<()> {

@@ -16,7 +16,7 @@ use nix::{
 use serde_json::json;
 
 use super::{
-    Stage, copies,
+    Stage, copies, operator,
     stage::{HEALED_WITHIN, PODS, until},
 };
 use crate::{
@@ -27,7 +27,6 @@ use crate::{
     },
 };
 
-const OPERATORS: &str = "gpheal-system";
 /// Whose files they are in the containers.
 const OWNER: u32 = 1000;
 
@@ -117,7 +116,7 @@ async fn asked(stage: &Stage, row: &Row, authorities: &str) -> Result<Result<(),
 
 /// Identity and restarts of every pod that must not be touched.
 async fn lives(stage: &Stage) -> Result<BTreeMap<String, (String, i32)>> {
-    let operators = Api::<Pod>::namespaced(stage.cluster.kubernetes().clone(), OPERATORS).list(&ListParams::default()).await?;
+    let operators = Api::<Pod>::namespaced(stage.cluster.kubernetes().clone(), operator::NAMESPACE).list(&ListParams::default()).await?;
     let instances = stage.cluster.pods().list(&ListParams::default()).await?;
     let instances = instances.items.into_iter().filter(|pod| PODS.contains(&pod.name_any().as_str()));
     let life = |pod: Pod| {
