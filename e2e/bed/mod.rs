@@ -48,7 +48,7 @@ use kube::Client;
 
 pub use self::{
     cache::{Inputs, entry},
-    command::say,
+    command::{run, say},
     layout::{Layout, Node},
     volume::{Claim, Snapshot, Volume},
 };

@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Content, Dbid, Outcome, Role, Row, SystemIdentifier, Timeline, reasons::reasons};
+use super::{
+    Content, Dbid, Outcome, Role, Row, SystemIdentifier, Timeline,
+    reasons::{Example, reasons},
+};
 
 /// Version of the page's shape; a page of another version is not believed.
 pub const PAGE_VERSION: u32 = 1;
@@ -58,6 +61,12 @@ reasons! {
         StayingDown,
         /// postgres ended again and again; the next start is delayed, so that FTS can fail over meanwhile.
         BackingOff,
+    }
+}
+
+impl Example for InstanceState {
+    fn of(_: &str, _: &str) -> Self {
+        Self::NeedsRecovery
     }
 }
 

@@ -1,7 +1,7 @@
 //! Enumerations of reasons that can not be forgotten anywhere: the name of a variant is its stable code, its first
 //! comment is its meaning, and there is an example of each. `docs/refusals.md` is written from them.
 
-use super::{Content, Dbid, Lsn, Repair, Unread, page::InstanceState, refusal::ContractPoint};
+use super::{Content, Dbid, Lsn, Repair, Unread};
 
 /// Declares an enumeration with `name`, `MEANINGS` and `examples`.
 macro_rules! reasons {
@@ -119,12 +119,6 @@ impl Example for Unread {
     }
 }
 
-impl Example for InstanceState {
-    fn of(_: &str, _: &str) -> Self {
-        Self::NeedsRecovery
-    }
-}
-
 impl Example for i64 {
     fn of(_: &str, _: &str) -> Self {
         25
@@ -146,12 +140,6 @@ impl Example for u32 {
 impl Example for usize {
     fn of(_: &str, _: &str) -> Self {
         2
-    }
-}
-
-impl Example for Vec<ContractPoint> {
-    fn of(_: &str, _: &str) -> Self {
-        vec![ContractPoint::NoSupervisor]
     }
 }
 

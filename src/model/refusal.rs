@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use super::{Content, Dbid, Repair, Unread, page::InstanceState, reasons::reasons};
+use super::{
+    Content, Dbid, Repair, Unread,
+    page::InstanceState,
+    reasons::{Example, reasons},
+};
 
 reasons! {
     /// A reason to leave an instance alone. Invariants in brackets are those of reference §8.
@@ -83,6 +87,12 @@ reasons! {
         SharedProcessNamespace,
         /// Processes of the host could be taken for its own.
         HostPid,
+    }
+}
+
+impl Example for Vec<ContractPoint> {
+    fn of(_: &str, _: &str) -> Self {
+        vec![ContractPoint::NoSupervisor]
     }
 }
 

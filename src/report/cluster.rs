@@ -109,7 +109,7 @@ fn unwell(unwell: &Unwell) -> UnwellInstance {
             ..bare
         },
         Reason::Refused(refusal) => {
-            let (message, lifted_by) = words(refusal);
+            let (message, lifted_by) = super::words(refusal);
             let recovery = match refusal {
                 Refusal::RecoveryFailed { recovery } | Refusal::AlreadyRecovering { recovery, .. } => Some(recovery.clone()),
                 _ => None,
@@ -121,17 +121,6 @@ fn unwell(unwell: &Unwell) -> UnwellInstance {
             let message = cut(&message, LONGEST_REASON);
             UnwellInstance { reason: refusal.code().to_owned(), message, lifted_by, would, recovery, ..bare }
         }
-    }
-}
-
-/// A refusal in words that stand still: seconds that run down would be a write every second.
-pub fn words(refusal: &Refusal) -> (String, String) {
-    match refusal {
-        Refusal::WithinGrace { .. } => (
-            "down for less than the grace period; it may come back by itself".into(),
-            "lifted when spec.healing.gracePeriod is over, or when its supervisor asks for a repair".into(),
-        ),
-        other => (other.to_string(), other.lifted_by()),
     }
 }
 

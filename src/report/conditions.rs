@@ -62,7 +62,7 @@ fn healing_blocked(catalog: &Catalog, plan: &Plan) -> Wanted {
     }
     let unfit = plan.unfit.iter().find_map(|one| one.reason.refusal().map(|refusal| (one, refusal)));
     let Some((one, refusal)) = unfit else { return Wanted::new("HealingBlocked", Some(false), "NotBlocked", "") };
-    let (message, lifted_by) = super::cluster::words(refusal);
+    let (message, lifted_by) = super::words(refusal);
     let text = format!("{}; dbid {} (content {}): {message}; {lifted_by}", unfit_of(catalog, plan), one.dbid, one.content);
     Wanted::new("HealingBlocked", Some(true), refusal.code(), text)
 }
@@ -102,7 +102,7 @@ fn ready(catalog: &Catalog, plan: &Plan, all_in_sync: bool, in_sync: usize) -> W
 }
 
 fn sentence(one: &Unwell, refusal: &Refusal) -> String {
-    let (message, lifted_by) = super::cluster::words(refusal);
+    let (message, lifted_by) = super::words(refusal);
     format!("dbid {} (content {}): {message}; {lifted_by}", one.dbid, one.content)
 }
 

@@ -6,3 +6,16 @@ pub mod events;
 pub mod metrics;
 pub mod pace;
 pub mod recovery;
+
+use crate::model::Refusal;
+
+/// A refusal in words that stand still: seconds that run down would be a write every second.
+fn words(refusal: &Refusal) -> (String, String) {
+    match refusal {
+        Refusal::WithinGrace { .. } => (
+            "down for less than the grace period; it may come back by itself".into(),
+            "lifted when spec.healing.gracePeriod is over, or when its supervisor asks for a repair".into(),
+        ),
+        other => (other.to_string(), other.lifted_by()),
+    }
+}
