@@ -29,7 +29,7 @@ enum Command {
     },
     /// Repairs one instance (the command of a Job).
     Recover(gpheal::recover::Config),
-    /// Copies this program into a folder (the init container of segments and Jobs).
+    /// Copies this program into a folder (the init container of segments, and a container of Jobs).
     Install { folder: PathBuf },
     /// Prints the custom resource definitions, or writes them into a folder, one file each.
     Crds { folder: Option<PathBuf> },

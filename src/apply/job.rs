@@ -26,6 +26,14 @@ use crate::{
 };
 
 const BIN: &str = "/gpheal-bin";
+/// Becomes gpheal as soon as that is installed: a whole file, because it comes by rename. There is a shell wherever postgres
+/// is, whose tools call it. Whoever waits in vain, for an image that can not be pulled, makes room for the next attempt.
+const AWAITED: &str = "trap 'exit 143' TERM; left=12000
+until [ -x /gpheal-bin/gpheal ]; do
+  if [ $((left -= 1)) = 0 ]; then echo 'container gpheal has installed nothing within 10 minutes' >&2; exit 75; fi
+  sleep 0.05
+done
+exec /gpheal-bin/gpheal recover";
 const CREDENTIALS: &str = "/etc/gpheal/credentials";
 const CA: &str = "/etc/gpheal/ca";
 /// The Secret's key under a name of our own.
@@ -130,8 +138,7 @@ fn pod_spec(plan: &Plan) -> Result<PodSpec, JobError> {
     let mounts = mounts(segment);
     Ok(PodSpec {
         volumes: Some(volumes(plan, &theirs, &mounts)),
-        init_containers: Some(vec![installer(image, segment)]),
-        containers: vec![worker(plan, segment, mounts)?],
+        containers: vec![worker(plan, segment, mounts)?, installer(image, segment)],
         affinity: Some(on_node(node)),
         tolerations: Some(tolerations(&theirs, &plan.cluster.spec.job.tolerations)),
         security_context: Some(pod_security(theirs.security_context)),
@@ -196,9 +203,10 @@ fn container_security(segment: &Container) -> SecurityContext {
     }
 }
 
+/// Beside the worker, not before it: a kubelet looks once a second whether an init container has ended.
 fn installer(image: String, segment: &Container) -> Container {
     Container {
-        name: "gpheal".into(),
+        name: jobs::INSTALLER.into(),
         image: Some(image),
         image_pull_policy: segment.image_pull_policy.clone(),
         command: Some(vec!["/gpheal".into(), "install".into(), BIN.into()]),
@@ -219,7 +227,7 @@ fn worker(plan: &Plan, segment: &Container, mut mounts: Vec<VolumeMount>) -> Res
         name: jobs::CONTAINER.into(),
         image: segment.image.clone(),
         image_pull_policy: segment.image_pull_policy.clone(),
-        command: Some(vec![format!("{BIN}/gpheal"), "recover".into()]),
+        command: Some(["/bin/sh", "-c", AWAITED].map(Into::into).into()),
         working_dir: segment.working_dir.clone(),
         env: Some(environment(plan, segment)?),
         env_from: segment.env_from.clone(),

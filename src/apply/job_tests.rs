@@ -63,11 +63,43 @@ fn it_runs_where_and_as_who_the_segment_is() {
     assert_eq!(pod["tolerations"], json!([{"key": "database", "operator": "Exists"}]));
     let work = &pod["containers"][0];
     assert_eq!((&work["image"], &work["name"]), (&json!("localhost/greenplum:dev"), &json!("recover")));
-    assert_eq!(work["command"], json!(["/gpheal-bin/gpheal", "recover"]));
     let mounts = names(&work["volumeMounts"], "mountPath");
     assert_eq!(mounts, ["/data", "/tmp", "/gpheal-bin", "/etc/gpheal/credentials"]);
     assert_eq!(names(&pod["volumes"], "name"), ["data", "tmp", "gpheal-job-bin", "gpheal-job-credentials"]);
     assert_eq!(pod["volumes"][0]["persistentVolumeClaim"]["claimName"], "data-gp-mirror-0");
+}
+
+/// The worker's command as it runs in its pod, with the folder of the binary moved here.
+fn awaiting(bin: &std::path::Path) -> std::process::Command {
+    let command = &made(|_| ())["spec"]["template"]["spec"]["containers"][0]["command"];
+    let words: Vec<String> =
+        command.as_array().unwrap().iter().map(|word| word.as_str().unwrap().replace(BIN, &bin.to_string_lossy())).collect();
+    let mut command = std::process::Command::new(&words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+#[test]
+fn the_worker_becomes_gpheal_as_soon_as_that_is_there() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let waiting = awaiting(dir.path()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let fresh = dir.path().join("fresh");
+    std::fs::write(&fresh, "#!/bin/sh\necho told $1").unwrap();
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(fresh, dir.path().join("gpheal")).unwrap();
+    let ended = waiting.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), &*String::from_utf8_lossy(&ended.stdout)), (Some(0), "told recover\n"));
+}
+
+#[test]
+fn a_worker_that_waits_ends_when_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut waiting = awaiting(dir.path()).spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(waiting.id().cast_signed());
+    // A signal before the trap is set ends it, too: then it has no exit code.
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(matches!(waiting.wait().unwrap().code(), None | Some(143)));
 }
 
 #[test]
@@ -78,7 +110,7 @@ fn it_would_pass_pod_security_restricted_even_where_the_segment_would_not() {
     });
     let pod = &loose["spec"]["template"]["spec"];
     assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
-    for container in [&pod["containers"][0], &pod["initContainers"][0]] {
+    for container in [&pod["containers"][0], &pod["containers"][1]] {
         let context = &container["securityContext"];
         assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}));
         assert_eq!((&context["allowPrivilegeEscalation"], &context["privileged"]), (&json!(false), &Value::Null));
@@ -134,7 +166,7 @@ fn it_trusts_whom_the_cluster_says_and_its_mirror_whom_its_own_pod_says() {
 #[test]
 fn the_image_of_gpheal_is_the_operators_or_the_segments() {
     let segment = pod("gp-mirror-0", |_| ());
-    let image = |job: Value| job["spec"]["template"]["spec"]["initContainers"][0]["image"].clone();
+    let image = |job: Value| job["spec"]["template"]["spec"]["containers"][1]["image"].clone();
     assert_eq!(image(made(|_| ())), "gpheal:1");
     assert_eq!(image(made_from(&fixtures::cluster(), &segment, None).unwrap()), "localhost/gpheal:dev");
     let bare = pod("gp-mirror-0", |p| _ = p["spec"]["initContainers"].take());

@@ -89,7 +89,7 @@ pub struct Applied {
 pub struct Applier {
     client: Client,
     namespace: String,
-    /// Image of this program, for the Jobs' init container.
+    /// Image of this program, which is installed into the Jobs' pods.
     image: Option<String>,
 }
 

@@ -13,6 +13,8 @@ use crate::{
 
 /// The container of a Job that does the work.
 pub const CONTAINER: &str = "recover";
+/// The container that brings gpheal into a Job's pod.
+pub const INSTALLER: &str = "gpheal";
 /// How much of what is no outcome is shown.
 const SHOWN: usize = 200;
 /// The variable that carries what the Job is told.
@@ -143,20 +145,24 @@ fn last_words(pods: &[&Pod]) -> String {
 
 fn waits(pods: &[&Pod]) -> Option<String> {
     let Some(pod) = pods.first() else { return Some("its pod is not made yet".into()) };
-    if runs(pod) {
-        return None;
-    }
     let status = pod.status.as_ref();
     let unscheduled = status.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
     let unscheduled = unscheduled.filter(|c| c.type_ == "PodScheduled" && c.status == "False").find_map(|c| c.message.clone());
-    let containers =
+    let mut containers =
         status.into_iter().flat_map(|s| s.init_container_statuses.iter().flatten().chain(s.container_statuses.iter().flatten()));
-    let waiting = containers.filter_map(|c| c.state.as_ref()?.waiting.as_ref());
-    let waiting = waiting.filter(|w| w.reason.as_deref() != Some("PodInitializing"));
-    let waiting = waiting
-        .map(|w| format!("{}{}", w.reason.clone().unwrap_or_default(), w.message.as_ref().map_or(String::new(), |m| format!(": {m}"))))
-        .next();
-    unscheduled.or(waiting).or_else(|| Some("its pod starts".into()))
+    let held_up = unscheduled.or_else(|| containers.find_map(held_up));
+    held_up.or_else(|| (!runs(pod)).then(|| "its pod starts".into()))
+}
+
+/// Why a container keeps the work from beginning.
+fn held_up(status: &ContainerStatus) -> Option<String> {
+    let state = status.state.as_ref()?;
+    if let Some(end) = state.terminated.as_ref().filter(|end| status.name == INSTALLER && end.exit_code != 0) {
+        return Some(format!("its container {INSTALLER} ended with exit code {}: {}", end.exit_code, end.reason.as_deref().unwrap_or("?")));
+    }
+    let waiting = state.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().filter(|reason| *reason != "PodInitializing")?;
+    Some(format!("{reason}{}", waiting.message.as_ref().map_or(String::new(), |message| format!(": {message}"))))
 }
 
 /// The newest progress in the last lines of a log.
@@ -278,6 +284,23 @@ mod tests {
             p["status"]["containerStatuses"][0]["state"] = json!({"waiting": {"reason": "ErrImagePull", "message": "no such image"}});
         });
         assert_eq!(view(None, &[no_image]).waits.as_deref(), Some("ErrImagePull: no such image"));
+    }
+
+    #[test]
+    fn what_keeps_gpheal_from_a_pod_that_waits_for_it_is_told() {
+        let beside = |state: Value| {
+            let pod = job_pod("r", 5, 2, |pod| {
+                let installer = json!({"name": "gpheal", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+                pod["status"]["containerStatuses"].as_array_mut().unwrap().push(installer);
+            });
+            view(None, &[pod]).waits
+        };
+        let pulled = beside(json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}));
+        assert_eq!(pulled.as_deref(), Some("ImagePullBackOff: no such image"));
+        let failed = beside(json!({"terminated": {"exitCode": 1, "reason": "Error"}}));
+        assert_eq!(failed.as_deref(), Some("its container gpheal ended with exit code 1: Error"));
+        assert_eq!(beside(json!({"running": {}})), None);
+        assert_eq!(beside(json!({"terminated": {"exitCode": 0, "reason": "Completed"}})), None);
     }
 
     #[test]
