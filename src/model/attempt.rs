@@ -101,6 +101,9 @@ impl fmt::Display for Step {
     }
 }
 
+/// Seconds before its end from which on a copy is looked at more often.
+const NEARLY: u64 = 8;
+
 /// One line that a Job prints per second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -121,6 +124,11 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// What is left is a matter of moments. It may be some seconds old when it is read.
+    pub fn nears_its_end(&self) -> bool {
+        self.step > Step::Copying || (self.step == Step::Copying && self.seconds_left.is_some_and(|left| left <= NEARLY))
+    }
+
     /// 0 to 100, when a total is known. pg_basebackup's total is an estimate, so 100 is a cap.
     pub fn percent(&self) -> Option<i32> {
         let total = self.total.filter(|total| *total > 0)?;
@@ -146,4 +154,16 @@ pub struct Outcome {
     /// What a person wants to know about how it went (no rewind needed, old directory kept, …).
     #[serde(default)]
     pub note: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_nears_its_end_when_seconds_are_left_and_after_it() {
+        let nears = |step, seconds_left| Progress { step, bytes: 1, total: Some(2), rate: 1, seconds_left }.nears_its_end();
+        assert!(!nears(Step::Analysing, Some(1)) && !nears(Step::Copying, None) && !nears(Step::Copying, Some(9)));
+        assert!(nears(Step::Copying, Some(8)) && nears(Step::Configuring, None) && nears(Step::Releasing, None));
+    }
 }

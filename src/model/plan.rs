@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Attempt, Content, Dbid, Phase, RecoveryInstance, Refusal, Repair, World};
+use super::{Attempt, Content, Dbid, Phase, Progress, RecoveryInstance, Refusal, Repair, World};
 
 /// The decision about one look. It leaves nothing to choose to whoever carries it out.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -26,11 +26,14 @@ pub struct Plan {
 const YOUNG: SignedDuration = SignedDuration::from_secs(30);
 
 impl Plan {
-    /// Something has just fallen, or was just repaired: the next steps come within moments.
-    pub fn is_young(&self, now: Timestamp) -> bool {
-        let instances = self.recoveries.values().flat_map(|recovery| recovery.instances.values());
-        let proving = instances.filter_map(|one| one.state.proving_since.filter(|_| matches!(one.standing, Standing::Proving(_))));
-        self.unwell.iter().map(|one| one.since).chain(proving).any(|since| now.duration_since(since) < YOUNG)
+    /// Something has just fallen, was just repaired or nearly is: the next steps come within moments.
+    pub fn is_lively(&self, now: Timestamp) -> bool {
+        let instances = || self.recoveries.values().flat_map(|recovery| recovery.instances.values());
+        let proving = instances().filter_map(|one| one.state.proving_since.filter(|_| matches!(one.standing, Standing::Proving(_))));
+        let attempting = instances().filter(|one| one.standing == Standing::Attempting).filter_map(|one| one.state.job.as_ref());
+        let mut progress = attempting.filter_map(|job| job.progress.as_ref());
+        let young = self.unwell.iter().map(|one| one.since).chain(proving).any(|since| now.duration_since(since) < YOUNG);
+        young || progress.any(Progress::nears_its_end)
     }
 
     /// Nothing of this moves before a person or the cluster's pods do: no attempt runs, waits for its time or is being

@@ -158,7 +158,7 @@ impl Driver {
     /// When the next look is due. What does not move before a person does is looked at ever less often.
     fn due(&mut self, world: &World, plan: &Plan, made: bool, now: Timestamp) -> Duration {
         self.still = if !made && plan.stands_still(world) { self.still.saturating_add(1) } else { 0 };
-        let moments = self.still == 0 && plan.is_young(now);
+        let moments = self.still == 0 && plan.is_lively(now);
         match (made, moments, world.restless()) {
             (true, ..) => AT_ONCE,
             (false, true, _) => SOON,
