@@ -121,6 +121,14 @@ impl Dialect {
             Self::Seven => "--wal-method",
         }
     }
+
+    /// What keeps pg_basebackup and pg_rewind from syncing, file by file, what they wrote; those of PostgreSQL 9.4 never do.
+    pub fn no_sync_option(self) -> Option<&'static str> {
+        match self {
+            Self::Six => None,
+            Self::Seven => Some("--no-sync"),
+        }
+    }
 }
 
 #[cfg(test)]

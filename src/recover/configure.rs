@@ -26,9 +26,6 @@ pub fn configure(work: &Work, data: &Path, dialect: Dialect) -> Result<(), Fault
     }
     set(&data.join("postgresql.conf"), &[("port", &work.attempt.target.port.to_string())])?;
     set(&data.join("internal.auto.conf"), &[("gp_dbid", &work.attempt.target.dbid.to_string())])?;
-    // The whole file system once: the tools of Greenplum 6 sync nothing.
-    let folder = std::fs::File::open(data).map_err(FileError::at(data))?;
-    nix::unistd::syncfs(folder).map_err(|errno| FileError::at(data)(errno.into()))?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Work, configure,
+    disk::Disk,
     fault::{Classified, Fault, FileError},
     prove::Proven,
     room,
@@ -59,11 +60,13 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     source.ready_slot().await?;
     work.step(Step::Copying).await;
     let fresh = work.volume.beside_new();
+    let disk = Disk::open([work.volume.marks_folder().to_owned()])?; // it lies beside directory and tablespaces
     copy(work, source, &fresh, &spaces).await?;
     work.step(Step::Configuring).await;
     is_copy_of(&fresh, proven)?;
     let to_swap = spaces::to_swap(work.volume.data(), &fresh, &spaces, work.attempt.target.dbid)?;
     configure::configure(work, &fresh, source.session.dialect)?;
+    disk.sync()?;
     let mark = Copy { attempt: work.attempt.id.clone(), repair: Repair::Full, since: Timestamp::now() };
     let note = swap::swap(&work.volume, &mark, &fresh, &to_swap)?;
     forget_unfinished(work)?; // the emptied folders of tablespaces
@@ -99,7 +102,7 @@ async fn own_address(source: &SourceLock) -> Result<String, Fault> {
     Ok(source.text("SELECT host(pg_catalog.inet_client_addr())").await?.unwrap_or_default())
 }
 
-/// As Greenplum's own tool calls it (reference §3.6), into folders that are new, so nothing has to be overwritten: what
+/// As Greenplum's own tool calls it (reference §3.6), but that we sync ourselves, and into folders that are new, so nothing has to be overwritten: what
 /// is no part of the mapping yet and lies in the way ends the copy.
 fn arguments(work: &Work, dialect: Dialect, fresh: &Path, spaces: &[Tablespace]) -> Vec<String> {
     let source = &work.attempt.source;
@@ -131,6 +134,7 @@ fn arguments(work: &Work, dialect: Dialect, fresh: &Path, spaces: &[Tablespace])
     ]
     .map(Into::into)
     .into();
+    arguments.extend(dialect.no_sync_option().map(Into::into));
     for space in spaces {
         arguments.extend(["-T".into(), space.mapping(work.attempt.target.dbid)]);
     }

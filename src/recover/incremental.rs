@@ -6,11 +6,12 @@ use jiff::Timestamp;
 
 use super::{
     Work, configure,
+    disk::Disk,
     fault::{Classified, Fault},
     full,
     prove::Proven,
     source::{SLOT, SourceLock},
-    tool,
+    spaces, tool,
 };
 use crate::{
     greenplum::wal::{self, Standing},
@@ -58,6 +59,7 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     same_checksums(source, proven).await?;
     full::forget_unfinished(work)?;
     source.checkpoint().await?;
+    let disk = disk(work)?;
     let note = if proven.is_mirror() && proven.standing() == Some(Standing::Follows) {
         wal_is_there(source, proven).await?;
         "it never diverged: no rewind"
@@ -67,8 +69,15 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     work.step(Step::Configuring).await;
     source.ready_slot().await?;
     configure::configure(work, work.volume.data(), proven.dialect)?;
+    disk.sync()?;
     work.volume.remove("copy")?;
     Ok(note.to_owned())
+}
+
+/// Of the directory and its tablespaces, which may lie anywhere.
+fn disk(work: &Work) -> Result<Disk, Fault> {
+    let data = work.volume.data();
+    Ok(Disk::open(spaces::folders(data)?.into_iter().chain([data.to_owned()]))?)
 }
 
 /// The directory is one that can be rewound, or started, at all.
@@ -130,7 +139,8 @@ async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<&'s
     tool::run(work, "pg_rewind", &arguments(work, DRY), &utility).await?;
     work.step(Step::Copying).await;
     work.volume.write("copy", &Copy { attempt: work.attempt.id.clone(), repair: Repair::Incremental, since: Timestamp::now() })?;
-    let said = tool::run(work, "pg_rewind", &arguments(work, WET), &utility).await?;
+    let wet: Vec<_> = WET.iter().copied().chain(proven.dialect.no_sync_option()).collect();
+    let said = tool::run(work, "pg_rewind", &arguments(work, &wet), &utility).await?;
     sound(source, work, proven).await?;
     let nothing = said.iter().any(|line| line.contains("no rewind required"));
     Ok(if nothing { "no rewind required" } else { "rewound" })

@@ -5,6 +5,7 @@
 //! termination message and beside the marks.
 
 mod configure;
+mod disk;
 mod fault;
 mod full;
 mod hold;

@@ -86,6 +86,11 @@ pub fn to_swap(data: &Path, fresh: &Path, spaces: &[Tablespace], dbid: Dbid) -> 
     Ok(found)
 }
 
+/// Where the tablespaces of a data directory lie; a link that points to nothing is none.
+pub fn folders(data: &Path) -> Result<Vec<PathBuf>, SpaceError> {
+    Ok(links(data)?.into_iter().map(|(_, _, folder)| folder).filter(|folder| folder.exists()).collect())
+}
+
 /// The links of a data directory, if there is one: oid, link, and where that points.
 fn links(data: &Path) -> Result<Vec<(String, PathBuf, PathBuf)>, SpaceError> {
     let folder = data.join(LINKS);
