@@ -323,12 +323,13 @@ pub mod fixtures {
             content: row.content,
             in_recovery: false,
             system_identifier: Some(SystemIdentifier(7)),
-            walsenders: vec![Walsender {
-                application_name: "gp_walreceiver".into(),
-                state: "streaming".into(),
-                client: Some(format!("10.0.0.{}", mirror.dbid)),
-            }],
+            walsenders: vec![walsender(mirror.dbid.0)],
         }
+    }
+
+    /// Of an acting primary that streams to this mirror.
+    pub fn walsender(mirror: i16) -> Walsender {
+        Walsender { application_name: "gp_walreceiver".into(), state: "streaming".into(), client: Some(format!("10.0.0.{mirror}")) }
     }
 
     impl World {

@@ -11,7 +11,7 @@ use kube::{
 };
 use tokio::{
     sync::{Notify, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::Instrument;
 
@@ -35,7 +35,7 @@ const RESTLESS: Duration = Duration::from_secs(2);
 /// Between looks while all is well. FTS's own truth makes no event in Kubernetes.
 const WELL: Duration = Duration::from_secs(30);
 /// While the next step of a repair is a matter of moments.
-const SOON: Duration = Duration::from_millis(500);
+const SOON: Duration = Duration::from_millis(250);
 /// After something was made: what follows from it is known already.
 const AT_ONCE: Duration = Duration::from_millis(100);
 /// Least time between two looks, however many events there are.
@@ -128,12 +128,14 @@ impl Driver {
     pub async fn run(mut self) {
         let mut failures = 0_u32;
         loop {
+            let begun = Instant::now();
             match self.pass().await {
                 Ok(Ended::Gone) => break,
                 Ok(Ended::Next { after, changed }) => {
                     failures = 0;
                     self.context.metrics.pass(&self.of, if changed { Pass::Changed } else { Pass::Unchanged });
-                    self.rest(after, if self.still > 0 { after / 6 } else { APART }).await;
+                    // A large cluster is not looked at all the time: at least as much rest as work.
+                    self.rest(after.max(begun.elapsed()), if self.still > 0 { after / 6 } else { APART }).await;
                 }
                 Err(failure) => {
                     failures += 1;

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::{Dbid, FailureClass, InstanceState, Missing, Role, Row, Source, Status, World};
+use crate::model::{Dbid, FailureClass, InstanceState, Look, Missing, Role, Row, Status, World};
 
 /// The name under which a mirror's WAL receiver connects, in all of Greenplum.
 const MIRROR_APPLICATION: &str = "gp_walreceiver";
@@ -53,23 +53,23 @@ fn broken(world: &World, dbid: Dbid) -> Option<Proof> {
 }
 
 fn missing(world: &World, dbid: Dbid, row: Option<&Row>) -> Vec<Missing> {
-    let instance = world.instances.get(&dbid);
-    let ips = instance.and_then(|i| i.pod.seen()).map_or(&[][..], |pod| &pod.ips);
-    let source = row.and_then(|row| world.sources.get(&row.content)).and_then(|look| look.seen());
     let receiving = world.page_at(dbid).is_some_and(|p| p.receiving && p.serves == Some(Role::Mirror));
     let answered = row.is_some_and(|row| world.dispatch.seen().is_some_and(|contents| contents.contains(&row.content)));
     let points = [
         (Missing::CatalogInSync, row.is_some_and(Row::well)),
-        (Missing::Walsender, source.is_some_and(|source| streams_to(source, ips))),
+        (Missing::Walsender, row.is_some_and(|row| streams(world, row))),
         (Missing::Receiving, receiving),
         (Missing::Dispatch, answered),
     ];
     points.into_iter().filter(|(_, proven)| !proven).map(|(point, _)| point).collect()
 }
 
-/// FTS knows mirrors only by application_name; we want the one at the target pod's address.
-fn streams_to(source: &Source, ips: &[String]) -> bool {
-    let streaming = source.walsenders.iter().filter(|w| w.application_name == MIRROR_APPLICATION && w.state == "streaming");
+/// The acting primary streams to it. FTS knows mirrors only by application_name; we want the one at the pod's address.
+pub fn streams(world: &World, row: &Row) -> bool {
+    let ips = world.instances.get(&row.dbid).and_then(|instance| instance.pod.seen()).map_or(&[][..], |pod| &pod.ips);
+    let source = world.sources.get(&row.content).and_then(Look::seen);
+    let walsenders = source.into_iter().flat_map(|source| &source.walsenders);
+    let streaming = walsenders.filter(|w| w.application_name == MIRROR_APPLICATION && w.state == "streaming");
     streaming.filter_map(|w| w.client.as_ref()).any(|client| ips.contains(client))
 }
 
@@ -77,7 +77,7 @@ fn streams_to(source: &Source, ips: &[String]) -> bool {
 mod tests {
     use super::*;
     use crate::model::{
-        Look,
+        Source,
         world::fixtures::{ago, now},
     };
 

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Desk, gates, ladder, names};
+use super::{Desk, gates, ladder, names, proof};
 use crate::model::{
     Content, Dbid, HealingMode, Instance, InstanceState, Look, NewRecovery, Page, Pair, Plan, Reason, Refusal, Role, Row, Unwell,
     page::Shape,
@@ -182,7 +182,9 @@ pub fn probe(desk: &Desk, plan: &Plan) -> Option<String> {
     let dead =
         dead.filter(|row| page(desk, row.dbid).is_some_and(|p| !matches!(p.state, InstanceState::Serving | InstanceState::Starting)));
     let back = plan.unwell.iter().filter(|u| !matches!(u.reason, Reason::Refused(Refusal::CatchingUp)));
-    let back = back.filter(|u| page(desk, u.dbid).is_some_and(|p| p.receiving && p.serves == Some(Role::Mirror)));
+    let streams = |dbid| catalog.row(dbid).is_some_and(|row| proof::streams(desk.world, row));
+    let receives = |dbid| page(desk, dbid).is_some_and(|p| p.receiving && p.serves == Some(Role::Mirror));
+    let back = back.filter(|u| streams(u.dbid) || receives(u.dbid));
     dead.map(|row| format!("dbid {} is up in the catalog and does not serve", row.dbid))
         .chain(back.map(|u| format!("dbid {} receives again", u.dbid)))
         .next()

@@ -1,8 +1,8 @@
 use super::*;
 use crate::{
     model::{
-        Failure, FailureClass, Outcome, Policy, Repair, Step, World,
-        world::fixtures::{ago, asked, now, running},
+        Failure, FailureClass, Outcome, Policy, Repair, Source, Step, World,
+        world::fixtures::{ago, asked, now, running, walsender},
     },
     plan::plan,
 };
@@ -108,5 +108,8 @@ fn fts_is_asked_to_look_when_a_container_died_or_a_mirror_is_back() {
     assert!(!asks(&World::of(&["2:0ppsu", "5:0mmsu"])));
     assert!(asks(&World::of(&["2:0ppsu", "5:0mmsu"]).page(2, |p| p.state = InstanceState::StayingDown)));
     assert!(asks(&down()), "it receives and is still marked down");
-    assert!(!asks(&needs_recovery().page(5, |p| p.receiving = false)));
+    let deaf = || needs_recovery().page(5, |p| p.receiving = false);
+    assert!(!asks(&deaf()));
+    let streams = |source: &mut Source| source.walsenders = vec![walsender(5)];
+    assert!(asks(&deaf().source_with(0, streams)), "its primary streams to it, and its page does not say so yet");
 }

@@ -21,6 +21,8 @@ use crate::{
 
 /// How often the marks are looked at.
 pub(super) const MARKS: Duration = Duration::from_millis(250);
+/// And while an attempt works on the volume: when it is done, the mirror is to start at once.
+const HELD: Duration = Duration::from_millis(100);
 
 /// The directory and who it says that it is.
 pub(super) struct Here {
@@ -267,13 +269,14 @@ impl Supervisor {
         let until = Instant::now() + patience(state, self.memory.stays);
         self.memory.stays += 1;
         let marks = self.volume.marks();
+        let apart = if state == InstanceState::Held { HELD } else { MARKS };
         loop {
             tokio::select! {
                 woken = self.signals.next() => match woken {
                     Woken::ToEnd => return Ok(Round::End),
                     Woken::ByChild => drop(super::process::reap(None)),
                 },
-                () = tokio::time::sleep(MARKS) => {}
+                () = tokio::time::sleep(apart) => {}
             }
             self.heed_person();
             let now = self.volume.marks();
