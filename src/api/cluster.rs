@@ -203,7 +203,8 @@ pub struct JobOptions {
     /// which the mirrors that they leave replicate. Default: `spec.coordinator.credentialsSecret`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret: Option<SecretName>,
-    /// Resources of the Job's container. Default: requests of 50m CPU and 64Mi memory, no limits.
+    /// Resources of the Job's container. Default: requests of 50m CPU and 64Mi memory, and the memory limit of the
+    /// segment's container, if that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     /// Tolerations of the Job's pod, besides those of the segment's pod. At most 16. Default: none.

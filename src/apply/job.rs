@@ -231,11 +231,7 @@ fn worker(plan: &Plan, segment: &Container, mut mounts: Vec<VolumeMount>) -> Res
         working_dir: segment.working_dir.clone(),
         env: Some(environment(plan, segment)?),
         env_from: segment.env_from.clone(),
-        resources: Some(plan.cluster.spec.job.resources.as_ref().map_or_else(tiny, |wanted| ResourceRequirements {
-            requests: Some(quantities(&wanted.requests)),
-            limits: Some(quantities(&wanted.limits)),
-            claims: None,
-        })),
+        resources: Some(resources(plan, segment)),
         security_context: Some(container_security(segment)),
         volume_mounts: Some(mounts),
         ..Container::default()
@@ -314,6 +310,18 @@ fn volumes(plan: &Plan, theirs: &PodSpec, mounts: &[VolumeMount]) -> Vec<Volume>
         volumes.push(Volume { name: "gpheal-job-ca".into(), secret: Some(secret), ..Volume::default() });
     }
     volumes
+}
+
+/// What fits the segment's postgres fits the one that recovers it from a crash; and the page cache of a copy counts, so
+/// that it does not push out that of the node, nor is all of it left to be synced at the end.
+fn resources(plan: &Plan, segment: &Container) -> ResourceRequirements {
+    if let Some(wanted) = &plan.cluster.spec.job.resources {
+        let (requests, limits) = (Some(quantities(&wanted.requests)), Some(quantities(&wanted.limits)));
+        return ResourceRequirements { requests, limits, claims: None };
+    }
+    let theirs = segment.resources.as_ref().and_then(|resources| resources.limits.as_ref()?.get_key_value("memory"));
+    let limits = theirs.map(|(name, limit)| BTreeMap::from([(name.clone(), limit.clone())]));
+    ResourceRequirements { limits, ..tiny() }
 }
 
 /// The work is done by disk and network; a large request would only keep the Job from its one node.

@@ -182,6 +182,17 @@ fn what_can_not_be_made_says_why() {
 }
 
 #[test]
+fn its_memory_is_bounded_as_the_segments_is() {
+    let resources = |change: fn(&mut Value)| made(change)["spec"]["template"]["spec"]["containers"][0]["resources"].clone();
+    let tiny = json!({"cpu": "50m", "memory": "64Mi"});
+    assert_eq!(resources(|_| ()), json!({"requests": tiny}));
+    let bounded = resources(|pod| {
+        pod["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "4", "memory": "64Gi"}, "requests": {"memory": "64Gi"}});
+    });
+    assert_eq!(bounded, json!({"requests": tiny, "limits": {"memory": "64Gi"}}));
+}
+
+#[test]
 fn resources_and_tolerations_of_the_spec_are_used() {
     let mut cluster = fixtures::cluster();
     cluster.spec.job = serde_json::from_value(json!({
