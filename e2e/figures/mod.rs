@@ -13,10 +13,11 @@ mod page;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     bed::{Bed, say},
-    fixture,
+    fixture::{self, Mode},
     scenarios::{Stage, operator},
 };
 
@@ -78,6 +79,18 @@ pub async fn run(bed: Bed, options: &Options) -> Result<bool> {
         say(format!("over its limit: {}: {:.2} {}", figure.what, figure.median(), figure.unit));
     }
     Ok(figures.iter().all(Figure::is_kept))
+}
+
+/// When FTS has last written of an instance, by the coordinator's clock, which is this machine's.
+async fn written(stage: &Stage, dbid: i16) -> Result<Timestamp> {
+    let session = stage.cluster.coordinator(Mode::Utility).await?;
+    let sql = format!("SELECT extract(epoch FROM max(time))::float8 FROM gp_configuration_history WHERE dbid = {dbid}");
+    let seconds: f64 = session.client().query_one(&sql, &[]).await?.get(0);
+    Ok(Timestamp::UNIX_EPOCH.checked_add(SignedDuration::try_from_secs_f64(seconds)?)?)
+}
+
+fn seconds_since(begun: Timestamp, ended: Timestamp) -> f64 {
+    ended.duration_since(begun).as_secs_f64()
 }
 
 #[cfg(test)]
