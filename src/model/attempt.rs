@@ -102,7 +102,7 @@ impl fmt::Display for Step {
 }
 
 /// Seconds before its end from which on a copy is looked at more often.
-const NEARLY: u64 = 8;
+const NEARLY: u64 = 3;
 
 /// One line that a Job prints per second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_copy_nears_its_end_when_seconds_are_left_and_after_it() {
         let nears = |step, seconds_left| Progress { step, bytes: 1, total: Some(2), rate: 1, seconds_left }.nears_its_end();
-        assert!(!nears(Step::Analysing, Some(1)) && !nears(Step::Copying, None) && !nears(Step::Copying, Some(9)));
-        assert!(nears(Step::Copying, Some(8)) && nears(Step::Configuring, None) && nears(Step::Releasing, None));
+        assert!(!nears(Step::Analysing, Some(1)) && !nears(Step::Copying, None) && !nears(Step::Copying, Some(4)));
+        assert!(nears(Step::Copying, Some(3)) && nears(Step::Configuring, None) && nears(Step::Releasing, None));
     }
 }

@@ -36,8 +36,8 @@ use crate::{
 const CALL: Duration = Duration::from_secs(15);
 /// Most bytes of a Job's log that are read: twenty lines of progress are far less.
 const LOG_BYTES: i64 = 64 * 1024;
-/// Between two reads of one Job's log.
-const LOG_APART: Duration = Duration::from_secs(3);
+/// Between two reads of one Job's log: not in every look while things move fast.
+const LOG_APART: Duration = Duration::from_millis(1500);
 /// The only mode on which a lock can be trusted and a Job beside the segment's pod can mount the claim.
 const TRUSTED: &str = "ReadWriteOnce";
 
