@@ -10,8 +10,8 @@ use super::{
     proof::{self, Proof},
 };
 use crate::model::{
-    Attempt, Content, Dbid, Failure, FailureClass, InstanceNext, JobState, Outcome, Phase, Place, Recovery, RecoveryInstance, RecoveryNext,
-    Refusal, Repair, Role, Standing, Status, Step, Targets, world::MOST_TARGETS,
+    Attempt, Content, Dbid, Failure, FailureClass, InstanceNext, JobState, Missing, Outcome, Phase, Place, Recovery, RecoveryInstance,
+    RecoveryNext, Refusal, Repair, Role, Standing, Status, Step, Targets, world::MOST_TARGETS,
 };
 
 /// The next state of `recovery`.
@@ -26,7 +26,7 @@ pub fn advance(desk: &mut Desk, recovery: &Recovery) -> RecoveryNext {
         instances.insert(dbid, instance(desk, recovery, dbid, state));
     }
     let phase = phase_of(&instances);
-    RecoveryNext { phase, message: message(phase, &instances), instances }
+    RecoveryNext { phase, message: message(desk, phase, &instances), instances }
 }
 
 /// The instances of a recovery: fixed at the first look that could name them.
@@ -242,26 +242,32 @@ fn phase_of(instances: &BTreeMap<Dbid, InstanceNext>) -> Phase {
     }
 }
 
-fn message(phase: Phase, instances: &BTreeMap<Dbid, InstanceNext>) -> String {
+fn message(desk: &Desk, phase: Phase, instances: &BTreeMap<Dbid, InstanceNext>) -> String {
     if instances.is_empty() {
         return "nothing was down".into();
     }
-    let said: Vec<_> = instances.iter().filter_map(|(dbid, next)| line(next).map(|line| format!("dbid {dbid}: {line}"))).collect();
+    let said: Vec<_> = instances.iter().filter_map(|(dbid, next)| line(desk, next).map(|line| format!("dbid {dbid}: {line}"))).collect();
     if said.is_empty() { phase.as_str().to_owned() } else { said.join("; ") }
 }
 
-fn line(next: &InstanceNext) -> Option<String> {
+fn line(desk: &Desk, next: &InstanceNext) -> Option<String> {
     let failure = || next.state.failure.as_ref().map_or(String::new(), |f| format!("{}: {}", f.class.as_str(), f.message));
     match &next.standing {
         Standing::Waiting(refusal) => Some(format!("waits ({}): {refusal}; {}", refusal.code(), refusal.lifted_by())),
         Standing::Refused(refusal) => Some(format!("refused ({}): {refusal}; {}", refusal.code(), refusal.lifted_by())),
         Standing::BackingOff { until } => Some(format!("next attempt at {until} after {}", failure())),
         Standing::Attempting => Some(format!("attempt {} ({})", next.state.attempt, next.state.repair.map_or("", Repair::as_str))),
-        Standing::Proving(missing) => Some(format!("copied; not proven yet: {missing:?}")),
+        Standing::Proving(missing) => Some(format!("copied; not proven yet: {missing:?}{}", in_vain(desk, missing))),
         Standing::Healed => Some("in sync".into()),
         Standing::Failed => Some(failure()),
         Standing::Over => None,
     }
+}
+
+/// Why the last point is not proven: a role that may look and not dispatch would leave the rest proven for ever.
+fn in_vain(desk: &Desk, missing: &[Missing]) -> String {
+    let why = desk.world.dispatch.unknown().filter(|_| missing == [Missing::Dispatch]);
+    why.map_or_else(String::new, |why| format!("; a statement that the coordinator was to dispatch got no answer: {why}"))
 }
 
 #[cfg(test)]

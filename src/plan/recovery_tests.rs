@@ -83,6 +83,17 @@ fn a_done_job_is_not_health_until_it_is_proven() {
 }
 
 #[test]
+fn why_no_dispatched_statement_was_answered_is_told_when_all_else_is_proven() {
+    let done = |rows: &[&str]| {
+        let dispatch = Look::Unknown("no password supplied".into());
+        next(&World { dispatch, ..World::of(rows) }.recovery(running("r", 5, 0, Repair::Incremental, outcome(None)))).message
+    };
+    let told = done(&["2:0ppsu", "5:0mmsu"]);
+    assert!(told.contains("[Dispatch]; a statement that the coordinator was to dispatch got no answer: no password supplied"), "{told}");
+    assert!(!done(&["2:0ppnu", "5:0mmnd"]).contains("password"), "it is not its turn yet");
+}
+
+#[test]
 fn a_lost_job_is_believed_when_its_result_stands_on_the_volume() {
     let lost = || running("r", 5, 0, Repair::Incremental, JobState::Lost("its pod is gone".into()));
     assert!(matches!(only(&next(&down().recovery(lost()))).standing, Standing::BackingOff { .. }));
