@@ -5,7 +5,7 @@ use std::{fs::File, os::fd::AsFd, path::PathBuf};
 use super::fault::FileError;
 
 /// Open before the first byte is written: that writing back has failed is told only to who had the file system open by
-/// then, and to each of them once (syncfs(2)). To write back while a tool still copies made the copy longer, not shorter.
+/// then, and to each of them once (syncfs(2)).
 pub struct Disk(Vec<(PathBuf, File)>);
 
 impl Disk {
