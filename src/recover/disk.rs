@@ -1,14 +1,27 @@
 //! What is written lasts: the file systems of a data directory and its tablespaces.
 
-use std::{fs::File, os::fd::AsFd, path::PathBuf};
+use std::{
+    fs::File,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
 
-use super::fault::FileError;
+use super::{
+    fault::{Fault, FileError},
+    spaces,
+};
+use crate::greenplum::Dialect;
 
 /// Open before the first byte is written: that writing back has failed is told only to who had the file system open by
 /// then, and to each of them once (syncfs(2)).
 pub struct Disk(Vec<(PathBuf, File)>);
 
 impl Disk {
+    /// Wherever a data directory has files: itself, its log and its tablespaces, which may be links to other file systems.
+    pub fn of(data: &Path, dialect: Dialect) -> Result<Self, Fault> {
+        Ok(Self::open(folders(data, dialect)?)?)
+    }
+
     /// Of the folders' file systems.
     pub fn open(folders: impl IntoIterator<Item = PathBuf>) -> Result<Self, FileError> {
         let open = |folder: PathBuf| match File::open(&folder) {
@@ -26,9 +39,28 @@ impl Disk {
     }
 }
 
+fn folders(data: &Path, dialect: Dialect) -> Result<Vec<PathBuf>, Fault> {
+    let log = data.join(dialect.wal_folder());
+    let elsewhere = spaces::folders(data)?.into_iter().chain(log.exists().then_some(log));
+    Ok([data.to_owned()].into_iter().chain(elsewhere).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn log_and_tablespaces_are_synced_where_they_lie() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, space) = (dir.path().join("gpseg"), dir.path().join("space"));
+        std::fs::create_dir_all(data.join("pg_tblspc")).unwrap();
+        std::fs::create_dir(&space).unwrap();
+        std::os::unix::fs::symlink(&space, data.join("pg_tblspc/1")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("gone"), data.join("pg_tblspc/2")).unwrap();
+        assert_eq!(folders(&data, Dialect::Six).unwrap(), [data.clone(), space.clone()], "a link to nothing is passed over");
+        std::os::unix::fs::symlink(dir.path(), data.join("pg_xlog")).unwrap();
+        assert_eq!(folders(&data, Dialect::Six).unwrap(), [data.clone(), space, data.join("pg_xlog")]);
+    }
 
     #[test]
     fn what_is_there_is_synced_and_what_is_not_is_named() {

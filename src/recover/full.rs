@@ -102,8 +102,8 @@ async fn own_address(source: &SourceLock) -> Result<String, Fault> {
     Ok(source.text("SELECT host(pg_catalog.inet_client_addr())").await?.unwrap_or_default())
 }
 
-/// As Greenplum's own tool calls it (reference §3.6), but that we sync ourselves, and into folders that are new, so nothing has to be overwritten: what
-/// is no part of the mapping yet and lies in the way ends the copy.
+/// As Greenplum's own tool calls it (reference §3.6), but that we sync ourselves, and into folders that are new, so
+/// nothing has to be overwritten: what is no part of the mapping yet and lies in the way ends the copy.
 fn arguments(work: &Work, dialect: Dialect, fresh: &Path, spaces: &[Tablespace]) -> Vec<String> {
     let source = &work.attempt.source;
     let mut arguments: Vec<String> = [

@@ -11,7 +11,7 @@ use super::{
     full,
     prove::Proven,
     source::{SLOT, SourceLock},
-    spaces, tool,
+    tool,
 };
 use crate::{
     greenplum::wal::{self, Standing},
@@ -59,7 +59,7 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     same_checksums(source, proven).await?;
     full::forget_unfinished(work)?;
     source.checkpoint().await?;
-    let disk = disk(work)?;
+    let disk = Disk::of(work.volume.data(), proven.dialect)?;
     let note = if proven.is_mirror() && proven.standing() == Some(Standing::Follows) {
         wal_is_there(source, proven).await?;
         "it never diverged: no rewind"
@@ -70,14 +70,9 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     source.ready_slot().await?;
     configure::configure(work, work.volume.data(), proven.dialect)?;
     disk.sync()?;
+    Disk::of(work.volume.data(), proven.dialect)?.sync()?; // of tablespaces that came with the rewind
     work.volume.remove("copy")?;
     Ok(note.to_owned())
-}
-
-/// Of the directory and its tablespaces, which may lie anywhere.
-fn disk(work: &Work) -> Result<Disk, Fault> {
-    let data = work.volume.data();
-    Ok(Disk::open(spaces::folders(data)?.into_iter().chain([data.to_owned()]))?)
 }
 
 /// The directory is one that can be rewound, or started, at all.
