@@ -27,11 +27,11 @@ use crate::{
 
 const BIN: &str = "/gpheal-bin";
 /// Becomes gpheal as soon as that is installed: a whole file, because it comes by rename. There is a shell wherever postgres
-/// is, whose tools call it. Whoever waits in vain, for an image that can not be pulled, makes room for the next attempt.
-const AWAITED: &str = "trap 'exit 143' TERM; left=12000
+/// is, whose tools call it. A registry may be away for a night: that must cost no attempt, so it waits for a day.
+const AWAITED: &str = "trap 'exit 143' TERM; waits=0
 until [ -x /gpheal-bin/gpheal ]; do
-  if [ $((left -= 1)) = 0 ]; then echo 'container gpheal has installed nothing within 10 minutes' >&2; exit 75; fi
-  sleep 0.05
+  if [ $((waits += 1)) -le 200 ]; then sleep 0.05; else sleep 1; fi
+  if [ $waits -gt 86400 ]; then echo 'container gpheal has installed nothing within a day' >&2; exit 75; fi
 done
 exec /gpheal-bin/gpheal recover";
 const CREDENTIALS: &str = "/etc/gpheal/credentials";

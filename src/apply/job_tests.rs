@@ -103,6 +103,16 @@ fn a_worker_that_waits_ends_when_it_is_told_to() {
 }
 
 #[test]
+fn a_worker_that_has_waited_for_a_day_says_so_and_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let awaiting = awaiting(dir.path());
+    let script = awaiting.get_args().last().unwrap().to_string_lossy().replace("86400", "2");
+    let ended = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(ended.status.code(), Some(75));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("has installed nothing"), "{ended:?}");
+}
+
+#[test]
 fn it_would_pass_pod_security_restricted_even_where_the_segment_would_not() {
     let loose = made(|pod| {
         pod["spec"]["securityContext"] = json!({"runAsUser": 1000, "runAsNonRoot": true});
