@@ -40,8 +40,8 @@ async fn serves(stage: &Stage, row: &Row) -> Result<()> {
     .await
 }
 
-/// FTS marked a primary down -> its pair is in sync again; the same commands by hand beside it. Until its mirror is
-/// promoted, which takes that up to five seconds, nobody can begin (`wal_retrieve_retry_interval`).
+/// FTS marked a primary down -> its pair is in sync again; the same commands by hand beside it. Nobody can begin before
+/// its mirror is promoted, which takes up to five seconds (`wal_retrieve_retry_interval`).
 pub async fn lost(stage: &mut Stage, runs: usize) -> Result<Vec<Figure>> {
     let (mut healed, mut since_promoted, mut starts) = (vec![], vec![], vec![]);
     for content in contents(runs) {

@@ -21,7 +21,7 @@ waits for so long between two attempts to reach a primary (`wal_retrieve_retry_i
 pub fn write(path: &Path, options: &Options, figures: &[Figure]) -> Result<()> {
     let mut text = format!(
         "# What it costs\n\nWritten by `make figures` (medians of {}): the bed of three nodes on one machine of {} cores, {}; operator and\n\
-         supervisors as they are shipped. By hand: the same programs with the same arguments in the same run. \"All\" is every value\n\
+         supervisors as they are shipped. By hand: the same programs in the same run; there pg_basebackup syncs its files itself. \"All\" is every value\n\
          that was measured.\n\n\
          | figure | median | all | to reach | |\n|---|---|---|---|---|\n",
         options.runs,
