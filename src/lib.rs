@@ -21,12 +21,15 @@ pub mod web;
 
 use std::{io, os::unix::fs::PermissionsExt, path::Path};
 
+/// What is being installed, until it is whole. Where it stays, whoever installed is dead.
+pub const INSTALLING: &str = ".gpheal.tmp";
+
 /// Copies the running program into `folder` as `gpheal`, by rename, so that nobody executes half of it.
 ///
 /// # Errors
 /// As of the file system.
 pub fn install(folder: &Path) -> io::Result<()> {
-    let fresh = folder.join(".gpheal.tmp");
+    let fresh = folder.join(INSTALLING);
     std::fs::copy(std::env::current_exe()?, &fresh)?;
     std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755))?;
     std::fs::rename(fresh, folder.join("gpheal"))

@@ -27,11 +27,13 @@ use crate::{
 
 const BIN: &str = "/gpheal-bin";
 /// Becomes gpheal as soon as that is installed: a whole file, because it comes by rename. There is a shell wherever postgres
-/// is, whose tools call it. A registry may be away for a night: that must cost no attempt, so it waits for a day.
-const AWAITED: &str = "trap 'exit 143' TERM; waits=0
+/// is, whose tools call it. A registry may be away for a night: that must cost no attempt, so it waits for a day. An
+/// installer that began has some minutes: it is dead then (a full disk), and another attempt may do better.
+const AWAITED: &str = "trap 'exit 143' TERM; waits=0; begun=0
 until [ -x /gpheal-bin/gpheal ]; do
   if [ $((waits += 1)) -le 200 ]; then sleep 0.05; else sleep 1; fi
-  if [ $waits -gt 86400 ]; then echo 'container gpheal has installed nothing within a day' >&2; exit 75; fi
+  if [ -e /gpheal-bin/.gpheal.tmp ]; then begun=$((begun + 1)); fi
+  if [ $waits -gt 86400 ] || [ $begun -gt 300 ]; then echo 'container gpheal has installed nothing' >&2; exit 75; fi
 done
 exec /gpheal-bin/gpheal recover";
 const CREDENTIALS: &str = "/etc/gpheal/credentials";

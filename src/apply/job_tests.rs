@@ -102,14 +102,25 @@ fn a_worker_that_waits_ends_when_it_is_told_to() {
     assert!(matches!(waiting.wait().unwrap().code(), None | Some(143)));
 }
 
-#[test]
-fn a_worker_that_has_waited_for_a_day_says_so_and_ends() {
-    let dir = tempfile::tempdir().unwrap();
-    let awaiting = awaiting(dir.path());
-    let script = awaiting.get_args().last().unwrap().to_string_lossy().replace("86400", "2");
+/// Runs the worker's command with shorter times, and sees it give up.
+fn gives_up(dir: &std::path::Path, long: &str, short: &str) {
+    let awaiting = awaiting(dir);
+    let script = awaiting.get_args().last().unwrap().to_string_lossy().replace(long, short);
     let ended = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
     assert_eq!(ended.status.code(), Some(75));
     assert!(String::from_utf8_lossy(&ended.stderr).contains("has installed nothing"), "{ended:?}");
+}
+
+#[test]
+fn a_worker_that_has_waited_for_a_day_says_so_and_ends() {
+    gives_up(tempfile::tempdir().unwrap().path(), "86400", "2");
+}
+
+#[test]
+fn a_worker_whose_installer_died_in_the_middle_does_not_wait_for_a_day() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(crate::INSTALLING), "half").unwrap();
+    gives_up(dir.path(), "300", "2");
 }
 
 #[test]

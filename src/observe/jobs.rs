@@ -158,7 +158,11 @@ fn waits(pods: &[&Pod]) -> Option<String> {
 fn held_up(status: &ContainerStatus) -> Option<String> {
     let state = status.state.as_ref()?;
     if let Some(end) = state.terminated.as_ref().filter(|end| status.name == INSTALLER && end.exit_code != 0) {
-        return Some(format!("its container {INSTALLER} ended with exit code {}: {}", end.exit_code, end.reason.as_deref().unwrap_or("?")));
+        let reason = end.reason.as_deref().unwrap_or("?");
+        return Some(format!(
+            "its container {INSTALLER} ended with exit code {}: {reason}; see to its image and delete the Job for another attempt",
+            end.exit_code
+        ));
     }
     let waiting = state.waiting.as_ref()?;
     let reason = waiting.reason.as_deref().filter(|reason| *reason != "PodInitializing")?;
@@ -298,7 +302,10 @@ mod tests {
         let pulled = beside(json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}));
         assert_eq!(pulled.as_deref(), Some("ImagePullBackOff: no such image"));
         let failed = beside(json!({"terminated": {"exitCode": 1, "reason": "Error"}}));
-        assert_eq!(failed.as_deref(), Some("its container gpheal ended with exit code 1: Error"));
+        assert_eq!(
+            failed.as_deref(),
+            Some("its container gpheal ended with exit code 1: Error; see to its image and delete the Job for another attempt")
+        );
         assert_eq!(beside(json!({"running": {}})), None);
         assert_eq!(beside(json!({"terminated": {"exitCode": 0, "reason": "Completed"}})), None);
     }
