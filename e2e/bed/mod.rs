@@ -49,6 +49,7 @@ use kube::Client;
 pub use self::{
     cache::{Inputs, entry},
     command::{run, say},
+    images::build as build_image,
     layout::{Layout, Node},
     volume::{Claim, Snapshot, Volume},
 };
@@ -134,11 +135,6 @@ impl Bed {
     /// One JSON object for each line: everything the API server was asked.
     pub fn audit_log(&self) -> PathBuf {
         self.layout.audit_log()
-    }
-
-    /// Builds an image once for the same inputs and returns its archive.
-    pub fn build_image(&self, containerfile: &Path, context: &Path, name: &str) -> Result<PathBuf> {
-        images::build(&self.layout, containerfile, context, name)
     }
 
     /// Loads an archive on all nodes under the name it was built with.

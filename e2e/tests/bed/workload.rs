@@ -4,7 +4,7 @@
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::bed::{Bed, Claim, Node, Volume, fault::Container};
+use e2e::bed::{Bed, Claim, Node, Volume, build_image, fault::Container};
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
     batch::v1::Job,
@@ -48,7 +48,7 @@ impl<'a> Workload<'a> {
         }
         let containerfile = context.path().join("Containerfile");
         fs::write(&containerfile, "FROM scratch\nCOPY root /\nENV PATH=/bin\nUSER 1000:1000\n")?;
-        let archive = bed.build_image(&containerfile, context.path(), IMAGE)?;
+        let archive = build_image(bed.layout(), &containerfile, context.path(), IMAGE)?;
         bed.load_image(&archive, IMAGE)
     }
 
