@@ -39,7 +39,7 @@ pub async fn mirror_emptied(stage: &mut Stage) -> Result<()> {
 pub async fn mirror_corrupt(stage: &mut Stage) -> Result<()> {
     let (_, mirror) = stage.pair(1).await?;
     let (container, volume) = (stage.container(&mirror).await?, stage.volume(&mirror)?);
-    pause_at(stage, &mirror, "Releasing")?;
+    pause_at(stage, &mirror, "Releasing").await?;
     volume.damage_file(&format!("{DATA_DIRECTORY}/global/pg_control"))?;
     kill_postmaster(&container)?;
     stage.mark("control file of the mirror overwritten, postmaster killed");
@@ -49,7 +49,7 @@ pub async fn mirror_corrupt(stage: &mut Stage) -> Result<()> {
     ensure!(why.contains("control"), "the evidence is not given: '{why}'");
     ensure!(volume.folder().join(OLD).join("PG_VERSION").exists(), "the old directory is gone before the proof");
     stage.mark("copied; the old directory is still there");
-    unpause(stage, &mirror)?;
+    unpause(stage, &mirror).await?;
     let healed = stage.wait_succeeded(mirror.dbid).await?;
     ensure!(healed.type_ == Some(Repair::Full), "it was repaired by {:?}", healed.type_);
     until("the old directory to be removed", HEALED_WITHIN, async || {

@@ -63,13 +63,13 @@ pub async fn primary_lost(stage: &mut Stage) -> Result<()> {
     stage.mark("FTS promoted its mirror");
     let before = stage.wal_end(&primary)?;
     // Held before its first copied byte, so that the stale primary can be looked at.
-    pause_at(stage, &primary, "ProvingAgain")?;
+    pause_at(stage, &primary, "ProvingAgain").await?;
     down.release()?;
     stage.wait_page(&primary, "a hold", |p| p.state == InstanceState::Held).await?;
     ensure!(stage.wal_end(&primary)? == before, "the stale primary wrote to its log: {before:?} became {:?}", stage.wal_end(&primary)?);
     never_opened(stage, &primary).await?;
     stage.mark("the stale primary stayed closed");
-    unpause(stage, &primary)?;
+    unpause(stage, &primary).await?;
     let healed = stage.wait_succeeded(primary.dbid).await?;
     ensure!(healed.type_ == Some(Repair::Incremental), "it was repaired by {:?}", healed.type_);
     stage.wait_healthy().await?;
@@ -78,12 +78,12 @@ pub async fn primary_lost(stage: &mut Stage) -> Result<()> {
 }
 
 /// A mark that makes the Job wait at a step.
-pub fn pause_at(stage: &Stage, row: &Row, step: &str) -> Result<()> {
-    Ok(std::fs::write(stage.volume(row)?.folder().join(".gpheal/pause-at"), step)?)
+pub async fn pause_at(stage: &Stage, row: &Row, step: &str) -> Result<()> {
+    stage.write_volume(row, ".gpheal/pause-at", step).await
 }
 
-pub fn unpause(stage: &Stage, row: &Row) -> Result<()> {
-    Ok(std::fs::remove_file(stage.volume(row)?.folder().join(".gpheal/pause-at"))?)
+pub async fn unpause(stage: &Stage, row: &Row) -> Result<()> {
+    stage.remove_from_volume(row, ".gpheal/pause-at").await
 }
 
 /// The container that came back has never said that it is open for writing.

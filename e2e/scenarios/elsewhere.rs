@@ -19,8 +19,9 @@ const CONTAINER: &str = "greenplum";
 /// Why a scenario can not run where only the API server can be reached; `None` when it can.
 pub fn out_of_reach(scenario: &str) -> Option<&'static str> {
     match scenario {
-        "crash-in-place" | "mirror-crash" | "mirror-emptied" | "two-at-once" | "by-hand" | "observe-only" | "paused"
-        | "operator-killed" | "samples" | "cold-start" => None,
+        "contract" | "crash-in-place" | "mirror-crash" | "mirror-emptied" | "two-at-once" | "break-glass" | "by-hand" | "observe-only"
+        | "paused" | "operator-killed" | "leader-killed" | "leader-leaves" | "uninstalled" | "upgraded" | "cancelled" | "samples"
+        | "cold-start" => None,
         "rights" => Some("it reads the API server's audit log"),
         "kustomize" => Some("its overlay names the image of the bed"),
         "hung-neighbour" => Some("the address that never answers is one of the bed's network"),
@@ -55,6 +56,30 @@ impl Stage {
             return Ok(std::fs::read(self.volume(row)?.folder().join(below))?);
         }
         Ok(self.shell(row, &format!("cat {MOUNT}/{below}")).await?.into_bytes())
+    }
+
+    /// Whether an instance's volume has a file.
+    pub async fn has(&self, row: &Row, below: &str) -> Result<bool> {
+        if !self.bed.is_foreign() {
+            return Ok(self.volume(row)?.folder().join(below).exists());
+        }
+        Ok(!self.shell(row, &format!("if [ -e {MOUNT}/{below} ]; then echo yes; fi")).await?.is_empty())
+    }
+
+    /// Writes a line into an instance's volume.
+    pub async fn write_volume(&self, row: &Row, below: &str, line: &str) -> Result<()> {
+        if !self.bed.is_foreign() {
+            return Ok(std::fs::write(self.volume(row)?.folder().join(below), line)?);
+        }
+        self.shell(row, &format!("echo '{line}' > {MOUNT}/{below}")).await.map(drop)
+    }
+
+    /// Removes a file of an instance's volume.
+    pub async fn remove_from_volume(&self, row: &Row, below: &str) -> Result<()> {
+        if !self.bed.is_foreign() {
+            return Ok(std::fs::remove_file(self.volume(row)?.folder().join(below))?);
+        }
+        self.shell(row, &format!("rm {MOUNT}/{below}")).await.map(drop)
     }
 
     /// The page of an instance's supervisor, through the API server.

@@ -8,10 +8,7 @@ use kube::api::AttachParams;
 use tokio::io::AsyncReadExt;
 
 use super::Stage;
-use crate::{
-    bed::fault::kill_postmaster,
-    fixture::{DATA_DIRECTORY, Row},
-};
+use crate::fixture::{DATA_DIRECTORY, Row};
 
 pub async fn break_glass(stage: &mut Stage) -> Result<()> {
     let (primary, mirror) = stage.pair(0).await?;
@@ -20,7 +17,7 @@ pub async fn break_glass(stage: &mut Stage) -> Result<()> {
     stage.wait_reason(mirror.dbid, "SupervisorSays").await?;
     stage.mark("maintenance: the page and the status say so");
     let killed = jiff::Timestamp::now();
-    kill_postmaster(&stage.container(&mirror).await?)?;
+    stage.kill_postmaster(&mirror).await?;
     let back = |page: &gpheal::model::Page| page.last_exit.as_ref().is_some_and(|exit| exit.at >= killed) && page.serves.is_some();
     stage.wait_page(&mirror, "serving after that end", back).await?;
     in_container(stage, &mirror, "rm /data/.gpheal/maintenance").await?;
@@ -33,7 +30,7 @@ pub async fn break_glass(stage: &mut Stage) -> Result<()> {
     stage.wait_reason(mirror.dbid, "SupervisorSays").await?;
     stage.stays_untouched(Duration::from_secs(6)).await?;
     stage.mark("retired: postgres is down, and nothing is repaired");
-    in_container(stage, &mirror, &copy(stage, &primary, &mirror)?).await?;
+    in_container(stage, &mirror, &copy(stage, &primary, &mirror).await?).await?;
     in_container(stage, &mirror, "rm /data/.gpheal/retired").await?;
     stage.mark("copied in full by hand");
     stage.healed.push(mirror.dbid);
@@ -41,8 +38,8 @@ pub async fn break_glass(stage: &mut Stage) -> Result<()> {
 }
 
 /// The commands of the page, for this pair.
-fn copy(stage: &Stage, primary: &Row, mirror: &Row) -> Result<String> {
-    let version = std::fs::read_to_string(stage.volume(mirror)?.folder().join(DATA_DIRECTORY).join("PG_VERSION"))?;
+async fn copy(stage: &Stage, primary: &Row, mirror: &Row) -> Result<String> {
+    let version = String::from_utf8(stage.read_volume(mirror, &format!("{DATA_DIRECTORY}/PG_VERSION")).await?)?;
     let method = Dialect::from_pg_version(&version)?.wal_method_option();
     let (host, from, dbid, to) = (&primary.address, primary.port, mirror.dbid, mirror.port);
     Ok(format!(

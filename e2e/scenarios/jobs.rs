@@ -38,7 +38,7 @@ const INCREMENTAL: [(Step, bool); 2] = [(Step::Analysing, false), (Step::Copying
 
 pub async fn job_killed(stage: &mut Stage) -> Result<()> {
     let (_, mirror) = stage.pair(1).await?;
-    pause_at(stage, &mirror, &FULL[0].0.to_string())?;
+    pause_at(stage, &mirror, &FULL[0].0.to_string()).await?;
     copies::empty(stage, &mirror).await?;
     ended_at_each(stage, &mirror, &FULL).await?;
     let healed = stage.wait_succeeded(mirror.dbid).await?;
@@ -51,7 +51,7 @@ async fn incremental(stage: &mut Stage) -> Result<()> {
     let (primary, mirror) = stage.pair(2).await?;
     let down = keep_down(&stage.container(&primary).await?)?;
     stage.wait_row(mirror.dbid, "pnu").await?;
-    pause_at(stage, &primary, &INCREMENTAL[0].0.to_string())?;
+    pause_at(stage, &primary, &INCREMENTAL[0].0.to_string()).await?;
     down.release()?;
     stage.mark("a primary is to be rewound");
     ended_at_each(stage, &primary, &INCREMENTAL).await?;
@@ -67,11 +67,10 @@ async fn ended_at_each(stage: &mut Stage, target: &Row, steps: &[(Step, bool)]) 
         gone(stage, &pod).await?;
         // Not before: the Job would go on from where it waits. The next attempt waits a back-off longer than this takes.
         match steps.get(index + 1) {
-            Some((next, _)) => pause_at(stage, target, &next.to_string())?,
-            None => unpause(stage, target)?,
+            Some((next, _)) => pause_at(stage, target, &next.to_string()).await?,
+            None => unpause(stage, target).await?,
         }
-        let marks = stage.volume(target)?.folder().join(".gpheal");
-        ensure!(marks.join("copy").exists() == *copy_mark, "after an end at {step} the copy mark is not truthful");
+        ensure!(stage.has(target, ".gpheal/copy").await? == *copy_mark, "after an end at {step} the copy mark is not truthful");
         stage.mark(format!("Job ended at {step}"));
     }
     Ok(())
@@ -105,8 +104,8 @@ pub async fn cancelled(stage: &mut Stage) -> Result<()> {
     stage.recoveries().delete("to-be-cancelled", &DeleteParams::default()).await?;
     stage.mark("recovery deleted in the middle of its copy");
     gone(stage, &pod).await?;
-    let marks = stage.volume(&mirror)?.folder().join(".gpheal");
-    ensure!(!marks.join("hold").exists() && !marks.join("copy").exists(), "the marks are not truthful: nothing was replaced");
+    let left = stage.has(&mirror, ".gpheal/hold").await? || stage.has(&mirror, ".gpheal/copy").await?;
+    ensure!(!left, "the marks are not truthful: nothing was replaced");
     stage.wait_reason(mirror.dbid, "Paused").await?;
     stage.mark("cancelled, marks truthful");
     stage.healing(json!({ "paused": false, "maxRate": null })).await?;

@@ -35,7 +35,7 @@ const STEPS: [Step; 4] = [Step::Proving, Step::Holding, Step::Copying, Step::Rel
 pub async fn leader_killed(stage: &mut Stage) -> Result<()> {
     two(stage).await?;
     let (_, mirror) = stage.pair(0).await?;
-    pause_at(stage, &mirror, &STEPS[0].to_string())?;
+    pause_at(stage, &mirror, &STEPS[0].to_string()).await?;
     copies::empty(stage, &mirror).await?;
     for (index, step) in STEPS.iter().enumerate() {
         let there = |_: &_, i: &InstanceStatus| i.step.as_deref() == Some(&step.to_string());
@@ -45,8 +45,8 @@ pub async fn leader_killed(stage: &mut Stage) -> Result<()> {
         let next = led_by_another(stage, &killed).await?;
         stage.mark(format!("leader killed at {step}; {next} leads"));
         match STEPS.get(index + 1) {
-            Some(next) => pause_at(stage, &mirror, &next.to_string())?,
-            None => unpause(stage, &mirror)?,
+            Some(next) => pause_at(stage, &mirror, &next.to_string()).await?,
+            None => unpause(stage, &mirror).await?,
         }
     }
     one_attempt(stage, &mirror).await
@@ -103,7 +103,7 @@ pub async fn uninstalled(stage: &mut Stage) -> Result<()> {
     stage.wait_recovery(mirror.dbid, "the middle of a copy", copying).await?;
     operator::remove(&stage.bed).await?;
     stage.mark("operator taken away in the middle of the copy");
-    fault::kill_postmaster(&stage.container(&other).await?)?;
+    stage.kill_postmaster(&other).await?;
     crashes::serves_again(stage, &other).await?;
     stage.mark("a primary's postmaster was killed and serves again");
     stage.wait_healthy().await?;

@@ -26,7 +26,7 @@ pub async fn tablespace(stage: &mut Stage) -> Result<()> {
     let (primary, mirror) = stage.pair(1).await?;
     filled(stage, &primary, &mirror).await?;
     stage.mark("a tablespace with a table, on both sides");
-    pause_at(stage, &mirror, "Releasing")?;
+    pause_at(stage, &mirror, "Releasing").await?;
     copies::empty(stage, &mirror).await?;
     let at_release = |_: &_, i: &InstanceStatus| i.step.as_deref() == Some("Releasing");
     stage.wait_recovery(mirror.dbid, "the release", at_release).await?;
@@ -34,7 +34,7 @@ pub async fn tablespace(stage: &mut Stage) -> Result<()> {
     let link = link(stage, &mirror)?.context("the copy has no link to its tablespace")?;
     ensure!(link.starts_with("/data/space") && !link.to_string_lossy().contains("gpheal"), "the link leads to {}", link.display());
     stage.mark("copied; the old tablespace is kept");
-    unpause(stage, &mirror)?;
+    unpause(stage, &mirror).await?;
     let healed = stage.wait_succeeded(mirror.dbid).await?;
     ensure!(healed.type_ == Some(Repair::Full), "it was repaired by {:?}", healed.type_);
     stage.wait_healthy().await?;
