@@ -12,7 +12,7 @@ use crate::{
         convert,
         recovery::InstanceStatus,
     },
-    model::{Dbid, InstanceNext, Phase, RecoveryNext, Standing},
+    model::{Dbid, InstanceNext, JobState, Phase, RecoveryNext, Standing},
     observe::jobs::JobSeen,
 };
 
@@ -51,7 +51,7 @@ fn instance(dbid: Dbid, next: &InstanceNext, before: Option<&InstanceStatus>, jo
     status.step = step(next, job);
     match &next.standing {
         Standing::Attempting => progress(&mut status, same_attempt, job),
-        Standing::Proving(_) | Standing::Healed => copied(&mut status, same_attempt),
+        Standing::Proving(_) | Standing::Healed => copied(&mut status, same_attempt, job),
         Standing::Over => keep(&mut status, same_attempt),
         Standing::Waiting(_) | Standing::Refused(_) | Standing::BackingOff { .. } | Standing::Failed => {
             keep_bytes(&mut status, same_attempt);
@@ -72,7 +72,6 @@ fn step(next: &InstanceNext, job: Option<&JobSeen>) -> Option<String> {
 
 /// What the Job says now, else what it last said.
 fn progress(status: &mut InstanceStatus, before: Option<&InstanceStatus>, job: Option<&JobSeen>) {
-    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     match job.and_then(|job| job.view.progress.as_ref()) {
         Some(progress) => {
             status.bytes = Some(number(progress.bytes));
@@ -85,10 +84,17 @@ fn progress(status: &mut InstanceStatus, before: Option<&InstanceStatus>, job: O
     }
 }
 
-/// Its copy is whole, whatever the last line of its log said.
-fn copied(status: &mut InstanceStatus, before: Option<&InstanceStatus>) {
+/// Its copy is whole, whatever the last line of its log said: that of a small one was read before there was anything in it.
+fn copied(status: &mut InstanceStatus, before: Option<&InstanceStatus>, job: Option<&JobSeen>) {
     keep_bytes(status, before);
+    if let Some(JobState::Ended(outcome)) = job.map(|job| &job.view.state) {
+        status.bytes = Some(number(outcome.bytes));
+    }
     status.percent = Some(100);
+}
+
+fn number(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 fn keep_bytes(status: &mut InstanceStatus, before: Option<&InstanceStatus>) {
@@ -176,7 +182,7 @@ mod tests {
     use super::*;
     use crate::{
         api::fixtures,
-        model::{Content, JobState, JobView, Progress, RecoveryInstance, Repair, Step, world::fixtures as worlds},
+        model::{Content, JobView, Progress, RecoveryInstance, Repair, Step, world::fixtures as worlds},
     };
 
     fn next(standing: Standing, phase: Phase) -> RecoveryNext {
@@ -211,6 +217,18 @@ mod tests {
         let healed = after(&proving, &next(Standing::Healed, Phase::Succeeded), &BTreeMap::new()).status.unwrap();
         assert_eq!((healed.percent, healed.ended_at), (Some(100), Some(Time(worlds::now()))));
         assert!(condition::holds(&healed.conditions, "Ready") && !condition::holds(&healed.conditions, "Reconciling"));
+    }
+
+    #[test]
+    fn what_was_copied_in_all_is_what_the_job_said_at_its_end() {
+        let copying = after(&fixtures::recovery("mend", &[5]), &next(Standing::Attempting, Phase::Running), &job(0));
+        assert_eq!(copying.status.as_ref().unwrap().instances[0].bytes, Some(0));
+        let mut ended = job(0);
+        let outcome = serde_json::json!({"attempt": "mend-a1", "repair": "Full", "bytes": 200});
+        ended.get_mut(&Dbid(5)).unwrap().view.state = JobState::Ended(serde_json::from_value(outcome).unwrap());
+        let proving = after(&copying, &next(Standing::Proving(vec![]), Phase::Running), &ended);
+        let healed = after(&proving, &next(Standing::Healed, Phase::Succeeded), &BTreeMap::new()).status.unwrap();
+        assert_eq!((healed.instances[0].bytes, healed.instances[0].percent), (Some(200), Some(100)));
     }
 
     #[test]
