@@ -120,6 +120,7 @@ fn a_worker_that_has_waited_for_a_day_says_so_and_ends() {
 fn a_worker_whose_installer_died_in_the_middle_does_not_wait_for_a_day() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join(crate::INSTALLING), "half").unwrap();
+    assert!(AWAITED.contains(&format!("/{} ]", crate::INSTALLING)), "else this test would wait for a day, too");
     gives_up(dir.path(), "300", "2");
 }
 
