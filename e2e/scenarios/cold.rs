@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use gpheal::model::Role;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{
@@ -61,7 +61,12 @@ async fn each_serves_its_role(stage: &Stage, before: &Catalog) -> Result<()> {
 }
 
 async fn same_again(stage: &mut Stage, before: &Catalog) -> Result<()> {
-    each_serves_its_role(stage, before).await?; // the rows alone say nothing: nobody has touched them
+    each_serves_its_role(stage, before).await?;
+    // The rows are of before until FTS has looked, and a coordinator that waits for its segments has none; it is also
+    // stopped once more before it serves.
+    let coordinator = before.coordinator().context("no coordinator")?;
+    stage.wait_page(coordinator, "dispatch", |page| page.serves == Some(Role::Primary)).await?;
+    stage.cluster.request_probe().await?;
     let now = stage.wait_healthy().await?;
     stage.mark("every pair up and in sync");
     let roles = |catalog: &Catalog| catalog.segments().map(|r| (r.dbid, r.role)).collect::<Vec<_>>();
