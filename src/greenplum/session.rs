@@ -1,6 +1,7 @@
 //! Sessions: one instance only (utility), or the whole cluster through the coordinator (dispatch).
 
 use std::{
+    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     pin::pin,
@@ -9,7 +10,7 @@ use std::{
 
 use futures::TryStreamExt;
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::oneshot};
 use tokio_postgres::{
     CancelToken, Client, Config, NoTls,
     error::SqlState,
@@ -29,6 +30,8 @@ use super::{
 const CONNECT: Duration = Duration::from_secs(5);
 /// Bound of one statement, kept by the server and, in case it hangs, by us.
 const STATEMENT: Duration = Duration::from_secs(10);
+/// Bound of taking leave.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// Emptied as Greenplum's own tools do: no object of a user's may stand in for one of the catalog.
 const SEARCH_PATH: &str = "-c search_path=";
@@ -127,14 +130,28 @@ pub struct Session {
     _connection: Connection,
 }
 
-/// The task that carries a session. It ends with the session, also when a stopped server owes it an answer:
-/// otherwise every look at such a server would leave a task and a socket behind.
+/// The session's hold on the task that carries it. The task takes leave of the server as the protocol has it (over TLS,
+/// a server writes a line into its log for each client that just goes away), and ends soon after the session, also when a
+/// stopped server owes it an answer: otherwise every look at such a server would leave a task and a socket behind.
 #[derive(Debug)]
-struct Connection(tokio::task::AbortHandle);
+struct Connection {
+    _held: oneshot::Sender<Infallible>,
+}
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Connection {
+    fn carry(connection: impl Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static) -> Self {
+        let (held, dropped) = oneshot::channel();
+        tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = &mut connection => ended,
+                _ = dropped => tokio::time::timeout(LEAVE, connection).await.unwrap_or(Ok(())),
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a database session ended");
+            }
+        });
+        Self { _held: held }
     }
 }
 
@@ -289,12 +306,7 @@ where
     let timed_out = |_| SessionError::TimedOut { server: server.clone(), seconds: CONNECT.as_secs() };
     let (client, connection) = tokio::time::timeout(CONNECT, opening).await.map_err(timed_out)??;
     let version = connection.parameter("server_version").unwrap_or_default().to_owned();
-    let task = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a database session ended");
-        }
-    });
-    Ok((client, Connection(task.abort_handle()), version))
+    Ok((client, Connection::carry(connection), version))
 }
 
 /// How the client library calls an answer that is none; it has no code for it.
@@ -321,5 +333,55 @@ pub(super) fn classify(server: &Server, error: &tokio_postgres::Error) -> Sessio
         class if class.starts_with("28") => SessionError::LoginRefused { server, message },
         "42704" => SessionError::NotGreenplum { server, message },
         other => SessionError::Statement { server, message, code: Some(other.to_owned()) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A server's side of a session, just logged in, and the session.
+    async fn logged_in() -> (TcpStream, Session) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::new("127.0.0.1", listener.local_addr().unwrap().port());
+        let lets_in = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let length = stream.read_u32().await.unwrap();
+            let mut startup = vec![0; length as usize - 4];
+            stream.read_exact(&mut startup).await.unwrap();
+            let said = [&b"R\0\0\0\x08\0\0\0\0"[..], b"S\0\0\0\x1aserver_version\09.4.26\0", b"Z\0\0\0\x05I"].concat();
+            stream.write_all(&said).await.unwrap();
+            stream
+        };
+        let login = Login { user: "gpadmin".into(), password: "secret".into(), tls: Tls::Disable };
+        let (stream, session) = tokio::join!(lets_in, Session::dispatch(&server, &login));
+        (stream, session.unwrap())
+    }
+
+    async fn heard(stream: &mut TcpStream) -> Vec<u8> {
+        let mut heard = vec![];
+        tokio::time::timeout(LEAVE * 5, stream.read_to_end(&mut heard)).await.expect("the socket stays").unwrap();
+        heard
+    }
+
+    #[tokio::test]
+    async fn a_session_takes_leave_of_its_server() {
+        let (mut stream, session) = logged_in().await;
+        drop(session);
+        assert_eq!(heard(&mut stream).await, b"X\0\0\0\x04");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_owes_an_answer_keeps_no_socket() {
+        let (mut stream, session) = logged_in().await;
+        let asked = session.run("SELECT 1", Duration::from_millis(50)).await;
+        assert!(matches!(asked, Err(SessionError::TimedOut { .. })), "{asked:?}");
+        drop(session);
+        assert_eq!(heard(&mut stream).await.first(), Some(&b'Q'));
     }
 }
