@@ -12,7 +12,7 @@ use super::{Figure, seconds_since, written};
 use crate::{
     bed::say,
     fixture::{DATA_DIRECTORY, Row},
-    scenarios::{Stage, copies, hands::in_container, until},
+    scenarios::{Stage, copies, until},
 };
 
 const CONTENT: i16 = 2;
@@ -27,11 +27,11 @@ pub async fn measure(stage: &mut Stage, runs: usize, gibibytes: u64) -> Result<V
     for run in 0..runs {
         stage.forget_recoveries().await?;
         let (primary, mirror) = stage.pair(CONTENT).await?;
-        in_container(stage, &mirror, "touch /data/.gpheal/retired").await?;
+        stage.shell(&mirror, "touch /data/.gpheal/retired").await?;
         copies::empty(stage, &mirror).await?;
         stage.wait_row(mirror.dbid, "mnd").await?;
         bare.push(by_hand(stage, &primary, &mirror).await?);
-        in_container(stage, &mirror, "rm /data/.gpheal/retired").await?;
+        stage.shell(&mirror, "rm /data/.gpheal/retired").await?;
         stage.wait_row(mirror.dbid, "mnd").await?;
         let (in_sync, succeeded) = by_gpheal(stage, &mirror, run).await?;
         healed.push(in_sync);
@@ -81,9 +81,9 @@ async fn by_hand(stage: &Stage, primary: &Row, mirror: &Row) -> Result<f64> {
          pg_ctl -D {to} -W -l /tmp/by-hand.log -o '-p {port} {role}' start"
     );
     let begun = Timestamp::now();
-    in_container(stage, mirror, &copy).await?;
+    stage.shell(mirror, &copy).await?;
     let seconds = seconds_since(begun, in_sync(stage, mirror, true).await?);
-    in_container(stage, mirror, &format!("pg_ctl -D {to} -m immediate stop; rm -r {to}; sync -f /data")).await?;
+    stage.shell(mirror, &format!("pg_ctl -D {to} -m immediate stop; rm -r {to}; sync -f /data")).await?;
     Ok(seconds)
 }
 

@@ -14,7 +14,7 @@ use super::{Figure, hand, seconds_since, written};
 use crate::{
     bed::fault::kill_postmaster,
     fixture::{DATA_DIRECTORY, Row},
-    scenarios::{Stage, hands::in_container, until},
+    scenarios::{Stage, until},
 };
 
 const SERVES_WITHIN: Duration = Duration::from_mins(1);
@@ -51,10 +51,10 @@ pub async fn lost(stage: &mut Stage, runs: usize) -> Result<Vec<Figure>> {
         // In one breath: a supervisor that has seen the mark stops postgres in order.
         let retired = "/data/.gpheal/retired";
         let postmaster = format!("$(head -n 1 /data/{DATA_DIRECTORY}/postmaster.pid)");
-        in_container(stage, &primary, &format!("touch {retired}; kill -9 {postmaster}")).await?;
+        stage.shell(&primary, &format!("touch {retired}; kill -9 {postmaster}")).await?;
         stage.wait_row(mirror.dbid, "pnu").await?;
         let marked = written(stage, primary.dbid).await?;
-        in_container(stage, &primary, &format!("rm {retired}")).await?;
+        stage.shell(&primary, &format!("rm {retired}")).await?;
         serves(stage, &mirror).await?;
         let promoted = Timestamp::now();
         stage.wait_row(primary.dbid, "msu").await?;

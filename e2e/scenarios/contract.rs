@@ -5,7 +5,7 @@ use kube::api::AttachParams;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-use super::{Stage, hands, stage::PODS};
+use super::{Stage, stage::PODS};
 use crate::fixture::Nature;
 
 const CHECK: [&str; 6] = ["/gpheal-bin/gpheal", "supervise", "--check", "--output", "json", "--grace-seconds=60"];
@@ -38,7 +38,7 @@ pub async fn contract(stage: &mut Stage) -> Result<()> {
     stage.mark("the check passes in every pod, while postgres runs");
     let mirror = stage.catalog().await?.rows.into_iter().find(|row| row.pod() == "gp-mirror-0").context("it has no row")?;
     let wrong = "mkdir -p /tmp/wrong; cd /tmp/wrong; printf gpadmin > username; printf wrong > password";
-    hands::in_container(stage, &mirror, wrong).await?;
+    stage.shell(&mirror, wrong).await?;
     let tls = Nature::chosen()?.tls.then_some(WRONG_TLS);
     for (argument, code) in WRONG.into_iter().chain(tls.into_iter().flatten()) {
         let answer = check(stage, "gp-mirror-0", &[argument]).await?;

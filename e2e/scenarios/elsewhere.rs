@@ -21,7 +21,7 @@ pub fn out_of_reach(scenario: &str) -> Option<&'static str> {
     match scenario {
         "contract" | "crash-in-place" | "mirror-crash" | "mirror-emptied" | "two-at-once" | "break-glass" | "by-hand" | "observe-only"
         | "paused" | "operator-killed" | "leader-killed" | "leader-leaves" | "uninstalled" | "upgraded" | "cancelled" | "samples"
-        | "cold-start" => None,
+        | "password-rotated" | "cold-start" => None,
         "rights" => Some("it reads the API server's audit log"),
         "kustomize" => Some("its overlay names the image of the bed"),
         "hung-neighbour" => Some("the address that never answers is one of the bed's network"),
@@ -35,7 +35,7 @@ impl Stage {
         if !self.bed.is_foreign() {
             return fault::kill_postmaster(&self.container(row).await?).map(drop);
         }
-        let script = format!("read pid < {MOUNT}/{DATA_DIRECTORY}/postmaster.pid && kill -9 $pid");
+        let script = format!("read pid < {MOUNT}/{DATA_DIRECTORY}/postmaster.pid; kill -9 $pid");
         self.shell(row, &script).await.map(drop)
     }
 
@@ -44,9 +44,9 @@ impl Stage {
         if !self.bed.is_foreign() {
             return self.volume(row)?.remove_data_dir(DATA_DIRECTORY);
         }
-        // The last answer is that of the removal: postgres may have ended by itself when it saw its directory go.
+        // Postgres may have ended by itself when it saw its directory go.
         let data = format!("{MOUNT}/{DATA_DIRECTORY}");
-        let script = format!("read pid < {data}/postmaster.pid; rm -rf {data}; gone=$?; kill -9 $pid; exit $gone");
+        let script = format!("read pid < {data}/postmaster.pid; rm -rf {data}; kill -9 $pid || true");
         self.shell(row, &script).await.map(drop)
     }
 
@@ -89,10 +89,11 @@ impl Stage {
         serde_json::from_str(&text).context("the page can not be understood")
     }
 
-    async fn shell(&self, row: &Row, script: &str) -> Result<String> {
+    /// Runs a script in an instance's container until a command of it fails, and returns what it says.
+    pub async fn shell(&self, row: &Row, script: &str) -> Result<String> {
         let pods: Api<Pod> = self.cluster.pods();
         let how = AttachParams::default().container(CONTAINER).stdout(true).stderr(true);
-        let mut process = pods.exec(row.pod(), ["/bin/sh", "-c", script], &how).await?;
+        let mut process = pods.exec(row.pod(), ["/bin/sh", "-ec", script], &how).await?;
         let ended = process.take_status().context("the command has no status")?;
         let (mut said, mut complained) = (String::new(), String::new());
         let (mut out, mut err) = (process.stdout().context("no output")?, process.stderr().context("no errors")?);

@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use gpheal::{greenplum::Dialect, model::InstanceState};
-use kube::api::AttachParams;
-use tokio::io::AsyncReadExt;
 
 use super::Stage;
 use crate::fixture::{DATA_DIRECTORY, Row};
 
 pub async fn break_glass(stage: &mut Stage) -> Result<()> {
     let (primary, mirror) = stage.pair(0).await?;
-    in_container(stage, &mirror, "touch /data/.gpheal/maintenance").await?;
+    stage.shell(&mirror, "touch /data/.gpheal/maintenance").await?;
     stage.wait_page(&mirror, "Maintenance", |page| page.state == InstanceState::Maintenance && page.serves.is_some()).await?;
     stage.wait_reason(mirror.dbid, "SupervisorSays").await?;
     stage.mark("maintenance: the page and the status say so");
@@ -20,18 +18,18 @@ pub async fn break_glass(stage: &mut Stage) -> Result<()> {
     stage.kill_postmaster(&mirror).await?;
     let back = |page: &gpheal::model::Page| page.last_exit.as_ref().is_some_and(|exit| exit.at >= killed) && page.serves.is_some();
     stage.wait_page(&mirror, "serving after that end", back).await?;
-    in_container(stage, &mirror, "rm /data/.gpheal/maintenance").await?;
+    stage.shell(&mirror, "rm /data/.gpheal/maintenance").await?;
     stage.wait_page(&mirror, "Serving", |page| page.state == InstanceState::Serving).await?;
     stage.mark("postgres was started again without being asked about, maintenance ended");
 
-    in_container(stage, &mirror, "touch /data/.gpheal/retired").await?;
+    stage.shell(&mirror, "touch /data/.gpheal/retired").await?;
     stage.wait_page(&mirror, "Retired", |page| page.state == InstanceState::Retired).await?;
     stage.wait_row(mirror.dbid, "mnd").await?;
     stage.wait_reason(mirror.dbid, "SupervisorSays").await?;
     stage.stays_untouched(Duration::from_secs(6)).await?;
     stage.mark("retired: postgres is down, and nothing is repaired");
-    in_container(stage, &mirror, &copy(stage, &primary, &mirror).await?).await?;
-    in_container(stage, &mirror, "rm /data/.gpheal/retired").await?;
+    stage.shell(&mirror, &copy(stage, &primary, &mirror).await?).await?;
+    stage.shell(&mirror, "rm /data/.gpheal/retired").await?;
     stage.mark("copied in full by hand");
     stage.healed.push(mirror.dbid);
     stage.wait_healthy().await.map(drop)
@@ -51,16 +49,4 @@ async fn copy(stage: &Stage, primary: &Row, mirror: &Row) -> Result<String> {
          echo 'port = {to}' >> /data/gpseg/postgresql.conf
          rm -r /data/gpseg.before"
     ))
-}
-
-/// Runs a script of a shell in an instance's container.
-pub async fn in_container(stage: &Stage, row: &Row, script: &str) -> Result<()> {
-    let how = AttachParams::default().container("greenplum").stdout(false);
-    let mut process = stage.cluster.pods().exec(row.pod(), ["sh", "-ec", script], &how).await?;
-    let ended = process.take_status().context("it has no end")?;
-    let mut said = String::new();
-    process.stderr().context("it has no output")?.read_to_string(&mut said).await?;
-    let status = ended.await.context("nobody says how it ended")?;
-    ensure!(status.status.as_deref() == Some("Success"), "'{script}' in {}: {said}", row.pod());
-    Ok(())
 }

@@ -4,8 +4,8 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use super::{
-    Stage, asked, bad, cold, contract, copies, crashes, doubles, hands, installs, jobs, leaders, neighbours, person, policy, rights,
-    tablespaces, tls, volumes,
+    Stage, asked, bad, cold, contract, copies, crashes, doubles, hands, installs, jobs, leaders, neighbours, passwords, person, policy,
+    rights, tablespaces, tls, volumes,
 };
 
 /// One way to hurt a cluster.
@@ -60,6 +60,7 @@ pub fn all() -> Vec<Scenario> {
         "double-fault", doubles::double_fault, "mirror down, then the primary: nothing touched, heals when the primary returns";
         "flipped-double", doubles::flipped_double, "both killed at once in sync: the reason names it, heals when FTS can promote";
         "tls-rotated", tls::rotated, "authorities and certificates replaced, the old authority dropped: nobody restarted, a mirror heals afterwards";
+        "password-rotated", passwords::rotated, "the superuser's password replaced: nobody restarted, every WAL receiver connects with the new one";
         "cold-start", cold::cold_start, "all pods gone at once, coordinator back last, then first: no role flipped, no recovery";
     ]
 }

@@ -70,12 +70,9 @@ pub async fn rotated(stage: &mut Stage) -> Result<()> {
 async fn mounted(stage: &Stage, authorities: &str, issued: &Issued) -> Result<()> {
     put(stage.cluster.kubernetes(), authorities, issued).await?;
     let rows = stage.catalog().await?.rows;
-    for (nudge, row) in rows.iter().enumerate() {
+    for row in &rows {
         until(&format!("{} to have the new files", row.pod()), HEALED_WITHIN, async || {
-            // The kubelet looks after mounted secrets about once a minute, and whenever it is told of a change of the pod.
-            let annotation =
-                json!({ "metadata": { "annotations": { "gpheal-e2e/nudged": format!("{nudge} {}", jiff::Timestamp::now()) } } });
-            stage.cluster.pods().patch(row.pod(), &PatchParams::default(), &Patch::Merge(annotation)).await?;
+            nudge(stage, row).await?;
             let container = stage.container(row).await?;
             let file = |name: &str| Ok::<_, anyhow::Error>(format!("/proc/{}/root/etc/greenplum/tls/{name}", container.postmaster()?));
             let seen = (fs::read_to_string(file("ca.crt")?)?, fs::read_to_string(file("tls.crt")?)?);
@@ -84,6 +81,13 @@ async fn mounted(stage: &Stage, authorities: &str, issued: &Issued) -> Result<()
         })
         .await?;
     }
+    Ok(())
+}
+
+/// The kubelet looks after mounted secrets about once a minute, and whenever it is told of a change of the pod.
+pub async fn nudge(stage: &Stage, row: &Row) -> Result<()> {
+    let annotation = json!({ "metadata": { "annotations": { "gpheal-e2e/nudged": jiff::Timestamp::now() } } });
+    stage.cluster.pods().patch(row.pod(), &PatchParams::default(), &Patch::Merge(annotation)).await?;
     Ok(())
 }
 
@@ -108,21 +112,22 @@ async fn asked(stage: &Stage, row: &Row, authorities: &str) -> Result<Result<(),
     let ip: IpAddr = pod.status.and_then(|status| status.pod_ip).context("the pod has no address")?.parse()?;
     let tls = Tls::VerifyFull(Ca::Pem { pem: authorities.into(), from: "the scenario".into() });
     let server = Server::new(&row.address, row.port).at(ip);
-    Ok(match Session::utility(&server, &stage.cluster.login(tls), None).await {
+    Ok(match Session::utility(&server, &stage.cluster.login(tls).await?, None).await {
         Ok(_) | Err(SessionError::InRecovery(_)) => Ok(()),
         Err(error) => Err(error),
     })
 }
 
 /// Identity and restarts of every pod that must not be touched.
-async fn lives(stage: &Stage) -> Result<BTreeMap<String, (String, i32)>> {
+pub async fn lives(stage: &Stage) -> Result<BTreeMap<String, (String, i32)>> {
     let operators = Api::<Pod>::namespaced(stage.cluster.kubernetes().clone(), operator::NAMESPACE).list(&ListParams::default()).await?;
     let instances = stage.cluster.pods().list(&ListParams::default()).await?;
     let instances = instances.items.into_iter().filter(|pod| PODS.contains(&pod.name_any().as_str()));
+    let stay = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
     let life = |pod: Pod| {
         let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
         let restarts = containers.map(|container| container.restart_count).sum();
         (pod.name_any(), (pod.uid().unwrap_or_default(), restarts))
     };
-    Ok(instances.chain(operators.items).map(life).collect())
+    Ok(instances.chain(operators.items).filter(stay).map(life).collect())
 }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
+use super::logins::{self, NoCredentials};
 use crate::{
     greenplum::{Ca, Login, Server, Tls, TlsMode},
     volume::Holder,
@@ -88,37 +89,6 @@ pub fn server(text: &str) -> Result<Server, &'static str> {
     Server::parse(text).ok_or("it is not host:port")
 }
 
-/// The secret can not be used.
-#[derive(Debug, thiserror::Error)]
-#[error("the credentials in {folder} can not be read ({source}); mount a secret with the keys username and password")]
-pub struct NoCredentials {
-    folder: PathBuf,
-    source: std::io::Error,
-}
-
-/// Reads the login from a mounted secret; read each time, so that a rotated password is taken.
-///
-/// # Errors
-/// [`NoCredentials`]
-pub fn login(folder: &std::path::Path, tls: &TlsOptions) -> Result<Login, NoCredentials> {
-    let read = |key: &str| {
-        let text = std::fs::read_to_string(folder.join(key));
-        text.map(|t| t.trim_end_matches('\n').to_owned()).map_err(|source| NoCredentials { folder: folder.to_owned(), source })
-    };
-    Ok(Login { user: read("username")?, password: read("password")?, tls: tls.tls() })
-}
-
-/// Writes a password file, which libpq of every version reads by `PGPASSFILE`.
-///
-/// # Errors
-/// As of the file system.
-pub fn write_passfile(path: &std::path::Path, logins: &[Login]) -> std::io::Result<()> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    logins.iter().try_for_each(|login| writeln!(file, "*:*:*:{}:{}", escaped(&login.user), escaped(&login.password)))
-}
-
 impl Config {
     /// This instance's own postgres, by the name that its certificate carries.
     pub fn local(&self) -> Server {
@@ -130,7 +100,7 @@ impl Config {
     /// # Errors
     /// [`NoCredentials`]
     pub fn login(&self) -> Result<Login, NoCredentials> {
-        login(&self.credentials, &self.tls)
+        logins::login(&self.credentials, &self.tls)
     }
 
     /// As whom postgres itself connects, read anew.
@@ -140,7 +110,15 @@ impl Config {
     pub fn postgres_logins(&self) -> Result<Vec<Login>, NoCredentials> {
         let own = std::slice::from_ref(&self.credentials);
         let folders = if self.postgres_credentials.is_empty() { own } else { &self.postgres_credentials };
-        folders.iter().map(|folder| login(folder, &self.tls)).collect()
+        folders.iter().map(|folder| logins::login(folder, &self.tls)).collect()
+    }
+
+    /// Brings the password file up to date.
+    ///
+    /// # Errors
+    /// What is wrong with the secrets or the file.
+    pub fn write_passfile(&self) -> anyhow::Result<()> {
+        Ok(logins::write_passfile(&self.passfile, &self.postgres_logins()?)?)
     }
 
     /// Patience with a stop.
@@ -199,27 +177,5 @@ mod tests {
         assert!(parsed("--tls verify-full").unwrap_err().to_string().contains("--ca"));
         let tls = parsed("--tls verify-full --ca /etc/ca.crt").unwrap().tls.tls();
         assert_eq!(tls, Tls::VerifyFull(Ca::File("/etc/ca.crt".into())));
-    }
-
-    #[test]
-    fn postgres_connects_as_somebody_else_when_told_so() {
-        let folder = tempfile::tempdir().unwrap();
-        let role = |name: &str| {
-            let place = folder.path().join(name);
-            std::fs::create_dir(&place).unwrap();
-            std::fs::write(place.join("username"), name).unwrap();
-            std::fs::write(place.join("password"), "a:b\\c\n").unwrap();
-            place.display().to_string()
-        };
-        let (asks, first, second) = (role("asks"), role("first"), role("second"));
-        let passfile = folder.path().join("pass");
-        let written = |config: Config| {
-            write_passfile(&passfile, &config.postgres_logins().unwrap()).unwrap();
-            std::fs::read_to_string(&passfile).unwrap()
-        };
-        let own = Config { credentials: asks.into(), ..parsed("").unwrap() };
-        assert_eq!(written(own), "*:*:*:asks:a\\:b\\\\c\n");
-        let others = parsed(&format!("--postgres-credentials {first},{second}")).unwrap();
-        assert_eq!(written(others), "*:*:*:first:a\\:b\\\\c\n*:*:*:second:a\\:b\\\\c\n");
     }
 }

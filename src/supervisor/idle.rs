@@ -192,7 +192,7 @@ impl Supervisor {
         }
         // Only under the lock: a pid of another namespace proves nothing, and a live postmaster whose file is gone ends itself.
         let _ = std::fs::remove_file(self.volume.data().join("postmaster.pid"));
-        super::write_passfile(&self.config.passfile, &self.config.postgres_logins()?)?;
+        self.config.write_passfile()?;
         let primary = matches!(facts.row, Look::Seen(RowHere::Mine { role: Role::Primary, .. }));
         match decision {
             Decision::StartCoordinator => self.run_coordinator(lock).await,

@@ -13,6 +13,7 @@ pub mod crash;
 pub mod decide;
 mod idle;
 mod killing;
+pub mod logins;
 mod person;
 mod process;
 mod serving;
@@ -23,7 +24,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub use config::{Config, TlsOptions, login, write_passfile};
+pub use config::{Config, TlsOptions};
+pub use logins::{login, write_passfile};
 
 use self::{
     ask::{Answer, NotRead},
@@ -65,6 +67,8 @@ struct Memory {
     removal: Option<std::thread::JoinHandle<()>>,
     /// How often in a row the same decision to stay down was made; the next look is later each time.
     stays: u32,
+    /// Why the password file is not up to date, as last said.
+    passfile_fault: Option<String>,
 }
 
 struct Signals {
@@ -117,10 +121,6 @@ enum Round {
 /// When the volume can not be guarded at all or the page can not be served: kubelet shows it and tries again.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let volume = Volume::open(&config.data_directory)?;
-    // Also for a person who repairs by hand where nothing may ever start (docs/break-glass.md).
-    if let Err(error) = config.postgres_logins().map_err(anyhow::Error::from).and_then(|all| Ok(write_passfile(&config.passfile, &all)?)) {
-        tracing::warn!(%error, "the password file could not be written yet");
-    }
     let board = Board::new(&config);
     let server = tokio::spawn(board::serve(board.clone(), config.listen));
     let mut supervisor = Supervisor { signals: Signals::new()?, config, volume, board, memory: Memory::default() };
@@ -133,6 +133,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 impl Supervisor {
     async fn rounds(&mut self) -> anyhow::Result<()> {
         loop {
+            self.keep_passfile();
             match self.round().await? {
                 Round::Again => {}
                 Round::End => return Ok(()),

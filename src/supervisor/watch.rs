@@ -170,11 +170,14 @@ impl Supervisor {
     /// Starts the questions that are due; none is waited for.
     fn ask_again(&mut self, running: &mut Running) {
         let now = Instant::now();
-        if running.probe.is_none() && now >= running.next_probe && self.still_follows(running) {
-            running.next_probe = now + CALM;
-        } else if running.probe.is_none() && now >= running.next_probe {
-            let (config, known) = (self.config.clone(), running.timeline);
-            running.probe = Some(tokio::spawn(async move { serving::ask(&config, known).await }));
+        if running.probe.is_none() && now >= running.next_probe {
+            self.keep_passfile();
+            if self.still_follows(running) {
+                running.next_probe = now + CALM;
+            } else {
+                let (config, known) = (self.config.clone(), running.timeline);
+                running.probe = Some(tokio::spawn(async move { serving::ask(&config, known).await }));
+            }
         }
         if running.read.is_none() && now >= running.next_read {
             let (config, seen) = (self.config.clone(), self.seen_timeline());
@@ -196,7 +199,11 @@ impl Supervisor {
     fn answered(&mut self, running: &mut Running, answered: Option<Answered>) {
         running.probe = None;
         let answered = answered.unwrap_or_else(|| Answered::No("the question was broken off".into()));
-        let (serves, timeline) = if let Answered::Serves(role, timeline) = answered { (Some(role), timeline) } else { (None, None) };
+        let (serves, timeline) = match answered {
+            Answered::Serves(role, timeline) => (Some(role), timeline),
+            Answered::ServesOthers(timeline, _) => (Some(Role::Primary), Some(timeline)),
+            Answered::NotYet | Answered::No(_) => (None, None),
+        };
         let receiving = serves == Some(Role::Mirror) && running.postgres.receives();
         let uneasy = if running.started.elapsed() < BEGINS { BEGINNING } else { UNEASY };
         running.next_probe = Instant::now() + if receiving || serves == Some(Role::Primary) { CALM } else { uneasy };
@@ -409,6 +416,7 @@ fn state_of(answered: &Answered, running: Duration) -> (InstanceState, String) {
     match answered {
         Answered::Serves(Role::Primary, _) => (InstanceState::Serving, "serves as primary".into()),
         Answered::Serves(Role::Mirror, _) => (InstanceState::Serving, "serves as mirror".into()),
+        Answered::ServesOthers(_, why) => (InstanceState::Serving, format!("serves as primary; {why}")),
         Answered::NotYet => (InstanceState::Starting, "postgres starts up".into()),
         Answered::No(why) if running < Duration::from_secs(10) => (InstanceState::Starting, why.clone()),
         Answered::No(why) => (InstanceState::NotAnswering, why.clone()),
