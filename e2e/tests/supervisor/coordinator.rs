@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use gpheal::model::{InstanceState, Role, Timeline};
 
-use super::{Place, wait_at};
+use super::{Alone, Place, wait_at};
 
 const OLD: u16 = 25_996;
 const NEW: u16 = 25_995;
@@ -12,8 +12,8 @@ const PAGES: u16 = 18_093;
 const COORDINATORS: (&str, &str) = ("GPHEAL_COORDINATOR", "127.0.0.1:25996,127.0.0.2:25995");
 
 /// A standby of the coordinator at `OLD`, which a person keeps in maintenance: it runs whatever is decided.
-fn standby_of(old: &Place) -> Result<Place> {
-    let new = Place::empty(NEW)?;
+fn standby_of(alone: &Alone, old: &Place) -> Result<Place> {
+    let new = Place::empty(alone, NEW)?;
     new.maintain()?;
     let mut copy = new.command(&new.at("home/bin/pg_basebackup"));
     copy.arg("-D").arg(new.at("volume/gpseg")).env("PGPASSWORD", "secret");
@@ -32,12 +32,13 @@ fn promote(place: &Place) -> Result<()> {
 #[tokio::test]
 #[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
 async fn an_overtaken_coordinator_stays_down_however_long_the_other_is_silent() -> Result<()> {
-    let old = Place::empty(OLD)?;
+    let alone = Alone::wait().await;
+    let old = Place::empty(&alone, OLD)?;
     old.bootstrap("bootstrap-coordinator", 1, -1, &[&format!("1:-1:p:127.0.0.1:{OLD}:{}", old.at("volume/gpseg").display())])?;
     let page = format!("127.0.0.1:{PAGES}");
     let first = old.supervise_with(&page, &[COORDINATORS, ("GPHEAL_COORDINATOR_WAIT", "0")])?;
     wait_at("127.0.0.1", PAGES, "a coordinator that dispatches", |page| page.serves == Some(Role::Primary)).await?;
-    let new = standby_of(&old)?;
+    let new = standby_of(&alone, &old)?;
     let other = new.supervise_with(&format!("127.0.0.2:{PAGES}"), &[COORDINATORS])?;
     wait_at("127.0.0.2", PAGES, "a standby that follows", |page| page.serves == Some(Role::Mirror)).await?;
 

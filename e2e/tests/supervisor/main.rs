@@ -27,8 +27,15 @@ use nix::{
 use tempfile::TempDir;
 
 /// One test at a time: a program that is being written can not be run, and whoever starts a process meanwhile hands on
-/// the descriptor that writes.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// the descriptor that writes. A place is only made by who holds this, so that no test forgets it.
+struct Alone(#[expect(dead_code, reason = "held until the test ends")] tokio::sync::MutexGuard<'static, ()>);
+
+impl Alone {
+    async fn wait() -> Self {
+        static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        Self(ONE.lock().await)
+    }
+}
 
 /// A supervisor that does not outlive the test, however that ends.
 struct Supervisor(Child);
@@ -57,15 +64,15 @@ struct Place {
 
 impl Place {
     /// A volume with a database that a person keeps in maintenance, so that no coordinator is asked.
-    fn make(port: u16) -> Result<Self> {
-        let place = Self::empty(port)?;
+    fn make(alone: &Alone, port: u16) -> Result<Self> {
+        let place = Self::empty(alone, port)?;
         place.maintain()?;
         place.bootstrap("bootstrap-primary", 2, 0, &[])?;
         Ok(place)
     }
 
     /// A volume with nothing on it, and the tools.
-    fn empty(port: u16) -> Result<Self> {
+    fn empty(_: &Alone, port: u16) -> Result<Self> {
         install_tools()?;
         let owner = Owner::of_this_machine()?;
         let place = Self { folder: TempDir::new()?, owner, port };
@@ -186,8 +193,8 @@ async fn wait_at(host: &str, port: u16, what: &str, wanted: impl Fn(&Page) -> bo
 #[tokio::test]
 #[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
 async fn no_second_postmaster_while_a_child_of_the_first_lives() -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let place = Place::make(25_999)?;
+    let alone = Alone::wait().await;
+    let place = Place::make(&alone, 25_999)?;
     let mut first = place.supervise("127.0.0.1:18090")?;
     wait_for(18090, "a first postgres that serves", serves).await?;
     let (postmaster, before) = (place.postmaster()?, place.postgres());
@@ -242,8 +249,8 @@ impl Drop for Frozen {
 #[tokio::test]
 #[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
 async fn a_process_that_can_not_be_killed_is_said_and_keeps_the_lock() -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let place = Place::make(25_998)?;
+    let alone = Alone::wait().await;
+    let place = Place::make(&alone, 25_998)?;
     let mut supervisor = place.supervise("127.0.0.1:18092")?;
     wait_for(18092, "a postgres that serves", serves).await?;
     let postmaster = place.postmaster()?;
@@ -268,8 +275,8 @@ async fn a_process_that_can_not_be_killed_is_said_and_keeps_the_lock() -> Result
 #[tokio::test]
 #[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
 async fn the_password_file_is_there_although_nothing_may_start() -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let place = Place::empty(25_994)?;
+    let alone = Alone::wait().await;
+    let place = Place::empty(&alone, 25_994)?;
     let supervisor = place.supervise("127.0.0.1:18094")?;
     wait_for(18094, "an empty volume", |page| page.state == InstanceState::VolumeUnrecognised).await?;
     ensure!(fs::read_to_string(place.at("volume/pass"))? == "*:*:*:gpadmin:secret\n", "it does not hold the login");
@@ -283,8 +290,8 @@ const WELL: [&str; 11] =
 #[tokio::test]
 #[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
 async fn the_check_finds_what_is_broken_and_changes_nothing() -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let place = Place::make(25_997)?;
+    let alone = Alone::wait().await;
+    let place = Place::make(&alone, 25_997)?;
     let before = place.everything()?;
     ensure!(before.len() > 100, "nothing is there: {before:?}");
     let found = place.check(&[])?;
@@ -310,8 +317,8 @@ async fn the_check_finds_what_is_broken_and_changes_nothing() -> Result<()> {
     ensure!(place.check(&[])?["Marks"] == "CopyUnfinished");
     fs::remove_file(place.at("volume/.gpheal/copy"))?;
 
-    let _supervisor = place.supervise("127.0.0.1:18093")?;
-    wait_for(18093, "a postgres that serves", serves).await?;
+    let _supervisor = place.supervise("127.0.0.1:18095")?;
+    wait_for(18095, "a postgres that serves", serves).await?;
     let postmaster = place.postmaster()?;
     ensure!(place.check(&[])?["Lock"] == "ok", "a lock that postgres holds is as it should be");
     ensure!(place.postmaster()? == postmaster, "the check disturbed postgres");
