@@ -168,6 +168,10 @@ fn attempt(catalog: &Catalog, dbid: i16, repair: Repair) -> Result<Attempt> {
         target: Place::from(target),
         source: Place::from(source.context("the content has no primary")?),
         max_rate: None,
+        recovery_uid: None,
+        source_incarnations: vec![],
+        source_followed: vec![],
+        waives_history: false,
     })
 }
 

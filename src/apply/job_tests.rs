@@ -18,6 +18,10 @@ fn attempt() -> Attempt {
         target: Place::from(&row("5:0mmnd")),
         source: Place::from(&row("2:0ppnu")),
         max_rate: None,
+        recovery_uid: None,
+        source_incarnations: vec![],
+        source_followed: vec![],
+        waives_history: false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Content, Dbid, Failure};
+use super::{Content, Dbid, Failure, Incarnation};
 
 /// How an instance is repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, PartialOrd, Ord)]
@@ -71,6 +71,17 @@ pub struct Attempt {
     /// Upper bound of a full copy, in bytes per second.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub max_rate: Option<u64>,
+    /// uid of the SegmentRecovery: one that was deleted and made again gives its attempts the same names.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recovery_uid: Option<String>,
+    /// What the source's supervisor shows: its starts as a primary, and those of its own primary that it followed before.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub source_incarnations: Vec<Incarnation>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub source_followed: Vec<Incarnation>,
+    /// A person asked for a full copy of this dbid by name: that nothing shows which history it holds is no obstacle.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub waives_history: bool,
 }
 
 /// The steps of a Job, in their order.
@@ -154,6 +165,9 @@ pub struct Outcome {
     /// What a person wants to know about how it went (no rewind needed, old directory kept, …).
     #[serde(default)]
     pub note: String,
+    /// As in [`Attempt`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recovery_uid: Option<String>,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Content, Dbid, Outcome, Role, Row, SystemIdentifier, Timeline,
+    Content, Dbid, Incarnation, Outcome, Role, Row, SystemIdentifier, Timeline,
     reasons::{Example, reasons},
 };
 
@@ -41,6 +41,11 @@ reasons! {
         VolumeUnrecognised,
         /// The catalog has no row for this place.
         NotInCatalog,
+        /// The catalog says primary, and this volume remembers that another instance took its place.
+        Replaced,
+        /// The catalog calls it a mirror, while it is on a higher timeline of its content than the other side: the catalog is older
+        /// than the last failover.
+        CatalogOutdated,
         /// A person keeps postgres down by the mark `retired`, or its place was moved away.
         Retired,
         /// A person works here; postgres runs without being asked about.
@@ -90,6 +95,14 @@ impl InstanceState {
             Self::PrimaryDataMissing => "lifted when its volume is restored; nothing else holds this content's commits",
             Self::VolumeUnrecognised => "lifted when the right volume is mounted; a person who knows that it is lost may restore the token",
             Self::NotInCatalog => "never, while the catalog does not name this place",
+            Self::Replaced => {
+                "lifted when FTS has marked it a mirror again and it is repaired, or by annotating the pod with gpheal.io/not-replaced=DBID, \
+                 when a person knows that the other side holds nothing that this one lacks"
+            }
+            Self::CatalogOutdated => {
+                "lifted when a coordinator whose catalog knows of the last failover dispatches; gpheal never writes roles, so a person sees to \
+                 that, or ends the newer side on purpose"
+            }
             Self::Retired => "lifted by removing the retired mark; never, where the place was moved away",
             Self::Maintenance => "lifted by removing the maintenance mark, or the annotation that made it",
             Self::HeldElsewhere => "lifted by annotating the pod with gpheal.io/node-gone=NODE, when a person knows that node to be gone",
@@ -204,6 +217,24 @@ pub struct Page {
     /// The newest attempt's outcome, from `result.json`.
     #[serde(default)]
     pub result: Option<Outcome>,
+    /// Its own starts as a primary that stand on its volume, oldest first.
+    #[serde(default)]
+    pub incarnations: Vec<Incarnation>,
+    /// Those of its acting primary that it followed, as its token has them.
+    #[serde(default)]
+    pub followed: Vec<Incarnation>,
+    /// Highest timeline of a coordinator that was believed here.
+    #[serde(default)]
+    pub coordinator_timeline: Option<Timeline>,
+    /// Boot id of its kernel.
+    #[serde(default)]
+    pub boot: Option<String>,
+    /// Name of its node, when it was told.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Why the volume's lock proves nothing: its file system is a shared one.
+    #[serde(default)]
+    pub untrusted_lock: Option<String>,
 }
 
 /// Why there is no page to go by.

@@ -297,6 +297,12 @@ pub mod fixtures {
             crashes: 0,
             last_exit: None,
             result: None,
+            incarnations: vec![],
+            followed: vec![],
+            coordinator_timeline: None,
+            boot: None,
+            node: None,
+            untrusted_lock: None,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::model::{
     },
 };
 
-const STATES: [InstanceState; 22] = [
+const STATES: [InstanceState; 25] = [
     InstanceState::Deciding,
     InstanceState::Starting,
     InstanceState::Serving,
@@ -27,6 +27,9 @@ const STATES: [InstanceState; 22] = [
     InstanceState::VolumeUnrecognised,
     InstanceState::NotInCatalog,
     InstanceState::Retired,
+    InstanceState::Replaced,
+    InstanceState::CatalogOutdated,
+    InstanceState::HeldElsewhere,
     InstanceState::Maintenance,
     InstanceState::WaitingForCoordinator,
     InstanceState::WaitingForPeer,

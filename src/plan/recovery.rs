@@ -223,6 +223,10 @@ fn attempt(desk: &Desk, recovery: &Recovery, admitted: &Admitted, repair: Repair
         target: Place::from(target),
         source: Place::from(admitted.pair.primary),
         max_rate: desk.policy.max_rate,
+        recovery_uid: None,
+        source_incarnations: vec![],
+        source_followed: vec![],
+        waives_history: false,
     }
 }
 

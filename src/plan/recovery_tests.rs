@@ -21,7 +21,15 @@ fn only(next: &RecoveryNext) -> &InstanceNext {
 
 fn outcome(class: Option<FailureClass>) -> JobState {
     let failure = class.map(|class| Failure { class, step: Step::Copying, message: "it broke".into(), evidence: String::new() });
-    JobState::Ended(Outcome { attempt: "r-a1".into(), repair: Repair::Incremental, failure, bytes: 1, seconds: 1, note: String::new() })
+    JobState::Ended(Outcome {
+        attempt: "r-a1".into(),
+        repair: Repair::Incremental,
+        failure,
+        bytes: 1,
+        seconds: 1,
+        note: String::new(),
+        recovery_uid: None,
+    })
 }
 
 #[test]
@@ -99,8 +107,15 @@ fn a_lost_job_is_believed_when_its_result_stands_on_the_volume() {
     assert!(matches!(only(&next(&down().recovery(lost()))).standing, Standing::BackingOff { .. }));
     let mut told = World::of(&["2:0ppsu", "5:0mmsu"]).recovery(lost());
     told = told.page(5, |p| {
-        p.result =
-            Some(Outcome { attempt: "r-a1".into(), repair: Repair::Incremental, failure: None, bytes: 0, seconds: 0, note: String::new() });
+        p.result = Some(Outcome {
+            attempt: "r-a1".into(),
+            repair: Repair::Incremental,
+            failure: None,
+            bytes: 0,
+            seconds: 0,
+            note: String::new(),
+            recovery_uid: None,
+        });
     });
     assert_eq!(next(&told).phase, Phase::Succeeded);
 }
@@ -157,7 +172,15 @@ fn a_last_attempt_that_finds_its_target_back_is_proven() {
     let last = |rows: &[&str], step| {
         let failure = Failure { class: FailureClass::WorldMoved, step, message: "the row is now another".into(), evidence: String::new() };
         let attempt = "r-a1".to_owned();
-        let ended = Outcome { attempt, repair: Repair::Full, failure: Some(failure), bytes: 0, seconds: 1, note: String::new() };
+        let ended = Outcome {
+            attempt,
+            repair: Repair::Full,
+            failure: Some(failure),
+            bytes: 0,
+            seconds: 1,
+            note: String::new(),
+            recovery_uid: None,
+        };
         let mut recovery = running("r", 5, 0, Repair::Full, JobState::Ended(ended));
         recovery.instances.get_mut(&Dbid(5)).unwrap().attempt = Policy::default().max_attempts;
         next(&World::of(rows).recovery(recovery))

@@ -41,8 +41,15 @@ fn each_state_of_a_pair_has_its_answer() {
         let name = names::recovery(&world, Dbid(5));
         let failure =
             Failure { class: FailureClass::TargetAheadOfSource, step: Step::ProvingAgain, message: String::new(), evidence: String::new() };
-        let outcome =
-            Outcome { attempt: String::new(), repair: Repair::Full, failure: Some(failure), bytes: 0, seconds: 0, note: String::new() };
+        let outcome = Outcome {
+            attempt: String::new(),
+            repair: Repair::Full,
+            failure: Some(failure),
+            bytes: 0,
+            seconds: 0,
+            note: String::new(),
+            recovery_uid: None,
+        };
         world.recovery(running(&name, 5, 0, Repair::Full, crate::model::JobState::Ended(outcome)))
     };
     for (expected, dbid, world) in [

@@ -157,7 +157,8 @@ impl Work {
             Ok(note) => (None, note),
             Err(fault) => (Some(fault.at(self.report.current())), String::new()),
         };
-        Outcome { attempt: self.attempt.id.clone(), repair: self.attempt.repair, failure, bytes: self.report.bytes(), seconds, note }
+        let (attempt, recovery_uid) = (self.attempt.id.clone(), self.attempt.recovery_uid.clone());
+        Outcome { attempt, repair: self.attempt.repair, failure, bytes: self.report.bytes(), seconds, note, recovery_uid }
     }
 
     /// Kubelet cuts a termination message at 4 KiB; evidence is bounded so that it fits.

@@ -95,6 +95,12 @@ fn first_page(config: &Config) -> Page {
         crashes: 0,
         last_exit: None,
         result: None,
+        incarnations: vec![],
+        followed: vec![],
+        coordinator_timeline: None,
+        boot: None,
+        node: None,
+        untrusted_lock: None,
     }
 }
 

@@ -17,6 +17,9 @@ fn mine() -> TokenState {
         data_directory: "/data/gpseg".into(),
         coordinator_timeline: Timeline(1),
         peer: None,
+        followed: vec![],
+        replaced: None,
+        coordinator: None,
         adopted: Timestamp::UNIX_EPOCH,
     }))
 }

@@ -228,6 +228,9 @@ impl Supervisor {
             data_directory: self.config.data_directory.to_string_lossy().into_owned(),
             coordinator_timeline: crate::model::Timeline(0),
             peer: None,
+            followed: vec![],
+            replaced: None,
+            coordinator: None,
             adopted: Timestamp::now(),
         });
         if let Some(answer) = &self.memory.answer {

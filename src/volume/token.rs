@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Volume, marks::MarkError};
-use crate::model::{Content, Dbid, SystemIdentifier, Timeline};
+use crate::model::{Content, Dbid, Incarnation, SystemIdentifier, Timeline};
 
 /// File name in the folder of marks.
 pub const TOKEN: &str = "volume.json";
@@ -25,7 +25,33 @@ pub struct Token {
     /// The other side of the pair when it was last read.
     #[serde(default)]
     pub peer: Option<Peer>,
+    /// The incarnations of its acting primary that this instance followed as a mirror, as that one's page showed them.
+    #[serde(default)]
+    pub followed: Vec<Incarnation>,
+    /// Another instance took its place as primary; stands until a repair, or until a person ends it.
+    #[serde(default)]
+    pub replaced: Option<Replaced>,
+    /// System identifier of the coordinator's database: whose timelines count.
+    #[serde(default)]
+    pub coordinator: Option<SystemIdentifier>,
     pub adopted: Timestamp,
+}
+
+/// That a directory which would open as a primary was found to be a mirror's by a catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replaced {
+    /// Timeline of the coordinator whose catalog said so.
+    pub coordinator_timeline: Timeline,
+    pub at: Timestamp,
+}
+
+impl Token {
+    /// The same after a repair: nothing of what the old directory followed or was counts for the new one.
+    #[must_use]
+    pub fn after_repair(self) -> Self {
+        Self { followed: vec![], replaced: None, ..self }
+    }
 }
 
 /// The other side of the pair, as last read from the catalog.

@@ -260,6 +260,9 @@ mod tests {
             data_directory: volume.data().to_string_lossy().into_owned(),
             coordinator_timeline: Timeline(1),
             peer: None,
+            followed: vec![],
+            replaced: None,
+            coordinator: None,
             adopted: Timestamp::UNIX_EPOCH,
         };
         volume.write_token(&written).unwrap();

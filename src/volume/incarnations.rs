@@ -1,0 +1,73 @@
+//! The incarnations of this instance as a primary, on its own volume: what a copy of the volume takes with it.
+
+use super::{Volume, marks::MarkError};
+use crate::model::{Incarnation, Lsn, Timeline};
+use serde::{Deserialize, Serialize};
+
+/// File name in the folder of marks.
+const FILE: &str = "incarnations.json";
+/// As many are kept; each is a crash or a restart, and a mirror that missed so many has to be judged by its bytes.
+const KEPT: usize = 32;
+
+#[derive(Default, Serialize, Deserialize)]
+struct Written {
+    incarnations: Vec<Incarnation>,
+}
+
+impl Volume {
+    /// Those that stand on the volume, oldest first.
+    ///
+    /// # Errors
+    /// [`MarkError`]
+    pub fn incarnations(&self) -> Result<Vec<Incarnation>, MarkError> {
+        Ok(self.read::<Written>(FILE)?.unwrap_or_default().incarnations)
+    }
+
+    /// Writes down another one, which begins at `began` of `timeline`. It has to last before postgres takes a write.
+    ///
+    /// # Errors
+    /// [`MarkError`]; the nonce that the kernel does not give is an error of the file that gives it.
+    pub fn begin_incarnation(&self, timeline: Timeline, began: Lsn) -> Result<Vec<Incarnation>, MarkError> {
+        let mut incarnations = self.incarnations()?;
+        let number = incarnations.last().map_or(1, |last| last.number + 1);
+        incarnations.push(Incarnation { number, nonce: nonce()?, timeline, began });
+        let surplus = incarnations.len().saturating_sub(KEPT);
+        incarnations.drain(..surplus);
+        let written = Written { incarnations };
+        self.write(FILE, &written)?;
+        Ok(written.incarnations)
+    }
+}
+
+fn nonce() -> Result<String, MarkError> {
+    let path = "/proc/sys/kernel/random/uuid";
+    let text = std::fs::read_to_string(path).map_err(|source| MarkError::Io { path: path.into(), source })?;
+    Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_a_number_and_a_nonce_of_its_own_and_old_ones_are_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        assert_eq!(volume.incarnations().unwrap(), []);
+        for position in 1..=40 {
+            volume.begin_incarnation(Timeline(1), Lsn(position)).unwrap();
+        }
+        let all = volume.incarnations().unwrap();
+        assert_eq!((all.len(), all[0].number, all[31].number, all[31].began), (32, 9, 40, Lsn(40)));
+        let nonces: std::collections::BTreeSet<_> = all.iter().map(|one| &one.nonce).collect();
+        assert_eq!(nonces.len(), 32);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_empty_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        std::fs::write(volume.mark(FILE), "{").unwrap();
+        assert!(volume.incarnations().is_err() && volume.begin_incarnation(Timeline(1), Lsn(1)).is_err());
+    }
+}
