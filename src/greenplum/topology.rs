@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{Dialect, Session, SessionError};
-use crate::model::{Catalog, Content, Dbid, Mode, Role, Row, Status, Timeline};
+use crate::model::{Catalog, Content, Dbid, Mode, Role, Row, Status, SystemIdentifier, Timeline};
 
 /// The columns of the catalog; the name of the current WAL file comes in the same statement, as a coordinator is asked often.
 const ROWS: &str = "dbid, content, role, preferred_role, mode, status, port, hostname, address, datadir";
@@ -28,11 +28,31 @@ pub struct Written {
     pub promoted: Option<Timestamp>,
 }
 
-/// The whole topology, with the timeline of the coordinator that gave it.
+/// The topology, or a part of it, with the timeline of the coordinator that gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub catalog: Catalog,
     pub timeline: Timeline,
+    /// Of the coordinator's database. Greenplum 6 has no SQL for it.
+    pub system_identifier: Option<SystemIdentifier>,
+}
+
+/// Which rows an instance needs: with a thousand contents each of its supervisors asks, right when the coordinator comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Every row.
+    All,
+    /// The coordinators', those of this content, and that of this dbid wherever it lives.
+    Of(Content, Dbid),
+}
+
+impl Scope {
+    fn condition(self) -> String {
+        match self {
+            Self::All => String::new(),
+            Self::Of(content, dbid) => format!("WHERE content IN ({}, {content}) OR dbid = {dbid}", Content::COORDINATOR),
+        }
+    }
 }
 
 /// Reads the topology. Meant for a utility-mode session on the coordinator: dispatch may hang.
@@ -41,8 +61,17 @@ pub struct Answer {
 /// [`SessionError`]; a letter or number that no Greenplum writes is [`SessionError::Statement`], a catalog that is not
 /// an acting coordinator's is [`SessionError::NotCoordinator`]. A standby has no timeline to tell.
 pub async fn read(session: &Session) -> Result<Answer, SessionError> {
-    let wal = wal_file(session.dialect);
-    let sql = format!("SELECT {ROWS}, {wal} AS wal FROM pg_catalog.gp_segment_configuration ORDER BY content, dbid");
+    read_of(session, Scope::All).await
+}
+
+/// The same of some rows only, with whose database it is.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_of(session: &Session, scope: Scope) -> Result<Answer, SessionError> {
+    let (wal, whose, which) = (wal_file(session.dialect), identity(session.dialect), scope.condition());
+    let sql =
+        format!("SELECT {ROWS}, {wal} AS wal, {whose} AS whose FROM pg_catalog.gp_segment_configuration {which} ORDER BY content, dbid");
     answer(session, &session.rows(&sql).await?).map_err(|error| *error)
 }
 
@@ -66,7 +95,8 @@ fn answer(session: &Session, rows: &[tokio_postgres::Row]) -> Result<Answer, Box
     let catalog = rows.iter().map(row).collect::<Result<_, _>>().map(|rows| Catalog { rows });
     let catalog = catalog.map_err(|message| SessionError::Statement { server: server(), message, code: None })?;
     catalog.coordinator().map_err(|message| SessionError::NotCoordinator { server: server(), message })?;
-    Ok(Answer { catalog, timeline: timeline_of(rows.first()).ok_or_else(|| no_timeline(session))? })
+    let timeline = timeline_of(rows.first()).ok_or_else(|| no_timeline(session))?;
+    Ok(Answer { catalog, timeline, system_identifier: identifier_of(rows.first()) })
 }
 
 /// An instance about which nothing was written has no history.
@@ -117,6 +147,26 @@ fn wal_file(dialect: Dialect) -> &'static str {
         Dialect::Six => "pg_catalog.pg_xlogfile_name(pg_catalog.pg_current_xlog_location())",
         Dialect::Seven => "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())",
     }
+}
+
+fn identity(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Six => "NULL::text",
+        Dialect::Seven => "(SELECT system_identifier::text FROM pg_catalog.pg_control_system())",
+    }
+}
+
+fn identifier_of(row: Option<&tokio_postgres::Row>) -> Option<SystemIdentifier> {
+    row?.try_get::<_, Option<String>>("whose").ok()??.parse().ok()
+}
+
+/// Timeline and, where SQL tells it, system identifier of a server that takes writes.
+///
+/// # Errors
+/// [`SessionError`]; one in recovery has no timeline to tell.
+pub async fn whose(session: &Session) -> Result<(Timeline, Option<SystemIdentifier>), SessionError> {
+    let rows = session.rows(&format!("SELECT {} AS wal, {} AS whose", wal_file(session.dialect), identity(session.dialect))).await?;
+    Ok((timeline_of(rows.first()).ok_or_else(|| no_timeline(session))?, identifier_of(rows.first())))
 }
 
 /// The first eight digits of a WAL file's name.

@@ -48,7 +48,7 @@ impl Sessions {
         let hint = self.dialect;
         let looked = bounded(COORDINATOR, server, async {
             let session = open(kept, server, login, hint).await?;
-            let (topology::Answer { catalog, timeline }, history) = topology::with_history(&session).await?;
+            let (topology::Answer { catalog, timeline, .. }, history) = topology::with_history(&session).await?;
             Ok((session, Topology { catalog, timeline, history }))
         });
         let (session, topology) = looked.await?;

@@ -116,7 +116,7 @@ fn one_database(source: SystemIdentifier, whose: &'static str, other: Option<Sys
 /// The rows, read anew: target still a down mirror at its place, source still the acting primary at its.
 async fn rows(work: &Work, seen: Timeline) -> Result<(), Fault> {
     let session = Session::utility(&work.coordinator, &work.login, None).await.map_err(OfCoordinator)?;
-    let topology::Answer { catalog, timeline: now } = topology::read(&session).await.map_err(OfCoordinator)?;
+    let topology::Answer { catalog, timeline: now, .. } = topology::read(&session).await.map_err(OfCoordinator)?;
     if now < seen {
         return Err(ProofError::OldCoordinator { now, seen }.into());
     }

@@ -1,22 +1,23 @@
-//! Asks the others: the coordinator for our row, the peer's supervisor whether it was promoted.
+//! Asks the coordinator for our row, and an acting primary whether it has all that its mirror has.
 //! Short sessions only: a coordinator has a few hundred connections for everyone.
 
 use std::{fmt, time::Duration};
 
 use super::{
     config::Config,
-    decide::{PeerHere, PrimaryHere, RowHere},
+    decide::{PrimaryHere, RowHere},
+    others, peer,
 };
 use crate::{
     greenplum::{
-        Server, Session, replication,
-        resolve::resolve,
-        topology,
+        Server, Session, replication, topology,
+        topology::Scope,
         wal::{self, Standing},
     },
-    model::{Catalog, Content, Dbid, Look, Lsn, Role, Timeline, Unread, page::Shape},
+    model::{
+        Catalog, Content, Dbid, Incarnation, Lineage, Look, Lsn, Page, Role, SystemIdentifier, Timeline, Unread, incarnation::lineage,
+    },
     volume::token::Peer,
-    web::read::page,
 };
 
 /// A mirror that FTS may have to promote is not kept from its start by a primary that hangs.
@@ -34,19 +35,26 @@ impl fmt::Display for NotRead {
     }
 }
 
+/// What this place knows already when it asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The highest timeline of a coordinator that was believed here.
+    pub seen: Timeline,
+    /// The system identifier of the coordinator's database, once it was learned.
+    pub coordinator: Option<SystemIdentifier>,
+    /// The rows that are needed.
+    pub scope: Scope,
+}
+
 /// The catalog, from the coordinator on the highest timeline that answers in utility mode, never from one that is older
 /// than what we have seen: an old coordinator that came back would have the acting primary fenced.
-pub async fn catalog(config: &Config, seen: Timeline) -> Look<Answer, NotRead> {
+pub async fn catalog(config: &Config, known: Known) -> Look<Answer, NotRead> {
     let servers = &config.coordinator;
-    let answers = futures::future::join_all(servers.iter().map(|server| one(config, server))).await;
+    let answers = futures::future::join_all(servers.iter().map(|server| one(config, server, known))).await;
     let mut why = vec![];
     let mut newest: Option<Answer> = None;
-    for (server, answer) in servers.iter().zip(answers) {
+    for answer in answers {
         match answer {
-            Ok(answer) if answer.timeline < seen => {
-                let why_older = format!("{server} is on timeline {}, older than {seen} which was seen before", answer.timeline);
-                why.push(Unread::OldCoordinator { why: why_older });
-            }
             Ok(answer) if newest.as_ref().is_none_or(|newest| newest.timeline < answer.timeline) => newest = Some(answer),
             Ok(_) => {}
             Err(error) => why.push(error),
@@ -55,10 +63,32 @@ pub async fn catalog(config: &Config, seen: Timeline) -> Look<Answer, NotRead> {
     newest.map_or_else(|| Look::Unknown(NotRead(why)), Look::Seen)
 }
 
-async fn one(config: &Config, server: &Server) -> Result<Answer, Unread> {
+async fn one(config: &Config, server: &Server, known: Known) -> Result<Answer, Unread> {
     let login = config.login().map_err(|e| Unread::CredentialsMissing { why: e.to_string() })?;
     let session = Session::utility(server, &login, None).await.map_err(|e| e.unread())?;
-    topology::read(&session).await.map_err(|e| e.unread())
+    let mut answer = topology::read_of(&session, known.scope).await.map_err(|e| e.unread())?;
+    if answer.system_identifier.is_none() && (answer.timeline > known.seen || known.coordinator.is_none()) {
+        answer.system_identifier = others::identity(config, server, answer.timeline).await;
+    }
+    believe(server, answer, known)
+}
+
+/// A timeline counts only with the system identifier of the coordinator's database: whatever else answers at that name for
+/// a moment, a test cluster on a higher timeline, would have the real coordinator disbelieved for ever.
+fn believe(server: &Server, answer: Answer, known: Known) -> Result<Answer, Unread> {
+    let (now, seen) = (answer.timeline, known.seen);
+    if now < seen {
+        return Err(Unread::OldCoordinator { why: format!("{server} is on timeline {now}, older than {seen} which was seen before") });
+    }
+    match (answer.system_identifier, known.coordinator) {
+        (Some(theirs), Some(ours)) if theirs != ours => Err(Unread::NotCoordinator {
+            why: format!("{server} is another database: its system identifier is {theirs}, that of our coordinator {ours}"),
+        }),
+        (None, Some(ours)) if now > seen => Err(Unread::NotCoordinator {
+            why: format!("{server} is on timeline {now}, and nothing shows that it is the database {ours} that was on {seen}"),
+        }),
+        (Some(_) | None, Some(_) | None) => Ok(answer),
+    }
 }
 
 /// Our row: that of this dbid *and* address, port and directory.
@@ -85,26 +115,52 @@ pub fn peer_of(catalog: &Catalog, content: Content, dbid: Dbid) -> Option<Peer> 
     Some(Peer { dbid: row.dbid, address: row.address.clone(), port: row.port, in_sync: row.well() })
 }
 
+/// A copy's log, and what it followed, as it stands on its volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    pub timeline: Timeline,
+    /// The end of its log.
+    pub end: Lsn,
+    pub followed: Vec<Incarnation>,
+}
+
 /// Whether the acting primary of `content` has all of a log that reaches so far.
-pub async fn primary(config: &Config, catalog: &Catalog, content: Content, reach: (Timeline, Lsn)) -> Look<PrimaryHere> {
+pub async fn primary(config: &Config, catalog: &Catalog, content: Content, reach: &Reach) -> Look<PrimaryHere> {
     let Some(row) = catalog.rows.iter().find(|row| row.content == content && row.role == Role::Primary) else {
         return Look::Unknown(format!("content {content} has no primary"));
     };
-    match tokio::time::timeout(PRIMARY_PATIENCE, position(config, row)).await {
-        Ok(Ok((timeline, at))) => Look::Seen(beside(reach, (timeline, at), row.dbid)),
-        Ok(Err(why)) => Look::Unknown(why),
+    let both = async { tokio::join!(position(config, row), peer::page_of(config, row)) };
+    match tokio::time::timeout(PRIMARY_PATIENCE, both).await {
+        Ok((Ok(at), page)) => beside(reach, at, row.dbid, page),
+        Ok((Err(why), _)) => Look::Unknown(why),
         Err(_) => Look::Unknown(format!("dbid {} did not answer within {} s", row.dbid, PRIMARY_PATIENCE.as_secs())),
     }
 }
 
-fn beside((timeline, end): (Timeline, Lsn), (source, at): (Timeline, Lsn), dbid: Dbid) -> PrimaryHere {
+/// Its position can only convict: one that was put back on an older copy is past it within moments. That it is the history
+/// which this copy followed, its incarnations say.
+fn beside(reach: &Reach, (source, at): (Timeline, Lsn), dbid: Dbid, page: Look<Page>) -> Look<PrimaryHere> {
+    let Reach { timeline, end, followed } = reach;
     // Where timelines forked is no question here: only what is ahead is kept from following.
-    if wal::standing(timeline, end, source, at, &[]) != Standing::Ahead {
-        return PrimaryHere::HasAll;
+    if wal::standing(*timeline, *end, source, at, &[]) == Standing::Ahead {
+        return Look::Seen(PrimaryHere::Lacks(format!(
+            "this mirror's log reaches {end} on timeline {timeline}, the acting primary, dbid {dbid}, is at {at} on timeline {source}: was it restored from an older copy?"
+        )));
     }
-    PrimaryHere::Lacks(format!(
-        "this mirror's log reaches {end} on timeline {timeline}, the acting primary, dbid {dbid}, is at {at} on timeline {source}: was it restored from an older copy?"
-    ))
+    let page = match page {
+        Look::Seen(page) => page,
+        Look::Unknown(_) if followed.is_empty() => return Look::Seen(PrimaryHere::HasAll),
+        Look::Unknown(why) => return Look::Unknown(format!("which history the acting primary, dbid {dbid}, has is not known: {why}")),
+    };
+    match lineage(followed, &page.incarnations, Some((*timeline, *end))) {
+        Lineage::Same => Look::Seen(PrimaryHere::HasAll),
+        Lineage::Differs(why) => Look::Seen(PrimaryHere::Lacks(format!(
+            "the acting primary, dbid {dbid}, has another history than this mirror: {why}; was it restored from an older copy?"
+        ))),
+        // Neither side has written down incarnations yet: the position is all that there is.
+        Lineage::Unknown(_) if followed.is_empty() || page.incarnations.is_empty() => Look::Seen(PrimaryHere::HasAll),
+        Lineage::Unknown(why) => Look::Unknown(format!("which history the acting primary, dbid {dbid}, has is not known: {why}")),
+    }
 }
 
 /// Timeline and position of what answers there as the instance of this row.
@@ -120,60 +176,77 @@ async fn position(config: &Config, row: &crate::model::Row) -> Result<(Timeline,
     Ok((timeline, replication::position(&session).await.map_err(|e| e.to_string())?))
 }
 
-/// What the peer's supervisor says: a peer that runs as a mirror was not promoted.
-pub async fn peer(config: &Config, peer: Option<&Peer>) -> Look<PeerHere> {
-    let Some(peer) = peer else { return Look::Unknown("no peer was ever seen".into()) };
-    match page(&peer.address, config.listen.port()).await {
-        Ok(page) if page.cluster != config.cluster || page.dbid != Some(peer.dbid) => {
-            Look::Unknown(format!("the page of {} is not that of dbid {}", peer.address, peer.dbid))
-        }
-        Ok(page) if page.shape == Shape::Mirror && page.serves == Some(Role::Mirror) => Look::Seen(PeerHere::InRecovery),
-        Ok(page) if page.serves == Some(Role::Primary) || page.shape == Shape::Primary => Look::Seen(PeerHere::Promoted),
-        Ok(page) => Look::Unknown(format!("it says {:?}", page.state)),
-        Err(error) => Look::Unknown(error.to_string()),
-    }
-}
-
-/// What the other coordinator says: one that serves on a higher timeline has taken over. With no other there is nobody to ask.
-pub async fn other_coordinator(config: &Config, timeline: Option<Timeline>) -> Look<PeerHere> {
-    let own = resolve(&config.address).await.ok();
-    let mut why = vec![];
-    for server in &config.coordinator {
-        let itself =
-            server.port == config.port && (server.host == config.address || (own.is_some() && resolve(&server.host).await.ok() == own));
-        if itself {
-            continue;
-        }
-        match page(&server.host, config.listen.port()).await {
-            Ok(page) if page.cluster != config.cluster => why.push(format!("the page of {} is of cluster '{}'", server.host, page.cluster)),
-            Ok(page) => {
-                let overtook = page.timeline.filter(|theirs| page.serves == Some(Role::Primary) && Some(*theirs) > timeline);
-                if let Some(theirs) = overtook {
-                    return Look::Seen(PeerHere::Overtook(theirs));
-                }
-            }
-            Err(error) => why.push(error.to_string()),
-        }
-    }
-    if why.is_empty() { Look::Seen(PeerHere::InRecovery) } else { Look::Unknown(why.join("; ")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::world::fixtures::row, supervisor::config::fixtures::config};
+    use crate::{
+        model::world::fixtures::{page, row},
+        supervisor::config::fixtures::config,
+    };
 
     fn says(rows: &[&str], dbid: Option<i16>) -> RowHere {
         row_here(&config(), &Catalog { rows: rows.iter().map(|text| row(text)).collect() }, dbid.map(Dbid))
     }
 
+    fn chain(began: &[u64]) -> Vec<Incarnation> {
+        let one = |(at, began): (usize, &u64)| Incarnation {
+            number: at as u64 + 1,
+            nonce: format!("{began:x}"),
+            timeline: Timeline(2),
+            began: Lsn(*began),
+        };
+        began.iter().enumerate().map(one).collect()
+    }
+
+    fn held(timeline: u32, end: u64, followed: &[u64], primarys: Option<&[u64]>) -> Look<PrimaryHere> {
+        let page = primarys.map(|began| Page { incarnations: chain(began), ..page(&row("2:0ppnu")) });
+        let reach = Reach { timeline: Timeline(timeline), end: Lsn(end), followed: chain(followed) };
+        beside(&reach, (Timeline(2), Lsn(0x500)), Dbid(2), page.map_or_else(|| Look::Unknown("silent".into()), Look::Seen))
+    }
+
     #[test]
     fn only_a_log_that_goes_on_where_the_primary_ends_is_ahead() {
-        let beside = |timeline, end| beside((Timeline(timeline), Lsn(end)), (Timeline(2), Lsn(0x500)), Dbid(2));
-        assert_eq!(beside(2, 0x500), PrimaryHere::HasAll);
-        assert!(matches!(beside(2, 0x501), PrimaryHere::Lacks(why) if why.contains("0/501") && why.contains("0/500")));
-        assert!(matches!(beside(3, 0x100), PrimaryHere::Lacks(_)), "a newer timeline");
-        assert_eq!(beside(1, 0x900), PrimaryHere::HasAll, "it left that timeline: the server itself refuses what diverged");
+        let beside = |timeline, end| held(timeline, end, &[], Some(&[]));
+        assert_eq!(beside(2, 0x500), Look::Seen(PrimaryHere::HasAll));
+        assert!(matches!(beside(2, 0x501), Look::Seen(PrimaryHere::Lacks(why)) if why.contains("0/501") && why.contains("0/500")));
+        assert!(matches!(beside(3, 0x100), Look::Seen(PrimaryHere::Lacks(_))), "a newer timeline");
+        assert_eq!(beside(1, 0x900), Look::Seen(PrimaryHere::HasAll), "it left that timeline: the server itself refuses what diverged");
+    }
+
+    /// Its position says nothing: it has written past the end of its mirror since it was put back.
+    #[test]
+    fn a_primary_that_was_put_back_has_another_history_wherever_it_is_by_now() {
+        assert_eq!(held(2, 0x300, &[0x100], Some(&[0x100])), Look::Seen(PrimaryHere::HasAll));
+        assert_eq!(held(2, 0x300, &[0x100], Some(&[0x100, 0x300])), Look::Seen(PrimaryHere::HasAll), "started again, with all it had sent");
+        let put_back = held(2, 0x300, &[0x100], Some(&[0x100, 0x200]));
+        assert!(matches!(&put_back, Look::Seen(PrimaryHere::Lacks(why)) if why.contains("0/200")), "{put_back:?}");
+    }
+
+    #[test]
+    fn without_incarnations_a_position_has_to_do_and_silence_is_no_answer() {
+        for (followed, primarys) in [(&[][..], Some(&[][..])), (&[], None), (&[], Some(&[0x100][..])), (&[0x100], Some(&[]))] {
+            assert_eq!(held(2, 0x300, followed, primarys), Look::Seen(PrimaryHere::HasAll), "{followed:?} {primarys:?}");
+        }
+        assert!(matches!(held(2, 0x300, &[0x100], None), Look::Unknown(_)));
+    }
+
+    /// A clone that was promoted thrice, or a test cluster, behind the coordinator's name for a moment.
+    #[test]
+    fn a_timeline_counts_with_the_coordinators_system_identifier_only() {
+        let says = |seen, coordinator: Option<u64>, timeline, theirs: Option<u64>| {
+            let known = Known { seen: Timeline(seen), coordinator: coordinator.map(SystemIdentifier), scope: Scope::All };
+            let answer =
+                Answer { catalog: Catalog::default(), timeline: Timeline(timeline), system_identifier: theirs.map(SystemIdentifier) };
+            believe(&Server::new("c", 1), answer, known).map(|_| ()).map_err(|unread| unread.name())
+        };
+        assert_eq!(says(3, Some(7), 3, Some(7)), Ok(()));
+        assert_eq!(says(3, Some(7), 4, Some(7)), Ok(()), "it was activated");
+        assert_eq!(says(3, Some(7), 9, Some(8)), Err("NotCoordinator"));
+        assert_eq!(says(3, Some(7), 3, Some(8)), Err("NotCoordinator"));
+        assert_eq!(says(3, Some(7), 9, None), Err("NotCoordinator"), "nothing shows whose it is");
+        assert_eq!(says(3, Some(7), 3, None), Ok(()), "no higher than what is believed anyway");
+        assert_eq!(says(3, Some(7), 2, Some(7)), Err("OldCoordinator"));
+        assert_eq!(says(0, None, 2, None), Ok(()), "the first that is ever heard of");
     }
 
     #[test]

@@ -7,31 +7,48 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Round, Supervisor, Woken,
+    Round, Supervisor, Woken, ask,
+    decide::OtherHere,
+    idle::Here,
+    others::{self, Witnesses},
     process::{self, Postgres},
 };
 use crate::{
     greenplum::{Dialect, Server, Session, SessionError, topology},
-    model::{Catalog, Content, InstanceState, Role},
+    model::{Catalog, Content, InstanceState, Look, Role},
     volume::Held,
 };
 
 /// Between two looks at the segments.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Between two looks of a coordinator that may not dispatch yet.
+const UNSURE: Duration = Duration::from_secs(2);
+
 /// How the first step ended.
 enum First {
     Ready,
     Told,
     Ended(process::End),
+    /// Another coordinator has taken over, or may have: it is to be decided anew.
+    Doubtful,
+}
+
+/// Whether it may dispatch.
+enum May {
+    Dispatch,
+    /// Another one may have taken over.
+    Not,
+    /// Not enough is known.
+    NotYet(String),
 }
 
 impl Supervisor {
     /// Runs the coordinator: utility mode until the segments live, then dispatch mode.
-    pub(super) async fn run_coordinator(&mut self, lock: Held) -> anyhow::Result<Round> {
-        let dialect = crate::volume::shape::look(self.volume.data()).dialect.unwrap_or(Dialect::Seven);
+    pub(super) async fn run_coordinator(&mut self, lock: Held, here: &Here) -> anyhow::Result<Round> {
+        let dialect = here.shaped.dialect.unwrap_or(Dialect::Seven);
         let postgres = self.spawn(dialect.coordinator_utility_arguments())?;
-        let first = self.wait_for_segments(&postgres).await;
+        let first = self.wait_for_segments(&postgres, here).await;
         match first {
             First::Ended(end) => {
                 tracing::warn!(%end, "the coordinator ended in utility mode");
@@ -44,6 +61,10 @@ impl Supervisor {
                 self.stop(&postgres, true).await;
                 Ok(Round::End)
             }
+            First::Doubtful => {
+                self.stop(&postgres, true).await;
+                Ok(if self.signals.ending { Round::End } else { Round::Again })
+            }
             First::Ready => {
                 self.stop(&postgres, true).await;
                 if self.signals.ending {
@@ -54,21 +75,65 @@ impl Supervisor {
         }
     }
 
-    async fn wait_for_segments(&mut self, postgres: &Postgres) -> First {
+    async fn wait_for_segments(&mut self, postgres: &Postgres, here: &Here) -> First {
         let deadline = Instant::now() + Duration::from_secs(self.config.coordinator_wait);
         loop {
             let missing = self.missing_segments().await;
-            if missing.is_empty() || Instant::now() >= deadline {
-                return First::Ready;
-            }
-            let detail = missing.join("; ");
-            self.board.show(|page| (page.state, page.detail) = (InstanceState::WaitingForSegments, detail));
+            let pause = if missing.is_empty() || Instant::now() >= deadline {
+                match self.may_dispatch(here).await {
+                    May::Dispatch => return First::Ready,
+                    May::Not => return First::Doubtful,
+                    May::NotYet(why) => {
+                        self.board.show(|page| (page.state, page.detail) = (InstanceState::WaitingForPeer, why));
+                        UNSURE
+                    }
+                }
+            } else {
+                self.board.show(|page| (page.state, page.detail) = (InstanceState::WaitingForSegments, missing.join("; ")));
+                LOOK
+            };
             tokio::select! {
                 woken = self.signals.next() => if woken == Woken::ToEnd { return First::Told },
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(pause) => {}
             }
             if let Some(end) = process::reap(Some(postgres.pid)) {
                 return First::Ended(end);
+            }
+        }
+    }
+
+    /// Asked once more right before it dispatches: much may have happened since it was started.
+    async fn may_dispatch(&mut self, here: &Here) -> May {
+        let silent = match self.ask_others(here).await {
+            Look::Seen(OtherHere::Overtook(_)) => return May::Not,
+            Look::Seen(OtherHere::Behind) => return May::Dispatch,
+            Look::Unknown(silent) => silent,
+        };
+        let catalog = match self.own_catalog().await {
+            Ok(catalog) => catalog,
+            Err(why) => {
+                return May::NotYet(format!("the other coordinator is silent ({silent}), and the own catalog can not be read: {why}"));
+            }
+        };
+        if !others::is_acting(&ask::row_here(&self.config, &catalog, here.dbid)) {
+            return May::NotYet(format!(
+                "the other coordinator is silent ({silent}), and by its own catalog this one is not the acting one"
+            ));
+        }
+        let Some(timeline) = self.board.page().timeline else { return May::NotYet("its own timeline is not known".into()) };
+        self.hear(others::witnesses(&self.config, &catalog, timeline).await, &silent)
+    }
+
+    fn hear(&mut self, witnesses: Witnesses, silent: &str) -> May {
+        match witnesses {
+            Witnesses::ForUs => May::Dispatch,
+            Witnesses::TooFew { answer, contents } => May::NotYet(format!(
+                "the other coordinator is silent ({silent}); of {contents} contents {answer} say that they have seen none on a higher timeline, \
+                 a majority has to"
+            )),
+            Witnesses::Against(why) => {
+                self.memory.refuted = Some((Instant::now(), why));
+                May::Not
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::page::ExitClass;
 
 /// Crashes in a row after which a primary with a mirror in sync stays down, so that FTS can fail over.
-const ENOUGH: u32 = 3;
+pub const ENOUGH: u32 = 3;
 
 /// Texts of server logs and what they mean (reference §7.3, O §6). PostgreSQL's own words, in its
 /// untranslated form; the supervisor starts it with `LC_MESSAGES=C`.

@@ -1,6 +1,8 @@
 //! May postgres start on this volume, may it go on? The table of design §3.3 as one pure function:
 //! lock (held by whoever asks), then marks, then catalog, then start.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::{
@@ -19,12 +21,27 @@ pub enum RowHere {
 
 /// What the other side of the pair says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerHere {
+pub struct PeerHere {
+    pub role: PeerRole,
+    /// The newest timeline that its directory knows.
+    pub timeline: Option<Timeline>,
+}
+
+/// What the other side of the pair is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerRole {
     /// It runs as a mirror, so it was not promoted.
     InRecovery,
     /// It serves as a primary, or could.
     Promoted,
-    /// The other coordinator serves on this timeline, which is higher than ours.
+}
+
+/// How the other coordinators stand to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherHere {
+    /// There is none, or none takes writes on a higher timeline.
+    Behind,
+    /// Its database takes writes on this timeline, which is higher than ours.
     Overtook(Timeline),
 }
 
@@ -48,12 +65,16 @@ pub struct Facts {
     /// The newest timeline that the directory knows.
     pub timeline: Option<Timeline>,
     pub row: Look<RowHere>,
-    /// Asked only when there is no coordinator to ask.
+    /// Asked for whoever would open, or is open, as a primary.
     pub peer: Look<PeerHere>,
+    /// Asked by a coordinator.
+    pub other: Look<OtherHere>,
     /// Asked only for a mirror that may start.
     pub primary: Look<PrimaryHere>,
-    /// The other coordinator has been silent for as long as one waits for it.
-    pub waited_for_peer: bool,
+    /// How a coordinator may do without an answer of the others.
+    pub alone: Alone,
+    /// A person says that what shows that it was replaced does not count.
+    pub not_replaced: bool,
     /// The pair was in sync when the catalog was last read.
     pub was_in_sync: bool,
     /// postgres died on this directory in a way that a start can not mend.
@@ -62,13 +83,45 @@ pub struct Facts {
     pub diverged: Option<String>,
 }
 
+/// How a coordinator stands to others that it cannot ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Alone {
+    /// They have to be waited for.
+    Waits,
+    /// They have been silent for as long as one waits for them.
+    Waited,
+    /// It dispatched until a moment ago in this very process, and had asked them: nobody can have been activated since.
+    InPlace,
+    /// The segments have seen, or may have, a coordinator on a higher timeline.
+    Refuted(String),
+}
+
 /// What to do with a postgres that does not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     Start,
-    /// The coordinator is started in two steps (O §8).
+    /// The coordinator is started in two steps (O §8); it dispatches without an answer of the others only with witnesses.
     StartCoordinator,
+    /// The coordinator crashed while it dispatched: it dispatches again at once.
+    Dispatch,
     Stay(InstanceState, String),
+    /// A stale primary, which its volume has to remember: the next catalog may be an older one.
+    Replaced(String),
+}
+
+/// Whether that postgres died of its data still counts, `left` before its back-off is over. What an acting primary died of may
+/// have passed, and nobody else serves: its row alone keeps it down no longer than that.
+pub fn counts(unusable: &str, row: &Look<RowHere>, shape: Shape, left: Duration) -> Option<String> {
+    let acting = match row {
+        Look::Seen(RowHere::Mine { role: Role::Primary, .. }) => true,
+        Look::Seen(RowHere::Mine { role: Role::Mirror, .. } | RowHere::NotMine(_)) => false,
+        Look::Unknown(_) => shape == Shape::Primary,
+    };
+    match (acting, left) {
+        (false, _) => Some(unusable.to_owned()),
+        (true, Duration::ZERO) => None,
+        (true, left) => Some(format!("{unusable}; it is tried again in {} s", left.as_secs() + 1)),
+    }
 }
 
 fn stay(state: InstanceState, why: impl Into<String>) -> Decision {
@@ -83,8 +136,8 @@ pub fn decide(facts: &Facts) -> Decision {
     if facts.shape == Shape::Unknown {
         return stay(InstanceState::Deciding, facts.shape_why.clone());
     }
-    if let Some(stop) = by_marks(&facts.marks) {
-        return stop;
+    if let Some((state, why)) = by_marks(&facts.marks) {
+        return stay(state, why);
     }
     if let TokenState::Foreign(why) = &facts.token {
         return stay(InstanceState::VolumeUnrecognised, why.clone());
@@ -106,31 +159,33 @@ pub fn decide(facts: &Facts) -> Decision {
     }
 }
 
-/// Marks that keep postgres down whatever the catalog says.
-pub fn by_marks(marks: &Marks) -> Option<Decision> {
+/// Marks that keep postgres down whatever the catalog says: the state in which they do, and why.
+pub fn by_marks(marks: &Marks) -> Option<(InstanceState, String)> {
     if let Some(why) = &marks.unknown {
-        return Some(stay(InstanceState::Deciding, format!("the marks can not be looked at: {why}")));
+        return Some((InstanceState::Deciding, format!("the marks can not be looked at: {why}")));
     }
     if let Some(why) = &marks.unreadable {
-        return Some(stay(InstanceState::CopyUnfinished, format!("a mark can not be read, so it stands: {why}")));
+        return Some((InstanceState::CopyUnfinished, format!("a mark can not be read, so it stands: {why}")));
     }
     if marks.retired {
-        return Some(stay(InstanceState::Retired, "the mark retired stands: a person keeps postgres down, or this place was moved away"));
+        let why = "the mark retired stands: a person keeps postgres down, or this place was moved away";
+        return Some((InstanceState::Retired, why.into()));
     }
     if let Some(hold) = &marks.hold {
-        return Some(stay(InstanceState::Held, format!("held for {}: {}", hold.attempt, hold.reason)));
+        return Some((InstanceState::Held, format!("held for {}: {}", hold.attempt, hold.reason)));
     }
     let copy = marks.copy.as_ref()?;
-    Some(stay(InstanceState::CopyUnfinished, format!("{} began a copy at {} and did not finish it", copy.attempt, copy.since)))
+    Some((InstanceState::CopyUnfinished, format!("{} began a copy at {} and did not finish it", copy.attempt, copy.since)))
 }
 
 fn mirror(facts: &Facts, in_sync: bool) -> Decision {
     match (facts.shape, &facts.unusable, &facts.diverged) {
         (Shape::Empty | Shape::Unusable | Shape::Unknown, ..) => stay(InstanceState::NeedsFull, facts.shape_why.clone()),
         (_, Some(why), _) => stay(InstanceState::NeedsFull, why.clone()),
-        (Shape::Primary, ..) => {
-            stay(InstanceState::NeedsRecovery, "the catalog says mirror and the directory would start as a primary: it is stale")
-        }
+        (Shape::Primary, ..) => match newer_than_peer(facts) {
+            Some(why) => stay(InstanceState::CatalogOutdated, why),
+            None => Decision::Replaced("the catalog says mirror and the directory would start as a primary: it is stale".into()),
+        },
         (Shape::Mirror, _, Some(why)) => stay(InstanceState::NeedsRecovery, why.clone()),
         (Shape::Mirror, None, None) => beside_primary(&facts.primary, in_sync),
     }
@@ -144,8 +199,34 @@ fn beside_primary(primary: &Look<PrimaryHere>, in_sync: bool) -> Decision {
         Look::Unknown(why) if !in_sync => {
             stay(InstanceState::WaitingForPrimary, format!("whether the acting primary has all that this mirror has is not known: {why}"))
         }
-        _ => Decision::Start,
+        Look::Seen(PrimaryHere::HasAll) | Look::Unknown(_) => Decision::Start,
     }
+}
+
+/// Why a catalog that calls it a mirror is older than the last failover: only a promotion makes a higher timeline.
+fn newer_than_peer(facts: &Facts) -> Option<String> {
+    let theirs = facts.peer.seen()?.timeline?;
+    let own = facts.timeline.filter(|own| *own > theirs)?;
+    Some(format!(
+        "the catalog says mirror, and this one is on timeline {own} of its content, the other side on {theirs}: the catalog is older than the last failover"
+    ))
+}
+
+/// Why a directory that would open as a primary may hold less than the other side.
+fn was_replaced(facts: &Facts) -> Option<String> {
+    if facts.not_replaced {
+        return None;
+    }
+    let promoted = facts.peer.seen().filter(|peer| peer.role == PeerRole::Promoted).and_then(|peer| peer.timeline);
+    if let Some(theirs) = promoted.filter(|theirs| facts.timeline.is_some_and(|own| own < *theirs)) {
+        return Some(format!("the other side is a primary on timeline {theirs} of this content, higher than this one's"));
+    }
+    let TokenState::Mine(token) = &facts.token else { return None };
+    let replaced = token.replaced.as_ref()?;
+    Some(format!(
+        "at {} a coordinator on timeline {} called it a mirror, and it was not repaired since",
+        replaced.at, replaced.coordinator_timeline
+    ))
 }
 
 fn primary(facts: &Facts, in_sync: bool) -> Decision {
@@ -158,7 +239,10 @@ fn primary(facts: &Facts, in_sync: bool) -> Decision {
     };
     match (facts.shape, &facts.unusable) {
         (Shape::Empty | Shape::Unusable | Shape::Unknown, _) => lost(&facts.shape_why),
-        (_, Some(why)) => lost(why),
+        (Shape::Primary, _) if let Some(why) = was_replaced(facts) => {
+            stay(InstanceState::Replaced, format!("the catalog says primary, but {why}"))
+        }
+        (Shape::Primary | Shape::Mirror, Some(why)) => lost(why),
         // A mirror's shape under a primary's row: FTS is about to promote it.
         (Shape::Primary | Shape::Mirror, None) => Decision::Start,
     }
@@ -170,38 +254,54 @@ fn blind(facts: &Facts, why: &str) -> Decision {
     match facts.shape {
         Shape::Mirror if facts.unusable.is_none() && facts.diverged.is_none() => Decision::Start,
         Shape::Empty | Shape::Unusable | Shape::Unknown | Shape::Mirror => stay(InstanceState::WaitingForCoordinator, no_coordinator),
-        Shape::Primary => match &facts.peer {
-            Look::Seen(PeerHere::InRecovery) if facts.was_in_sync && facts.unusable.is_none() => Decision::Start,
-            Look::Seen(PeerHere::InRecovery) => stay(InstanceState::WaitingForCoordinator, no_coordinator),
-            Look::Seen(PeerHere::Promoted | PeerHere::Overtook(_)) => {
-                stay(InstanceState::WaitingForPeer, format!("{no_coordinator} and the peer was promoted"))
+        Shape::Primary if let Some(why) = was_replaced(facts) => stay(InstanceState::Replaced, format!("{no_coordinator}, and {why}")),
+        Shape::Primary => match facts.peer.seen().map(|peer| peer.role) {
+            Some(PeerRole::InRecovery) if facts.was_in_sync && facts.unusable.is_none() => Decision::Start,
+            Some(PeerRole::InRecovery) => stay(InstanceState::WaitingForCoordinator, no_coordinator),
+            Some(PeerRole::Promoted) => stay(InstanceState::WaitingForPeer, format!("{no_coordinator} and the peer was promoted")),
+            None => {
+                let silent = facts.peer.unknown().map_or("", String::as_str);
+                stay(InstanceState::WaitingForPeer, format!("{no_coordinator} and the peer is silent: {silent}"))
             }
-            Look::Unknown(peer) => stay(InstanceState::WaitingForPeer, format!("{no_coordinator} and the peer is silent: {peer}")),
         },
     }
 }
 
-/// The coordinator asks nobody but its standby; what follows is in `coordinator.rs`. That it was overtaken is not
+/// The coordinator asks nobody but the other ones; what follows is in `coordinator.rs`. That it was overtaken is not
 /// forgotten when the other one falls silent: two catalogs would each lead the segments.
 fn coordinator(facts: &Facts) -> Decision {
-    let overtaken_by = match (&facts.peer, &facts.token) {
-        (Look::Seen(PeerHere::Overtook(timeline)), _) => Some(*timeline),
-        (_, TokenState::Mine(token)) => Some(token.coordinator_timeline).filter(|seen| facts.timeline.is_some_and(|own| own < *seen)),
-        _ => None,
+    match (facts.shape, &facts.unusable) {
+        (Shape::Mirror, None) => Decision::Start,
+        (Shape::Primary, _) if let Some(why) = overtaken(facts) => stay(InstanceState::WaitingForPeer, why),
+        (Shape::Empty | Shape::Unusable | Shape::Unknown, _) => stay(InstanceState::PrimaryDataMissing, facts.shape_why.clone()),
+        (Shape::Primary | Shape::Mirror, Some(why)) => stay(InstanceState::PrimaryDataMissing, why.clone()),
+        (Shape::Primary, None) => beside_others(facts),
+    }
+}
+
+fn overtaken(facts: &Facts) -> Option<String> {
+    let told = match facts.other {
+        Look::Seen(OtherHere::Overtook(timeline)) => Some(timeline),
+        Look::Seen(OtherHere::Behind) | Look::Unknown(_) => None,
     };
-    match (facts.shape, &facts.unusable, &facts.peer) {
-        (Shape::Primary, None, _) if let Some(Timeline(theirs)) = overtaken_by => {
-            let why =
-                format!("the other coordinator has taken over on timeline {theirs}, higher than this one's; make this one its standby");
-            stay(InstanceState::WaitingForPeer, why)
-        }
-        (Shape::Empty | Shape::Unusable | Shape::Unknown, ..) => stay(InstanceState::PrimaryDataMissing, facts.shape_why.clone()),
-        (_, Some(why), _) => stay(InstanceState::PrimaryDataMissing, why.clone()),
-        (Shape::Mirror, ..) => Decision::Start,
-        (Shape::Primary, _, Look::Unknown(why)) if !facts.waited_for_peer => {
+    let remembered = match &facts.token {
+        TokenState::Mine(token) => Some(token.coordinator_timeline).filter(|seen| facts.timeline.is_some_and(|own| own < *seen)),
+        TokenState::Absent | TokenState::Foreign(_) => None,
+    };
+    let Timeline(theirs) = told.or(remembered)?;
+    Some(format!("the other coordinator has taken over on timeline {theirs}, higher than this one's; make this one its standby"))
+}
+
+fn beside_others(facts: &Facts) -> Decision {
+    match (&facts.other, &facts.alone) {
+        (_, Alone::InPlace) => Decision::Dispatch,
+        (Look::Seen(_), Alone::Waits | Alone::Waited | Alone::Refuted(_)) | (Look::Unknown(_), Alone::Waited) => Decision::StartCoordinator,
+        (Look::Unknown(why), Alone::Waits) => {
             stay(InstanceState::WaitingForPeer, format!("the other coordinator may have taken over and is silent: {why}"))
         }
-        (Shape::Primary, ..) => Decision::StartCoordinator,
+        (Look::Unknown(why), Alone::Refuted(seen)) => {
+            stay(InstanceState::WaitingForPeer, format!("the other coordinator is silent ({why}), and {seen}"))
+        }
     }
 }
 
@@ -209,8 +309,10 @@ fn coordinator(facts: &Facts) -> Decision {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Watch {
     LetRun,
-    /// The catalog says mirror while it runs read-write: kill the whole group at once.
+    /// The catalog says mirror while it runs read-write, or another coordinator has taken over: kill the whole group at once.
     Fence(String),
+    /// The catalog says mirror, and the pair itself shows that the catalog is old: it runs on, and that is told.
+    NotOverruled(String),
     /// There is nothing left that it could run on, or be stopped on in order: the same, but nobody wrote what he may not.
     Kill(String),
     /// Stop for the hold, acknowledge, give up the lock.
@@ -232,11 +334,17 @@ pub fn watch(facts: &Facts) -> Watch {
     if facts.marks.maintenance || facts.marks.unknown.is_some() {
         return Watch::LetRun;
     }
+    if let Look::Seen(OtherHere::Overtook(timeline)) = facts.other {
+        return Watch::Fence(format!("the other coordinator has taken over on timeline {timeline}, higher than this one's"));
+    }
     let mirror_by_catalog = matches!(facts.row, Look::Seen(RowHere::Mine { role: Role::Mirror, .. }));
     match facts.shape {
-        Shape::Primary if mirror_by_catalog => return Watch::Fence("the catalog says mirror and postgres runs read-write".into()),
+        Shape::Primary if mirror_by_catalog => {
+            return newer_than_peer(facts)
+                .map_or_else(|| Watch::Fence("the catalog says mirror and postgres runs read-write".into()), Watch::NotOverruled);
+        }
         Shape::Empty if mirror_by_catalog => return Watch::Kill("this mirror's data directory was removed while postgres ran".into()),
-        _ => {}
+        Shape::Primary | Shape::Empty | Shape::Mirror | Shape::Unusable | Shape::Unknown => {}
     }
     if facts.marks.hold.is_some() {
         return match &facts.row {
@@ -249,10 +357,7 @@ pub fn watch(facts: &Facts) -> Watch {
             Look::Unknown(_) => Watch::LetRun, // unknown is not yes, and not no either: the row is being asked for
         };
     }
-    match by_marks(&facts.marks) {
-        Some(Decision::Stay(_, why)) => Watch::Stop(why),
-        _ => Watch::LetRun,
-    }
+    by_marks(&facts.marks).map_or(Watch::LetRun, |(_, why)| Watch::Stop(why))
 }
 
 #[cfg(test)]

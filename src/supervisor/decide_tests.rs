@@ -3,7 +3,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::{
     model::{Dbid, Repair, SystemIdentifier, Timeline},
-    volume::{Copy, Hold, Token},
+    volume::{Copy, Hold, Token, token::Replaced},
 };
 
 fn mine() -> TokenState {
@@ -38,8 +38,10 @@ fn facts(shape: Shape, row: Look<RowHere>) -> Facts {
         timeline: Some(Timeline(1)),
         row,
         peer: Look::Unknown("silent".into()),
+        other: Look::Unknown("silent".into()),
         primary: Look::Seen(PrimaryHere::HasAll),
-        waited_for_peer: false,
+        alone: Alone::Waits,
+        not_replaced: false,
         was_in_sync: true,
         unusable: None,
         diverged: None,
@@ -59,6 +61,8 @@ fn says(facts: &Facts) -> String {
     match decide(facts) {
         Decision::Start => "start".into(),
         Decision::StartCoordinator => "start in two steps".into(),
+        Decision::Dispatch => "dispatch at once".into(),
+        Decision::Replaced(_) => "replaced".into(),
         Decision::Stay(state, _) => format!("{state:?}"),
     }
 }
@@ -80,7 +84,7 @@ fn the_table_of_a_segment() {
         ("start", Shape::Mirror, row(p, false)),
         ("start", Shape::Mirror, row(m, true)),
         ("start", Shape::Mirror, row(m, false)),
-        ("NeedsRecovery", Shape::Primary, row(m, false)),
+        ("replaced", Shape::Primary, row(m, false)),
         ("NotInCatalog", Shape::Primary, none()),
         ("NotInCatalog", Shape::Mirror, none()),
         ("NotInCatalog", Shape::Empty, none()),
@@ -124,12 +128,59 @@ fn a_volume_without_a_token_is_adopted_only_with_a_database_in_it() {
 #[test]
 fn without_a_coordinator_the_peer_decides_and_silence_is_not_yes() {
     let mut facts = facts(Shape::Primary, Look::Unknown("gone".into()));
-    facts.peer = Look::Seen(PeerHere::InRecovery);
+    facts.peer = peer(PeerRole::InRecovery, Some(1));
     assert_eq!(says(&facts), "start");
     facts.was_in_sync = false;
     assert_eq!(says(&facts), "WaitingForCoordinator");
-    facts.peer = Look::Seen(PeerHere::Promoted);
+    facts.peer = peer(PeerRole::Promoted, None);
     assert_eq!(says(&facts), "WaitingForPeer");
+    (facts.peer, facts.was_in_sync, facts.token) = (peer(PeerRole::InRecovery, Some(1)), true, replaced());
+    assert_eq!(says(&facts), "Replaced", "that it was replaced stands on its volume");
+}
+
+fn peer(role: PeerRole, timeline: Option<u32>) -> Look<PeerHere> {
+    Look::Seen(PeerHere { role, timeline: timeline.map(Timeline) })
+}
+
+fn replaced() -> TokenState {
+    let TokenState::Mine(token) = mine() else { unreachable!() };
+    let replaced = Replaced { coordinator_timeline: Timeline(1), at: Timestamp::UNIX_EPOCH };
+    TokenState::Mine(Box::new(Token { replaced: Some(replaced), ..*token }))
+}
+
+/// A standby coordinator whose catalog is from before the failover was activated: it calls the replaced one a primary.
+#[test]
+fn a_primary_that_was_replaced_is_not_opened_on_the_word_of_an_older_catalog() {
+    let with = |token: TokenState, peer: Look<PeerHere>| says(&Facts { token, peer, ..facts(Shape::Primary, row(Role::Primary, true)) });
+    let silent = || Look::Unknown("silent".into());
+    assert_eq!(with(replaced(), silent()), "Replaced", "its volume remembers");
+    assert_eq!(with(mine(), peer(PeerRole::Promoted, Some(2))), "Replaced", "the other side is on a higher timeline");
+    assert_eq!(with(mine(), peer(PeerRole::Promoted, Some(1))), "start", "the stale one of the two");
+    assert_eq!(with(mine(), peer(PeerRole::InRecovery, Some(1))), "start");
+    assert_eq!(with(mine(), silent()), "start", "a silent side leaves it to the row");
+    let lifted = Facts { token: replaced(), not_replaced: true, ..facts(Shape::Primary, row(Role::Primary, true)) };
+    assert_eq!(says(&lifted), "start", "a person said so");
+}
+
+#[test]
+fn a_primary_on_the_higher_timeline_is_neither_killed_nor_called_stale_by_a_catalog_alone() {
+    let with = |peer: Look<PeerHere>| {
+        let facts = Facts { timeline: Some(Timeline(2)), peer, ..facts(Shape::Primary, row(Role::Mirror, false)) };
+        (says(&facts), watch(&facts))
+    };
+    let (down, running) = with(peer(PeerRole::Promoted, Some(1)));
+    assert_eq!(down, "CatalogOutdated");
+    assert!(matches!(running, Watch::NotOverruled(why) if why.contains("timeline 2")));
+    for peer in [
+        peer(PeerRole::Promoted, Some(2)),
+        peer(PeerRole::Promoted, Some(3)),
+        peer(PeerRole::InRecovery, None),
+        Look::Unknown("silent".into()),
+    ] {
+        let (down, running) = with(peer.clone());
+        assert_eq!(down, "replaced", "{peer:?}");
+        assert!(matches!(running, Watch::Fence(_)), "{peer:?}: the row decides");
+    }
 }
 
 #[test]
@@ -150,13 +201,17 @@ fn the_coordinator_asks_its_standby_only() {
     let mut facts = facts(Shape::Primary, Look::Unknown("itself".into()));
     facts.content = Some(Content::COORDINATOR);
     assert_eq!(says(&facts), "WaitingForPeer", "a silent standby may have taken over");
-    facts.waited_for_peer = true;
+    facts.alone = Alone::Waited;
     assert_eq!(says(&facts), "start in two steps");
-    (facts.waited_for_peer, facts.peer) = (false, Look::Seen(PeerHere::InRecovery));
-    assert_eq!(says(&facts), "start in two steps");
-    facts.peer = Look::Seen(PeerHere::Overtook(Timeline(2)));
+    facts.alone = Alone::Refuted("a segment has seen timeline 2".into());
     assert_eq!(says(&facts), "WaitingForPeer");
-    (facts.waited_for_peer, facts.peer) = (true, Look::Unknown("silent".into()));
+    facts.alone = Alone::InPlace;
+    assert_eq!(says(&facts), "dispatch at once", "nobody can have been activated since");
+    facts.other = Look::Seen(OtherHere::Overtook(Timeline(2)));
+    assert_eq!(says(&facts), "WaitingForPeer", "but for one that was");
+    (facts.alone, facts.other) = (Alone::Waits, Look::Seen(OtherHere::Behind));
+    assert_eq!(says(&facts), "start in two steps");
+    (facts.alone, facts.other) = (Alone::Waited, Look::Unknown("silent".into()));
     facts.timeline = Some(Timeline(0));
     assert_eq!(says(&facts), "WaitingForPeer", "it was overtaken, as the token says, however long the other is silent");
     facts.shape = Shape::Mirror;
@@ -239,4 +294,31 @@ fn a_mirror_that_has_more_than_its_primary_does_not_follow_it() {
     assert_eq!((with(true, lacks()).as_str(), with(false, lacks()).as_str()), ("NeedsRecovery", "NeedsRecovery"));
     assert_eq!(with(false, silent()), "WaitingForPrimary", "unknown is not yes");
     assert_eq!(with(true, silent()), "start", "FTS may have to promote it");
+}
+
+/// Asked while it runs, not only before it starts: two would dispatch for ever.
+#[test]
+fn a_running_coordinator_that_was_overtaken_is_fenced() {
+    let mut facts = facts(Shape::Primary, Look::Unknown("itself".into()));
+    facts.content = Some(Content::COORDINATOR);
+    assert_eq!(watch(&facts), Watch::LetRun, "silence is not yes");
+    facts.other = Look::Seen(OtherHere::Behind);
+    assert_eq!(watch(&facts), Watch::LetRun);
+    facts.other = Look::Seen(OtherHere::Overtook(Timeline(2)));
+    assert!(matches!(watch(&facts), Watch::Fence(why) if why.contains("timeline 2")));
+    facts.marks.maintenance = true;
+    assert_eq!(watch(&facts), Watch::LetRun, "a person works here");
+}
+
+/// A read error that passed, a log that was away for a moment: it alone holds this content's commits, and it was never tried again.
+#[test]
+fn what_an_acting_primary_died_of_counts_only_until_its_back_off_is_over() {
+    let (p, m) = (row(Role::Primary, false), row(Role::Mirror, false));
+    let blind = || Look::Unknown("timed out".into());
+    let counted = |row: &Look<RowHere>, shape, left| counts("no checkpoint", row, shape, Duration::from_secs(left));
+    assert!(counted(&p, Shape::Primary, 4).is_some_and(|why| why.contains("tried again in 5 s")));
+    assert_eq!(counted(&p, Shape::Primary, 0), None);
+    assert_eq!(counted(&blind(), Shape::Primary, 0), None, "nobody says that another one serves");
+    assert_eq!(counted(&m, Shape::Mirror, 0).as_deref(), Some("no checkpoint"), "a mirror is repaired");
+    assert_eq!(counted(&blind(), Shape::Mirror, 0).as_deref(), Some("no checkpoint"));
 }

@@ -6,16 +6,21 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    Round, Supervisor, Woken, ask,
-    decide::{Decision, Facts, PeerHere, PrimaryHere, RowHere, by_marks, decide},
-    is_dead,
+    Round, Supervisor, Woken,
+    ask::{self, Reach},
+    decide::{Alone, Decision, Facts, OtherHere, PeerHere, PrimaryHere, RowHere, by_marks, counts, decide},
+    history, is_dead,
+    others::{self, Own},
+    peer,
+    person::Said,
 };
 use crate::{
     greenplum::wal,
-    model::{Content, Dbid, InstanceState, Look, Role, page::Shape},
+    model::{Content, Dbid, InstanceState, Look, Role, Timeline, page::Shape},
     volume::{
         Held, LockError, Marks, Token, TokenState, places,
         shape::{self, Shaped},
+        token::Replaced,
     },
 };
 
@@ -23,6 +28,11 @@ use crate::{
 pub(super) const MARKS: Duration = Duration::from_millis(250);
 /// And while an attempt works on the volume: when it is done, the mirror is to start at once.
 const HELD: Duration = Duration::from_millis(100);
+
+/// A coordinator that dispatched so short a time ago dispatches on: within it nobody was activated unseen.
+const IN_PLACE: Duration = Duration::from_secs(10);
+/// So long the word of segments that know of a higher timeline stands.
+const REFUTED: Duration = Duration::from_mins(1);
 
 /// The directory and who it says that it is.
 pub(super) struct Here {
@@ -39,6 +49,7 @@ impl Supervisor {
             return Ok(Round::End);
         }
         let said = self.heed_person();
+        self.memory.allowed_timeline = said.coordinator_timeline;
         let lock = match self.volume.try_lock(&self.config.holder(), said.gone_node.as_deref()) {
             Ok(lock) => lock,
             Err(LockError::Busy(who)) => return self.stay_out(&who).await,
@@ -52,32 +63,44 @@ impl Supervisor {
         self.end_dead_hold(&lock)?;
         let marks = self.volume.marks();
         let here = self.look_here(&marks);
-        if let (Some(Decision::Stay(state, why)), false) = (by_marks(&marks), marks.maintenance) {
+        self.show_incarnations();
+        if let (Some((state, why)), false) = (by_marks(&marks), marks.maintenance) {
             drop(lock);
             return self.stay(state, why).await;
         }
-        let facts = self.facts(marks, &here).await;
-        match decide(&facts) {
+        let facts = self.facts(marks, &here, &said).await;
+        self.carry_out(lock, &here, &facts).await
+    }
+
+    async fn carry_out(&mut self, lock: Held, here: &Here, facts: &Facts) -> anyhow::Result<Round> {
+        match decide(facts) {
             Decision::Stay(state, why) => {
                 if state == InstanceState::NeedsRecovery {
-                    self.adopt_or_warn(&here);
+                    self.adopt_or_warn(here);
                 }
                 drop(lock);
                 self.stay(state, why).await
             }
-            _ if self.too_soon() => {
+            Decision::Replaced(why) => {
+                self.remember_replaced(here);
+                drop(lock);
+                self.stay(InstanceState::NeedsRecovery, why).await
+            }
+            Decision::Start | Decision::StartCoordinator | Decision::Dispatch if self.too_soon() => {
                 drop(lock);
                 self.stay(InstanceState::BackingOff, self.crash_story()).await
             }
-            decision => self.start(lock, &here, &facts, &decision).await,
+            decision @ (Decision::Start | Decision::StartCoordinator | Decision::Dispatch) => {
+                self.start(lock, here, facts, &decision).await
+            }
         }
     }
 
     /// Somebody else has the lock: the attempt that asked for it, or one that nobody knows.
     async fn stay_out(&mut self, who: &str) -> anyhow::Result<Round> {
-        match by_marks(&self.volume.marks()) {
-            Some(Decision::Stay(InstanceState::Held, why)) => self.stay(InstanceState::Held, why).await,
-            _ => self.stay(InstanceState::LockBusy, format!("held by: {who}")).await,
+        match by_marks(&self.volume.marks()).filter(|(state, _)| *state == InstanceState::Held) {
+            Some((held, why)) => self.stay(held, why).await,
+            None => self.stay(InstanceState::LockBusy, format!("held by: {who}")).await,
         }
     }
 
@@ -94,70 +117,124 @@ impl Supervisor {
         self.board.show(|page| {
             (page.dbid, page.content, page.shape) = (dbid, content, shaped.shape);
             page.system_identifier = shaped.control.as_ref().map(|c| c.system_identifier);
-            page.timeline = shaped.control.as_ref().map(crate::greenplum::control::ControlData::newest_timeline);
         });
-        Here { shaped, dbid, content, token }
+        let here = Here { shaped, dbid, content, token };
+        let timeline = history::newest_timeline(&here, self.volume.data());
+        self.board.show(|page| page.timeline = timeline);
+        self.show_token(&here.token);
+        here
     }
 
-    /// What the last end of postgres showed of this directory is no news once an attempt has changed it.
+    /// What others may have to know of the token.
+    pub(super) fn show_token(&self, token: &TokenState) {
+        let (followed, seen) = match token {
+            TokenState::Mine(token) => (token.followed.clone(), Some(token.coordinator_timeline).filter(|seen| seen.0 > 0)),
+            TokenState::Absent | TokenState::Foreign(_) => (vec![], None),
+        };
+        self.board.show(|page| (page.followed, page.coordinator_timeline) = (followed, seen));
+    }
+
+    /// What the last end of postgres showed of this directory is no news once an attempt has changed it. A recovery that was
+    /// deleted and made again gives its attempts the same names.
     fn forget_what_was_repaired(&mut self) {
-        let attempt = self.volume.result().map(|result| result.attempt);
+        let attempt = self.volume.result().map(|result| (result.attempt, result.recovery_uid));
         if attempt != self.memory.attempt {
             (self.memory.unusable, self.memory.diverged, self.memory.crashes, self.memory.not_before) = (None, None, 0, None);
             self.memory.attempt = attempt;
         }
     }
 
-    /// How long the other coordinator has been silent counts from the first time that it was.
-    fn waited_for(&mut self, peer: &Look<PeerHere>) -> bool {
-        if peer.seen().is_some() {
-            self.memory.peer_silent_since = None;
-            return false;
-        }
-        let since = *self.memory.peer_silent_since.get_or_insert_with(Instant::now);
-        since.elapsed() > Duration::from_secs(self.config.coordinator_wait)
-    }
-
-    async fn facts(&mut self, marks: Marks, here: &Here) -> Facts {
+    async fn facts(&mut self, marks: Marks, here: &Here, said: &Said) -> Facts {
         let coordinator = here.content == Some(Content::COORDINATOR);
-        let row = if coordinator { Look::Unknown("it is the coordinator".into()) } else { self.row(here.dbid).await };
-        let remembered = match &here.token {
-            TokenState::Mine(token) => token.peer.clone(),
-            _ => None,
-        };
-        let timeline = self.board.page().timeline;
-        let peer = if coordinator {
-            let peer = ask::other_coordinator(&self.config, timeline).await;
-            self.remember_who_overtook(here, &peer);
-            peer
-        } else if row.seen().is_none() && here.shaped.shape == Shape::Primary {
-            ask::peer(&self.config, remembered.as_ref()).await
+        let (row, peer, other) = if coordinator {
+            let itself = || "it is the coordinator".to_owned();
+            (Look::Unknown(itself()), Look::Unknown(itself()), self.ask_others(here).await)
         } else {
-            Look::Unknown("not asked".into())
+            let (row, peer) = self.row_and_peer(here).await;
+            (row, peer, Look::Unknown("it is no coordinator".into()))
         };
         Facts {
-            waited_for_peer: self.waited_for(&peer),
+            alone: self.alone(&other),
             primary: self.ask_primary(here, &row).await,
+            unusable: self.unusable_now(&row, here.shaped.shape),
             marks,
             token: here.token.clone(),
             shape: here.shaped.shape,
             shape_why: here.shaped.why.clone(),
             content: here.content,
-            timeline,
+            timeline: self.board.page().timeline,
             row,
             peer,
-            was_in_sync: remembered.is_some_and(|peer| peer.in_sync),
-            unusable: self.memory.unusable.clone(),
+            other,
+            not_replaced: said.not_replaced.is_some() && said.not_replaced == here.dbid,
+            was_in_sync: matches!(&here.token, TokenState::Mine(token) if token.peer.as_ref().is_some_and(|peer| peer.in_sync)),
             diverged: self.memory.diverged.clone(),
         }
     }
 
+    /// Both at once: a start must not wait for one after the other.
+    async fn row_and_peer(&mut self, here: &Here) -> (Look<RowHere>, Look<PeerHere>) {
+        let (config, other) = (self.config.clone(), here.other_side());
+        let opens = here.shaped.shape == Shape::Primary;
+        let peer = async { if opens { peer::ask(&config, other.as_ref()).await } else { Look::Unknown("not asked".into()) } };
+        tokio::join!(self.row(here), peer)
+    }
+
+    fn unusable_now(&self, row: &Look<RowHere>, shape: Shape) -> Option<String> {
+        let left = self.memory.not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+        counts(self.memory.unusable.as_deref()?, row, shape, left)
+    }
+
+    pub(super) async fn ask_others(&mut self, here: &Here) -> Look<OtherHere> {
+        let other = others::ask(&self.config, self.own(here)).await;
+        if let Look::Seen(OtherHere::Overtook(timeline)) = other {
+            self.remember_who_overtook(here, timeline);
+        }
+        other
+    }
+
+    /// This coordinator, as others know it.
+    pub(super) fn own(&self, here: &Here) -> Own {
+        let system_identifier = here.shaped.control.as_ref().map(|control| control.system_identifier);
+        Own { timeline: self.board.page().timeline, system_identifier }
+    }
+
+    /// How long the other coordinators have been silent counts from the first time that one was.
+    fn alone(&mut self, other: &Look<OtherHere>) -> Alone {
+        if self.memory.dispatched.is_some_and(|at| at.elapsed() < IN_PLACE) {
+            return Alone::InPlace;
+        }
+        if other.seen().is_some() {
+            self.memory.peer_silent_since = None;
+            return Alone::Waits;
+        }
+        if let Some((_, why)) = self.memory.refuted.as_ref().filter(|(at, _)| at.elapsed() < REFUTED) {
+            return Alone::Refuted(why.clone());
+        }
+        let since = *self.memory.peer_silent_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > Duration::from_secs(self.config.coordinator_wait) { Alone::Waited } else { Alone::Waits }
+    }
+
     /// The other coordinator may be silent the next time.
-    fn remember_who_overtook(&self, here: &Here, peer: &Look<PeerHere>) {
-        let (TokenState::Mine(token), Look::Seen(PeerHere::Overtook(timeline))) = (&here.token, peer) else { return };
-        let token = Token { coordinator_timeline: token.coordinator_timeline.max(*timeline), ..(**token).clone() };
+    pub(super) fn remember_who_overtook(&mut self, here: &Here, timeline: Timeline) {
+        self.memory.dispatched = None;
+        let TokenState::Mine(token) = &here.token else { return };
+        let token = Token { coordinator_timeline: token.coordinator_timeline.max(timeline), ..(**token).clone() };
         if let Err(error) = self.volume.write_token(&token) {
             tracing::warn!(%error, "that the other coordinator has taken over could not be written down");
+        }
+    }
+
+    /// The next catalog may be one from before this instance was replaced.
+    fn remember_replaced(&self, here: &Here) {
+        self.adopt_or_warn(here);
+        let token = match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
+            TokenState::Mine(token) if token.replaced.is_none() => token,
+            TokenState::Mine(_) | TokenState::Absent | TokenState::Foreign(_) => return,
+        };
+        let replaced = Replaced { coordinator_timeline: token.coordinator_timeline, at: Timestamp::now() };
+        if let Err(error) = self.volume.write_token(&Token { replaced: Some(replaced), ..*token }) {
+            tracing::warn!(%error, "that this instance was replaced could not be written down");
         }
     }
 
@@ -173,13 +250,14 @@ impl Supervisor {
             Ok(log) => log,
             Err(error) => return Look::Unknown(format!("the log can not be read: {error}")),
         };
-        let Some(reach) = wal::reach(here.shaped.control.as_ref(), log) else { return Look::Unknown("there is no log".into()) };
-        ask::primary(&self.config, &answer.catalog, content, reach).await
+        let Some((timeline, end)) = wal::reach(here.shaped.control.as_ref(), log) else { return Look::Unknown("there is no log".into()) };
+        let followed = self.board.page().followed;
+        ask::primary(&self.config, &answer.catalog, content, &Reach { timeline, end, followed }).await
     }
 
-    async fn row(&mut self, dbid: Option<Dbid>) -> Look<RowHere> {
-        match self.read_catalog().await {
-            Look::Seen(answer) => Look::Seen(ask::row_here(&self.config, &answer.catalog, dbid)),
+    async fn row(&mut self, here: &Here) -> Look<RowHere> {
+        match self.read_catalog(here).await {
+            Look::Seen(answer) => Look::Seen(ask::row_here(&self.config, &answer.catalog, here.dbid)),
             Look::Unknown(why) => Look::Unknown(why.to_string()),
         }
     }
@@ -192,11 +270,12 @@ impl Supervisor {
         }
         // Only under the lock: a pid of another namespace proves nothing, and a live postmaster whose file is gone ends itself.
         let _ = std::fs::remove_file(self.volume.data().join("postmaster.pid"));
-        self.config.write_passfile()?;
+        self.keep_passfile();
+        self.begin_incarnation(here);
         let primary = matches!(facts.row, Look::Seen(RowHere::Mine { role: Role::Primary, .. }));
         match decision {
-            Decision::StartCoordinator => self.run_coordinator(lock).await,
-            _ => self.run_segment(lock, primary).await,
+            Decision::StartCoordinator => self.run_coordinator(lock, here).await,
+            Decision::Start | Decision::Dispatch | Decision::Stay(..) | Decision::Replaced(_) => self.run_segment(lock, primary).await,
         }
     }
 
@@ -226,7 +305,7 @@ impl Supervisor {
             address: self.config.address.clone(),
             port: self.config.port,
             data_directory: self.config.data_directory.to_string_lossy().into_owned(),
-            coordinator_timeline: crate::model::Timeline(0),
+            coordinator_timeline: Timeline(0),
             peer: None,
             followed: vec![],
             replaced: None,
@@ -234,8 +313,14 @@ impl Supervisor {
             adopted: Timestamp::now(),
         });
         if let Some(answer) = &self.memory.answer {
-            token.coordinator_timeline = token.coordinator_timeline.max(answer.timeline);
-            token.peer = ask::peer_of(&answer.catalog, content, dbid).or(token.peer);
+            // Of a coordinator that does not know this place nothing is learned.
+            if let RowHere::Mine { role, .. } = ask::row_here(&self.config, &answer.catalog, Some(dbid)) {
+                token.coordinator_timeline = self.floor(token.coordinator_timeline).max(answer.timeline);
+                token.coordinator = token.coordinator.or(answer.system_identifier);
+                token.peer = ask::peer_of(&answer.catalog, content, dbid).or(token.peer);
+                // Whoever made it a mirror again, by hand perhaps, ended that it was a stale primary.
+                token.replaced = token.replaced.filter(|_| role == Role::Primary || here.shaped.shape != Shape::Mirror);
+            }
         }
         if old.as_ref() != Some(&token) {
             self.volume.write_token(&token)?;
@@ -269,7 +354,7 @@ impl Supervisor {
         }
         let shown = self.shown(state);
         self.board.show(|page| (page.state, page.detail, page.serves, page.receiving) = (shown, why, None, false));
-        let until = Instant::now() + patience(state, self.memory.stays);
+        let until = Instant::now() + jittered(patience(state, self.memory.stays));
         self.memory.stays += 1;
         let marks = self.volume.marks();
         let apart = if state == InstanceState::Held { HELD } else { MARKS };
@@ -310,11 +395,31 @@ fn patience(state: InstanceState, stays: u32) -> Duration {
     let most = match state {
         InstanceState::LockBusy | InstanceState::HeldElsewhere | InstanceState::BackingOff => 1,
         InstanceState::StayingDown
-        | InstanceState::WaitingForCoordinator
         | InstanceState::WaitingForPeer
-        | InstanceState::WaitingForPrimary => 2,
-        InstanceState::NeedsRecovery | InstanceState::NeedsFull | InstanceState::PrimaryDataMissing => 15,
-        _ => 60,
+        | InstanceState::WaitingForPrimary
+        | InstanceState::PrimaryDataMissing => 2,
+        // Right after its start a coordinator has all of them at its door.
+        InstanceState::WaitingForCoordinator => 5,
+        InstanceState::NeedsRecovery | InstanceState::NeedsFull | InstanceState::Replaced | InstanceState::CatalogOutdated => 15,
+        InstanceState::Deciding
+        | InstanceState::Starting
+        | InstanceState::Serving
+        | InstanceState::NotAnswering
+        | InstanceState::Stopping
+        | InstanceState::Unkillable
+        | InstanceState::Held
+        | InstanceState::CopyUnfinished
+        | InstanceState::VolumeUnrecognised
+        | InstanceState::NotInCatalog
+        | InstanceState::Retired
+        | InstanceState::Maintenance
+        | InstanceState::WaitingForSegments => 60,
     };
     Duration::from_secs(u64::from(stays + 1).min(most))
+}
+
+/// Between three quarters and five quarters of it: what fell together does not ask together.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    let spread = u64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() % 512);
+    pause * 3 / 4 + pause.mul_f64(0.5 * f64::from(u32::try_from(spread).unwrap_or(0)) / 512.0)
 }

@@ -11,11 +11,15 @@ pub mod config;
 mod coordinator;
 pub mod crash;
 pub mod decide;
+mod history;
 mod idle;
 mod killing;
 pub mod logins;
+mod others;
+mod peer;
 mod person;
 mod process;
+mod questions;
 mod serving;
 mod watch;
 
@@ -32,6 +36,7 @@ use self::{
     board::Board,
 };
 use crate::{
+    greenplum::topology::Scope,
     model::{Look, Timeline, page::LastExit},
     volume::Volume,
 };
@@ -59,8 +64,14 @@ struct Memory {
     not_before: Option<tokio::time::Instant>,
     /// The newest answer of a coordinator.
     answer: Option<Answer>,
-    /// The attempt whose result stands on the volume, as last seen.
-    attempt: Option<String>,
+    /// The attempt whose result stands on the volume, as last seen, with the uid of its recovery.
+    attempt: Option<(String, Option<String>)>,
+    /// When this coordinator last dispatched, and had asked the others.
+    dispatched: Option<tokio::time::Instant>,
+    /// When segments were found to know, or perhaps to know, of a higher timeline than this coordinator's, and what was seen.
+    refuted: Option<(tokio::time::Instant, String)>,
+    /// The timeline down to which a person allows a coordinator to be believed.
+    allowed_timeline: Option<Timeline>,
     /// Since when the other coordinator has not answered.
     peer_silent_since: Option<tokio::time::Instant>,
     /// Removes the directory that a full copy replaced.
@@ -142,24 +153,31 @@ impl Supervisor {
     }
 
     /// Reads the catalog and remembers the answer.
-    async fn read_catalog(&mut self) -> Look<Answer, NotRead> {
+    async fn read_catalog(&mut self, here: &idle::Here) -> Look<Answer, NotRead> {
         self.board.counts.catalog_reads.inc();
-        let look = ask::catalog(&self.config, self.seen_timeline()).await;
+        let look = ask::catalog(&self.config, self.known(here)).await;
         self.remember(&look);
         look
+    }
+
+    /// What the coordinators' answers are held against, and which rows are asked for.
+    fn known(&self, here: &idle::Here) -> ask::Known {
+        let (seen, coordinator) = match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
+            crate::volume::TokenState::Mine(token) => (token.coordinator_timeline, token.coordinator),
+            crate::volume::TokenState::Absent | crate::volume::TokenState::Foreign(_) => (Timeline(0), None),
+        };
+        let scope = here.content.zip(here.dbid).map_or(Scope::All, |(content, dbid)| Scope::Of(content, dbid));
+        ask::Known { seen: self.floor(seen), coordinator, scope }
+    }
+
+    /// A coordinator that was put back on an older copy of itself is believed when a person says so.
+    fn floor(&self, seen: Timeline) -> Timeline {
+        self.memory.allowed_timeline.map_or(seen, |allowed| allowed.min(seen))
     }
 
     fn remember(&mut self, look: &Look<Answer, NotRead>) {
         if let Look::Seen(answer) = look {
             self.memory.answer = Some(answer.clone());
-        }
-    }
-
-    /// The highest timeline of a coordinator that was believed here.
-    fn seen_timeline(&self) -> Timeline {
-        match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
-            crate::volume::TokenState::Mine(token) => token.coordinator_timeline,
-            _ => Timeline(0),
         }
     }
 

@@ -4,11 +4,16 @@
 use std::{fs, path::Path};
 
 use super::Supervisor;
+use crate::model::{Dbid, Timeline};
 
 /// A person works here: postgres runs without being asked about, and gpheal keeps away (design §3.2).
 const MAINTENANCE: &str = "gpheal.io/maintenance";
 /// The named node is gone: what its pods did not give back may be taken.
 const NODE_GONE: &str = "gpheal.io/node-gone";
+/// The dbid of this instance: what shows that another one took its place as primary does not count.
+const NOT_REPLACED: &str = "gpheal.io/not-replaced";
+/// The timeline of the coordinator that is to be believed although a higher one was seen: it was put back on an older copy.
+const COORDINATOR_TIMELINE: &str = "gpheal.io/coordinator-timeline";
 /// What a maintenance mark says that came from the annotation. One that a person wrote is that person's to remove.
 const BY_ANNOTATION: &str = "by annotation\n";
 
@@ -17,6 +22,8 @@ const BY_ANNOTATION: &str = "by annotation\n";
 pub struct Said {
     maintenance: bool,
     pub gone_node: Option<String>,
+    pub not_replaced: Option<Dbid>,
+    pub coordinator_timeline: Option<Timeline>,
 }
 
 /// Reads the file of the downward API: a line `key="value"` each, the value quoted as in Go. `None`: it can not be read
@@ -28,7 +35,12 @@ fn read(file: &Path) -> Option<Said> {
         serde_json::from_str::<String>(quoted).ok()
     };
     let maintenance = value(MAINTENANCE).is_some_and(|value| value != "false");
-    Some(Said { maintenance, gone_node: value(NODE_GONE).filter(|node| !node.is_empty()) })
+    Some(Said {
+        maintenance,
+        gone_node: value(NODE_GONE).filter(|node| !node.is_empty()),
+        not_replaced: value(NOT_REPLACED).and_then(|dbid| dbid.parse().ok()).map(Dbid),
+        coordinator_timeline: value(COORDINATOR_TIMELINE).and_then(|timeline| timeline.parse().ok()).map(Timeline),
+    })
 }
 
 /// The mark stands while the annotation does. One that a person wrote stays.
@@ -85,6 +97,9 @@ mod tests {
         assert!(!says("gpheal.io/maintenance=\"false\"\n").maintenance);
         assert_eq!(says("gpheal.io/node-gone=\"n2\"\n").gone_node.as_deref(), Some("n2"));
         assert_eq!(says("gpheal.io/node-gone=\"\"\n").gone_node, None);
+        assert_eq!(says("gpheal.io/not-replaced=\"5\"\n").not_replaced, Some(Dbid(5)));
+        assert_eq!(says("gpheal.io/not-replaced=\"yes\"\n").not_replaced, None, "it has to name the dbid");
+        assert_eq!(says("gpheal.io/coordinator-timeline=\"2\"\n").coordinator_timeline, Some(Timeline(2)));
         assert_eq!(read(Path::new("/nowhere/annotations")), None, "not readable says nothing");
     }
 }

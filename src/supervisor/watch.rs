@@ -11,58 +11,65 @@ use tokio::{
 
 use super::{
     Round, Supervisor, Woken, ask,
-    ask::{Answer, NotRead},
     crash::{self, Again},
-    decide::{Facts, RowHere, Watch, believed, watch},
+    decide::{Alone, Facts, OtherHere, PeerHere, RowHere, Watch, believed, watch},
     idle::{Here, MARKS},
     process::{self, End, Postgres},
-    serving::{self, Answered},
+    questions::RowRead,
+    serving::Answered,
 };
 use crate::{
     greenplum::Dialect,
     model::{
-        InstanceState, Look, Role, Timeline,
+        InstanceState, Look, Page, Role, Timeline,
         page::{ExitClass, LastExit, Shape},
     },
     volume::{Held, marks::Ack},
 };
 
 /// FTS' retries after a primary died: 5 x 1 s, and some; until then the row may still flip (reference §2.3).
-const FLIP_WINDOW: Duration = Duration::from_secs(15);
-/// A postgres that served for so long has left its crashes behind.
-const SETTLED: Duration = Duration::from_mins(1);
-/// Between two questions to a postgres that serves, to one that does not, and to one that has just been started.
-const CALM: Duration = Duration::from_secs(5);
-const UNEASY: Duration = Duration::from_millis(500);
-const BEGINNING: Duration = MARKS;
-/// So long it has just been started.
-const BEGINS: Duration = Duration::from_secs(5);
+pub(super) const FLIP_WINDOW: Duration = Duration::from_secs(15);
 /// A fast stop of a mirror that takes longer is made immediate: it has nothing to lose.
 const MIRROR_STOP: Duration = Duration::from_secs(5);
 
 /// A postgres that runs, and what is being asked about it.
-struct Running {
-    postgres: Postgres,
-    lock: Held,
-    here: Here,
-    dialect: Dialect,
-    started: Instant,
-    serving_since: Option<Instant>,
-    was_primary: bool,
+pub(super) struct Running {
+    pub(super) postgres: Postgres,
+    pub(super) lock: Held,
+    pub(super) here: Here,
+    pub(super) dialect: Dialect,
+    pub(super) started: Instant,
+    pub(super) serving_since: Option<Instant>,
+    pub(super) was_primary: bool,
     /// Its timeline, once it has told as a primary.
-    timeline: Option<Timeline>,
-    row: Look<RowHere>,
-    /// When that row was asked for.
-    row_asked: Instant,
+    pub(super) timeline: Option<Timeline>,
+    pub(super) row: Look<RowHere>,
+    /// What the other side said when that row was asked for.
+    pub(super) peer: Look<PeerHere>,
+    /// When both were asked.
+    pub(super) row_asked: Instant,
+    /// What the other coordinators said last.
+    pub(super) other: Look<OtherHere>,
     /// When what the row is held against last turned: read-only to read-write, no hold to hold.
-    turned: Instant,
-    turned_from: (Shape, bool),
-    probe: Option<JoinHandle<Answered>>,
-    next_probe: Instant,
-    read: Option<JoinHandle<Look<Answer, NotRead>>>,
-    read_begun: Instant,
-    next_read: Instant,
-    refused: Option<String>,
+    pub(super) turned: Instant,
+    pub(super) turned_from: (Shape, bool),
+    pub(super) probe: Option<JoinHandle<Answered>>,
+    pub(super) next_probe: Instant,
+    pub(super) read: Option<JoinHandle<RowRead>>,
+    pub(super) read_begun: Instant,
+    pub(super) next_read: Instant,
+    /// Reads in a row that nobody answered.
+    pub(super) unread: u32,
+    pub(super) others: Option<JoinHandle<Look<OtherHere>>>,
+    pub(super) next_others: Instant,
+    /// The page of the acting primary that a mirror follows.
+    pub(super) source: Option<JoinHandle<Look<Page>>>,
+    pub(super) next_source: Instant,
+    pub(super) refused: Option<String>,
+    /// Why the catalog that calls it a mirror is not believed.
+    pub(super) outdated: Option<String>,
+    /// It began as a primary, by crash recovery that has not ended yet.
+    pub(super) recovers: bool,
 }
 
 /// What the watch ended with.
@@ -92,7 +99,9 @@ impl Supervisor {
             was_primary: primary || here.shaped.shape == Shape::Primary,
             timeline: None,
             row: Look::Unknown("not read since the start".into()),
+            peer: Look::Unknown("not asked since the start".into()),
             row_asked: now,
+            other: Look::Unknown("not asked since the start".into()),
             turned: now,
             turned_from: (Shape::Mirror, false),
             read_begun: now,
@@ -100,7 +109,14 @@ impl Supervisor {
             next_probe: now,
             read: None,
             next_read: if coordinator { far_away() } else { now + Duration::from_secs(1) },
+            unread: 0,
+            others: None,
+            next_others: now,
+            source: None,
+            next_source: now,
             refused: None,
+            outdated: None,
+            recovers: here.shaped.shape == Shape::Primary && here.shaped.control.as_ref().is_some_and(|control| !control.was_shut_down()),
             here,
         };
         self.watch_over(running).await
@@ -115,8 +131,7 @@ impl Supervisor {
 
     async fn watch_over(&mut self, mut running: Running) -> anyhow::Result<Round> {
         let outcome = self.watch_until(&mut running).await;
-        running.probe.take().inspect(JoinHandle::abort);
-        running.read.take().inspect(JoinHandle::abort);
+        running.ask_no_more();
         match outcome {
             Outcome::Ended(end) => {
                 self.ended(&running, end).await;
@@ -156,6 +171,8 @@ impl Supervisor {
                 _ = tick.tick() => {}
                 answered = join(&mut running.probe) => self.answered(running, answered),
                 look = join(&mut running.read) => self.read_done(running, look),
+                look = join(&mut running.others) => self.others_said(running, look),
+                look = join(&mut running.source) => self.source_said(running, look),
             }
             if let Some(end) = process::reap(Some(running.postgres.pid)) {
                 return Outcome::Ended(end);
@@ -167,111 +184,9 @@ impl Supervisor {
         }
     }
 
-    /// Starts the questions that are due; none is waited for.
-    fn ask_again(&mut self, running: &mut Running) {
-        let now = Instant::now();
-        if running.probe.is_none() && now >= running.next_probe {
-            self.keep_passfile();
-            if self.still_follows(running) {
-                running.next_probe = now + CALM;
-            } else {
-                let (config, known) = (self.config.clone(), running.timeline);
-                running.probe = Some(tokio::spawn(async move { serving::ask(&config, known).await }));
-            }
-        }
-        if running.read.is_none() && now >= running.next_read {
-            let (config, seen) = (self.config.clone(), self.seen_timeline());
-            self.board.counts.catalog_reads.inc();
-            running.read_begun = now;
-            running.read = Some(tokio::spawn(async move { ask::catalog(&config, seen).await }));
-        }
-    }
-
-    /// A mirror that receives needs no question, as long as its page says what it should: each would be a FATAL in its log.
-    fn still_follows(&self, running: &Running) -> bool {
-        let page = self.board.page();
-        page.receiving
-            && page.state == self.shown(InstanceState::Serving)
-            && self.shape_now(running.dialect) == Shape::Mirror
-            && running.postgres.receives()
-    }
-
-    fn answered(&mut self, running: &mut Running, answered: Option<Answered>) {
-        running.probe = None;
-        let answered = answered.unwrap_or_else(|| Answered::No("the question was broken off".into()));
-        let (serves, timeline) = match answered {
-            Answered::Serves(role, timeline) => (Some(role), timeline),
-            Answered::ServesOthers(timeline, _) => (Some(Role::Primary), Some(timeline)),
-            Answered::NotYet | Answered::No(_) => (None, None),
-        };
-        let receiving = serves == Some(Role::Mirror) && running.postgres.receives();
-        let uneasy = if running.started.elapsed() < BEGINS { BEGINNING } else { UNEASY };
-        running.next_probe = Instant::now() + if receiving || serves == Some(Role::Primary) { CALM } else { uneasy };
-        if serves.is_some() {
-            let since = *running.serving_since.get_or_insert_with(Instant::now);
-            running.was_primary |= serves == Some(Role::Primary);
-            running.timeline = timeline;
-            if since.elapsed() > SETTLED {
-                (self.memory.crashes, self.memory.not_before) = (0, None);
-            }
-        } else if running.serving_since.take().is_some() {
-            running.next_read = Instant::now(); // it served and does not any more: ask what became of its role
-        }
-        let (state, detail) = state_of(&answered, running.started.elapsed());
-        let state = self.shown(state);
-        let shape = self.shape_now(running.dialect);
-        self.board.show(|page| {
-            (page.state, page.detail, page.serves, page.receiving, page.shape) = (state, detail, serves, receiving, shape);
-            page.timeline = timeline.or(page.timeline);
-        });
-    }
-
-    /// Whether it is shaped as a mirror now: promotion takes the marker away. What can not be looked at is not gone.
-    fn shape_now(&self, dialect: Dialect) -> Shape {
-        let data = self.volume.data();
-        let gone = data.join("PG_VERSION").try_exists().is_ok_and(|there| !there);
-        match (gone, data.join(dialect.mirror_marker()).exists()) {
-            (true, _) => Shape::Empty,
-            (false, true) => Shape::Mirror,
-            (false, false) => Shape::Primary,
-        }
-    }
-
-    fn read_done(&mut self, running: &mut Running, look: Option<Look<Answer, NotRead>>) {
-        running.read = None;
-        running.row_asked = running.read_begun;
-        running.row = match &look {
-            Some(Look::Seen(answer)) => Look::Seen(ask::row_here(&self.config, &answer.catalog, running.here.dbid)),
-            Some(Look::Unknown(why)) => Look::Unknown(why.to_string()),
-            None => Look::Unknown("the question was broken off".into()),
-        };
-        if let Some(look) = look {
-            self.remember(&look);
-        }
-        running.here.token = self.volume.token(&self.config.cluster, &self.config.address, self.config.port);
-        if let Err(error) = self.adopt(&running.here) {
-            tracing::warn!(%error, "the token could not be brought up to date");
-        }
-        running.next_read = Instant::now() + self.next_read(running);
-    }
-
-    /// Once a minute while all is well; every second or two while the row may change under us.
-    fn next_read(&self, running: &Running) -> Duration {
-        let flip_window = running.was_primary && running.started.elapsed() < FLIP_WINDOW;
-        let uneasy = running.serving_since.is_none() || running.row.seen().is_none() || self.volume.mark("hold").exists();
-        // Whether the pair was in sync is what decides when there is no coordinator to ask.
-        let degraded = matches!(running.row, Look::Seen(RowHere::Mine { in_sync: false, .. }));
-        match (flip_window, uneasy || self.volume.keeps(), degraded) {
-            (true, ..) => Duration::from_secs(1),
-            (false, true, _) => Duration::from_secs(2),
-            (false, false, true) => Duration::from_secs(10),
-            (false, false, false) => Duration::from_mins(1),
-        }
-    }
-
     /// Marks and row against a running postgres.
     fn judge(&mut self, running: &mut Running) -> Option<Outcome> {
-        self.heed_person();
+        self.memory.allowed_timeline = self.heed_person().coordinator_timeline;
         let marks = self.volume.marks();
         self.show_volume(&marks);
         let shape = self.shape_now(running.dialect);
@@ -282,17 +197,23 @@ impl Supervisor {
             shape,
             shape_why: String::new(),
             content: running.here.content,
-            timeline: None,
+            timeline: running.timeline.or(self.board.page().timeline),
             row: believed(&running.row, running.row_asked, running.turned),
-            peer: Look::Unknown("not asked".into()),
+            peer: running.peer.clone(),
+            other: running.other.clone(),
             primary: Look::Unknown("not asked".into()),
-            waited_for_peer: false,
+            alone: Alone::Waits,
+            not_replaced: false,
             was_in_sync: false,
             unusable: None,
             diverged: None,
         };
-        match watch(&facts) {
+        let verdict = watch(&facts);
+        self.say_outdated(running, if let Watch::NotOverruled(why) = &verdict { Some(why) } else { None });
+        match verdict {
             Watch::LetRun => self.forget_old(running),
+            Watch::NotOverruled(why) if facts.marks.hold.is_some() => self.disobey(running, why),
+            Watch::NotOverruled(_) => {}
             Watch::Fence(why) => return Some(Outcome::Kill { why, fence: true }),
             Watch::Kill(why) => return Some(Outcome::Kill { why, fence: false }),
             Watch::Obey => {
@@ -303,6 +224,20 @@ impl Supervisor {
             Watch::Stop(why) => return Some(Outcome::Stop { acknowledge: false, why }),
         }
         None
+    }
+
+    /// A catalog that the pair itself contradicts is told for as long as it does.
+    fn say_outdated(&self, running: &mut Running, why: Option<&String>) {
+        if running.outdated.as_ref() == why {
+            return;
+        }
+        running.outdated = why.cloned();
+        if let Some(why) = why {
+            let state = self.shown(InstanceState::CatalogOutdated);
+            self.board.show(|page| (page.state, page.detail) = (state, why.clone()));
+        } else {
+            running.next_probe = Instant::now(); // what it serves as is told anew
+        }
     }
 
     /// A row that was asked for before it turned says nothing about what it turned into: ask at once.
@@ -372,7 +307,9 @@ impl Supervisor {
         let in_sync = self.memory.answer.as_ref().is_some_and(|answer| {
             matches!(ask::row_here(&self.config, &answer.catalog, running.here.dbid), RowHere::Mine { in_sync: true, .. })
         });
-        self.memory.not_before = match crash::again(self.memory.crashes, running.was_primary, in_sync) {
+        // One that died of its data is given up to FTS at once, where that can promote its mirror.
+        let crashes = self.memory.crashes.max(if class == ExitClass::DataUnusable { crash::ENOUGH } else { 0 });
+        self.memory.not_before = match crash::again(crashes, running.was_primary, in_sync) {
             Again::AtOnce => None,
             // FTS needs its retries; if it has not failed over by then, nobody else will serve.
             Again::StayDown => Some(Instant::now() + FLIP_WINDOW * 2),
@@ -412,14 +349,13 @@ fn remove_old(folder: &std::path::Path) {
     }
 }
 
-fn state_of(answered: &Answered, running: Duration) -> (InstanceState, String) {
-    match answered {
-        Answered::Serves(Role::Primary, _) => (InstanceState::Serving, "serves as primary".into()),
-        Answered::Serves(Role::Mirror, _) => (InstanceState::Serving, "serves as mirror".into()),
-        Answered::ServesOthers(_, why) => (InstanceState::Serving, format!("serves as primary; {why}")),
-        Answered::NotYet => (InstanceState::Starting, "postgres starts up".into()),
-        Answered::No(why) if running < Duration::from_secs(10) => (InstanceState::Starting, why.clone()),
-        Answered::No(why) => (InstanceState::NotAnswering, why.clone()),
+impl Running {
+    /// What is still being asked concerns nobody any more.
+    fn ask_no_more(&mut self) {
+        self.probe.take().inspect(JoinHandle::abort);
+        self.read.take().inspect(JoinHandle::abort);
+        self.others.take().inspect(JoinHandle::abort);
+        self.source.take().inspect(JoinHandle::abort);
     }
 }
 

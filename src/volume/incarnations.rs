@@ -37,6 +37,19 @@ impl Volume {
         self.write(FILE, &written)?;
         Ok(written.incarnations)
     }
+
+    /// The newest one began at `position` at the latest.
+    ///
+    /// # Errors
+    /// [`MarkError`]
+    pub fn incarnation_began_by(&self, position: Lsn) -> Result<(), MarkError> {
+        let mut incarnations = self.incarnations()?;
+        match incarnations.last_mut().filter(|last| last.began > position) {
+            Some(last) => last.began = position,
+            None => return Ok(()),
+        }
+        self.write(FILE, &Written { incarnations })
+    }
 }
 
 fn nonce() -> Result<String, MarkError> {
@@ -58,9 +71,12 @@ mod tests {
             volume.begin_incarnation(Timeline(1), Lsn(position)).unwrap();
         }
         let all = volume.incarnations().unwrap();
+        volume.incarnation_began_by(Lsn(41)).unwrap();
         assert_eq!((all.len(), all[0].number, all[31].number, all[31].began), (32, 9, 40, Lsn(40)));
         let nonces: std::collections::BTreeSet<_> = all.iter().map(|one| &one.nonce).collect();
         assert_eq!(nonces.len(), 32);
+        volume.incarnation_began_by(Lsn(39)).unwrap();
+        assert_eq!(volume.incarnations().unwrap()[31], Incarnation { began: Lsn(39), ..all[31].clone() });
     }
 
     #[test]

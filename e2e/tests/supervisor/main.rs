@@ -3,6 +3,7 @@
 //! changes nothing.
 
 mod coordinator;
+mod pages;
 
 use std::{
     collections::BTreeMap,

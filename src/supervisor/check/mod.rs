@@ -17,7 +17,7 @@ pub use environment::asked;
 use self::fault::{Fault, Shortcoming};
 use super::ask::{self, Answer};
 use crate::{
-    greenplum::Login,
+    greenplum::{Login, topology::Scope},
     model::{Dbid, Look, Timeline},
     supervisor::Config,
     volume::{TokenState, places, shape},
@@ -146,11 +146,11 @@ impl Check {
             }
         };
         self.note("Credentials", Verdict::Ok(format!("user {}", login.user)));
-        let (seen, dbid) = match token {
-            TokenState::Mine(token) => (token.coordinator_timeline, Some(token.dbid)),
-            _ => (Timeline(0), None),
+        let (seen, coordinator, dbid) = match token {
+            TokenState::Mine(token) => (token.coordinator_timeline, token.coordinator, Some(token.dbid)),
+            TokenState::Absent | TokenState::Foreign(_) => (Timeline(0), None, None),
         };
-        let look = ask::catalog(&self.config, seen).await;
+        let look = ask::catalog(&self.config, ask::Known { seen, coordinator, scope: Scope::All }).await;
         self.note("Coordinator", network::coordinator(&look));
         let dbid = places::identity(&self.config.data_directory).0.or(dbid);
         match look {

@@ -125,7 +125,7 @@ mod tests {
     fn a_place_that_the_catalog_does_not_name_is_told() {
         let mut config = config();
         let catalog = crate::model::Catalog { rows: ["2:0ppsu", "5:0mmsu", "3:1ppsu"].map(row).into() };
-        let answer = Answer { catalog, timeline: Timeline(1) };
+        let answer = Answer { catalog, timeline: Timeline(1), system_identifier: None };
         let (verdict, pair) = rows(&config, &answer, Some(Dbid(5)));
         assert!(matches!(verdict, Verdict::Ok(_)) && pair.len() == 2, "{verdict:?}");
         let (other, _) = rows(&config, &answer, Some(Dbid(3)));

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::{InstanceState, page::Shape, refusal::ContractPoint},
-    supervisor::decide::{Decision, by_marks},
+    supervisor::decide::by_marks,
     volume::{LockSeen, Marks, TokenState, Volume, VolumeError, shape::Shaped},
 };
 
@@ -73,7 +73,7 @@ pub fn marks_folder(volume: &Volume) -> Verdict {
 /// No mark keeps postgres down.
 pub fn marks(marks: &Marks) -> Verdict {
     match by_marks(marks) {
-        Some(Decision::Stay(state, why)) => Verdict::NotOk(Fault::State(state, why)),
+        Some((state, why)) => Verdict::NotOk(Fault::State(state, why)),
         _ if marks.maintenance => {
             Verdict::Ok("maintenance stands: postgres runs without being asked about, and nothing is repaired".into())
         }

@@ -1,0 +1,138 @@
+//! Asks the other side of a pair, by the page of its supervisor. A page is no proof: anybody on the network could serve one.
+//! So it only ever keeps something from being started or killed; the one start that rests on it is that of a primary without a
+//! coordinator to ask, whose peer says that it was not promoted.
+
+use std::time::Duration;
+
+use super::{
+    config::Config,
+    decide::{PeerHere, PeerRole},
+};
+use crate::{
+    model::{Content, Look, Page, Role, Row, SystemIdentifier, page::Shape},
+    volume::token::Peer,
+    web,
+};
+
+/// A primary's start and a fence wait for its peer no longer than this.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Who the other side has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    pub peer: Peer,
+    pub content: Content,
+    /// Ours: both sides of a pair are copies of one database.
+    pub system_identifier: Option<SystemIdentifier>,
+}
+
+impl Other {
+    /// It is its page.
+    ///
+    /// # Errors
+    /// What differs.
+    fn has(&self, page: &Page, cluster: &str) -> Result<(), String> {
+        let Self { peer, content, system_identifier } = self;
+        let said = (page.cluster.as_str(), page.dbid, page.content, page.address.as_str(), page.port);
+        if said != (cluster, Some(peer.dbid), Some(*content), peer.address.as_str(), peer.port) {
+            return Err(format!("the page of {} is not that of dbid {} of content {content}", peer.address, peer.dbid));
+        }
+        match (page.system_identifier, system_identifier) {
+            (Some(theirs), Some(ours)) if theirs != *ours => {
+                Err(format!("the page of {} is of another database: its system identifier is {theirs}, ours {ours}", peer.address))
+            }
+            (Some(_) | None, _) => Ok(()),
+        }
+    }
+}
+
+/// What the other side says of itself.
+pub async fn ask(config: &Config, other: Option<&Other>) -> Look<PeerHere> {
+    let Some(other) = other else { return Look::Unknown("no peer was ever seen".into()) };
+    match page(&other.peer.address, config).await {
+        Look::Seen(page) => match other.has(&page, &config.cluster) {
+            Ok(()) => here(&page),
+            Err(why) => Look::Unknown(why),
+        },
+        Look::Unknown(why) => Look::Unknown(why),
+    }
+}
+
+fn here(page: &Page) -> Look<PeerHere> {
+    let role = match (page.serves, page.shape) {
+        (Some(Role::Primary), _) | (_, Shape::Primary) => PeerRole::Promoted,
+        (Some(Role::Mirror), Shape::Mirror) => PeerRole::InRecovery,
+        (Some(Role::Mirror) | None, Shape::Unknown | Shape::Empty | Shape::Unusable | Shape::Mirror) => {
+            return Look::Unknown(format!("it says {:?}", page.state));
+        }
+    };
+    Look::Seen(PeerHere { role, timeline: page.timeline })
+}
+
+/// The page of the instance of this row.
+pub async fn page_of(config: &Config, row: &Row) -> Look<Page> {
+    match page(&row.address, config).await {
+        Look::Seen(page) => match page.is_of(&config.cluster, row) {
+            Ok(()) => Look::Seen(page),
+            Err(why) => Look::Unknown(why),
+        },
+        unknown @ Look::Unknown(_) => unknown,
+    }
+}
+
+/// Every instance of a cluster serves its page at the same port.
+pub async fn page(host: &str, config: &Config) -> Look<Page> {
+    match tokio::time::timeout(PATIENCE, web::read::page(host, config.listen.port())).await {
+        Ok(page) => page.into(),
+        Err(_) => Look::Unknown(format!("no page of {host} within {} s", PATIENCE.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        Dbid, Timeline,
+        world::fixtures::{page, row},
+    };
+
+    fn other() -> Other {
+        let peer = Peer { dbid: Dbid(2), address: "seg-2.gp".into(), port: 6000, in_sync: true };
+        Other { peer, content: Content(0), system_identifier: Some(SystemIdentifier(7)) }
+    }
+
+    #[test]
+    fn only_the_page_of_that_instance_and_of_that_database_counts() {
+        let is = |change: fn(&mut Page)| {
+            let mut page = page(&row("2:0ppsu"));
+            change(&mut page);
+            other().has(&page, "demo").is_ok()
+        };
+        assert!(is(|_| ()));
+        assert!(is(|p| p.system_identifier = None), "its directory is empty");
+        for wrong in [
+            (|p: &mut Page| p.cluster = "other".into()) as fn(&mut Page),
+            |p| p.dbid = Some(Dbid(3)),
+            |p| p.content = Some(Content(1)),
+            |p| p.address = "seg-3.gp".into(),
+            |p| p.port = 7000,
+            |p| p.system_identifier = Some(SystemIdentifier(8)),
+        ] {
+            assert!(!is(wrong));
+        }
+    }
+
+    #[test]
+    fn what_it_could_open_as_counts_as_what_it_serves_as() {
+        let says = |serves, shape| {
+            let page = Page { serves, shape, timeline: Some(Timeline(2)), ..page(&row("2:0ppsu")) };
+            here(&page).seen().map(|peer| peer.role)
+        };
+        assert_eq!(says(Some(Role::Primary), Shape::Primary), Some(PeerRole::Promoted));
+        assert_eq!(says(None, Shape::Primary), Some(PeerRole::Promoted));
+        assert_eq!(says(Some(Role::Primary), Shape::Mirror), Some(PeerRole::Promoted), "it has just been promoted");
+        assert_eq!(says(Some(Role::Mirror), Shape::Mirror), Some(PeerRole::InRecovery));
+        assert_eq!(says(None, Shape::Mirror), None, "it does not run");
+        assert_eq!(says(None, Shape::Empty), None);
+    }
+}

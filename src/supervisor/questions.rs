@@ -1,0 +1,235 @@
+//! What is asked while postgres runs, and what the answers change: of postgres itself, of the catalog and the other side, of
+//! the other coordinators, and of the acting primary that a mirror follows.
+
+use std::time::Duration;
+
+use tokio::{task::JoinHandle, time::Instant};
+
+use super::{
+    Supervisor, ask,
+    ask::{Answer, NotRead},
+    decide::{OtherHere, PeerHere, RowHere},
+    idle::{MARKS, jittered},
+    others, peer,
+    serving::{self, Answered},
+    watch::{FLIP_WINDOW, Running},
+};
+use crate::{
+    greenplum::Dialect,
+    model::{Content, InstanceState, Look, Page, Role, Timeline, page::Shape},
+};
+
+/// A postgres that served for so long has left its crashes behind.
+const SETTLED: Duration = Duration::from_mins(1);
+/// Between two questions to a postgres that serves, to one that does not, and to one that has just been started.
+const CALM: Duration = Duration::from_secs(5);
+const UNEASY: Duration = Duration::from_millis(500);
+const BEGINNING: Duration = MARKS;
+/// So long it has just been started.
+const BEGINS: Duration = Duration::from_secs(5);
+
+/// The catalog, and what the other side said beside it.
+pub type RowRead = (Look<Answer, NotRead>, Look<PeerHere>);
+
+impl Supervisor {
+    /// Starts the questions that are due; none is waited for.
+    pub(super) fn ask_again(&mut self, running: &mut Running) {
+        let now = Instant::now();
+        if running.probe.is_none() && now >= running.next_probe {
+            self.keep_passfile();
+            if self.still_follows(running) {
+                running.next_probe = now + CALM;
+            } else {
+                let (config, known) = (self.config.clone(), running.timeline);
+                running.probe = Some(tokio::spawn(async move { serving::ask(&config, known).await }));
+            }
+        }
+        if running.read.is_none() && now >= running.next_read {
+            running.read = Some(self.ask_row(running));
+            running.read_begun = now;
+        }
+        if running.others.is_none() && now >= running.next_others && self.dispatches(running) {
+            let (config, own) = (self.config.clone(), self.own(&running.here));
+            running.others = Some(tokio::spawn(async move { others::ask(&config, own).await }));
+        }
+        if running.source.is_none() && now >= running.next_source && self.board.page().receiving {
+            running.source = self.ask_source(running);
+        }
+    }
+
+    /// The row, and for whoever is open as a primary the other side beside it: what a catalog says alone is not enough to
+    /// kill one that may hold the newest commits.
+    fn ask_row(&self, running: &Running) -> JoinHandle<RowRead> {
+        let (config, known) = (self.config.clone(), self.known(&running.here));
+        let other = running.here.other_side().filter(|_| self.shape_now(running.dialect) == Shape::Primary);
+        self.board.counts.catalog_reads.inc();
+        tokio::spawn(async move {
+            let peer = async {
+                match &other {
+                    Some(other) => peer::ask(&config, Some(other)).await,
+                    None => Look::Unknown("not asked".into()),
+                }
+            };
+            tokio::join!(ask::catalog(&config, known), peer)
+        })
+    }
+
+    /// A coordinator that is open for writing.
+    fn dispatches(&self, running: &Running) -> bool {
+        running.here.content == Some(Content::COORDINATOR) && self.shape_now(running.dialect) == Shape::Primary
+    }
+
+    /// Asks the acting primary's page, by the row that was read last.
+    fn ask_source(&self, running: &mut Running) -> Option<JoinHandle<Look<Page>>> {
+        running.next_source = Instant::now() + CALM;
+        let content = running.here.content?;
+        let catalog = &self.memory.answer.as_ref()?.catalog;
+        let row = catalog.rows.iter().find(|row| row.content == content && row.role == Role::Primary)?.clone();
+        let config = self.config.clone();
+        Some(tokio::spawn(async move { peer::page_of(&config, &row).await }))
+    }
+
+    /// Followed is what was received, before and after its incarnation was asked for.
+    pub(super) fn source_said(&mut self, running: &mut Running, look: Option<Look<Page>>) {
+        running.source = None;
+        running.next_source = Instant::now() + CALM;
+        if let Some(Look::Seen(page)) = look
+            && self.board.page().receiving
+            && running.postgres.receives()
+        {
+            self.follow(&mut running.here, &page);
+        }
+    }
+
+    /// What the other coordinators say of themselves; that they are silent is what a crash in place goes by, too.
+    pub(super) fn others_said(&mut self, running: &mut Running, look: Option<Look<OtherHere>>) {
+        running.others = None;
+        running.next_others = Instant::now() + CALM;
+        let Some(look) = look else { return };
+        match look {
+            Look::Seen(OtherHere::Overtook(timeline)) => self.remember_who_overtook(&running.here, timeline),
+            Look::Seen(OtherHere::Behind) | Look::Unknown(_) => {
+                self.memory.dispatched = running.serving_since.map(|_| Instant::now()).or(self.memory.dispatched);
+            }
+        }
+        running.other = look;
+    }
+
+    /// A mirror that receives needs no question, as long as its page says what it should: each would be a FATAL in its log.
+    fn still_follows(&self, running: &Running) -> bool {
+        let page = self.board.page();
+        page.receiving
+            && page.state == self.shown(InstanceState::Serving)
+            && self.shape_now(running.dialect) == Shape::Mirror
+            && running.postgres.receives()
+    }
+
+    pub(super) fn answered(&mut self, running: &mut Running, answered: Option<Answered>) {
+        running.probe = None;
+        let answered = answered.unwrap_or_else(|| Answered::No("the question was broken off".into()));
+        let (serves, timeline) = match answered {
+            Answered::Serves(role, timeline) => (Some(role), timeline),
+            Answered::ServesOthers(timeline, _) => (Some(Role::Primary), Some(timeline)),
+            Answered::NotYet | Answered::No(_) => (None, None),
+        };
+        let receiving = serves == Some(Role::Mirror) && running.postgres.receives();
+        let uneasy = if running.started.elapsed() < BEGINS { BEGINNING } else { UNEASY };
+        running.next_probe = Instant::now() + if receiving || serves == Some(Role::Primary) { CALM } else { uneasy };
+        if serves.is_some() {
+            let since = *running.serving_since.get_or_insert_with(Instant::now);
+            running.was_primary |= serves == Some(Role::Primary);
+            if running.timeline.is_none() {
+                self.opened(running, timeline);
+            }
+            running.timeline = timeline;
+            if since.elapsed() > SETTLED {
+                (self.memory.crashes, self.memory.not_before) = (0, None);
+            }
+        } else if running.serving_since.take().is_some() {
+            running.next_read = Instant::now(); // it served and does not any more: ask what became of its role
+        }
+        let (state, detail) = match &running.outdated {
+            Some(why) if serves == Some(Role::Primary) => (InstanceState::CatalogOutdated, why.clone()),
+            Some(_) | None => state_of(&answered, running.started.elapsed()),
+        };
+        let state = self.shown(state);
+        let shape = self.shape_now(running.dialect);
+        self.board.show(|page| {
+            (page.state, page.detail, page.serves, page.receiving, page.shape) = (state, detail, serves, receiving, shape);
+            page.timeline = timeline.or(page.timeline);
+        });
+    }
+
+    /// It tells its timeline for the first time: it takes writes.
+    fn opened(&mut self, running: &mut Running, timeline: Option<Timeline>) {
+        let Some(timeline) = timeline else { return };
+        if running.here.shaped.shape == Shape::Mirror {
+            self.promoted(running.dialect, timeline);
+        } else if running.recovers {
+            running.recovers = false;
+            self.correct_incarnation();
+        }
+    }
+
+    /// Whether it is shaped as a mirror now: promotion takes the marker away. What can not be looked at is not gone.
+    pub(super) fn shape_now(&self, dialect: Dialect) -> Shape {
+        let data = self.volume.data();
+        let gone = data.join("PG_VERSION").try_exists().is_ok_and(|there| !there);
+        match (gone, data.join(dialect.mirror_marker()).exists()) {
+            (true, _) => Shape::Empty,
+            (false, true) => Shape::Mirror,
+            (false, false) => Shape::Primary,
+        }
+    }
+
+    pub(super) fn read_done(&mut self, running: &mut Running, read: Option<RowRead>) {
+        running.read = None;
+        running.row_asked = running.read_begun;
+        let (look, peer) = match read {
+            Some((look, peer)) => (Some(look), peer),
+            None => (None, Look::Unknown("the question was broken off".into())),
+        };
+        running.peer = peer;
+        running.unread = if look.as_ref().is_some_and(|look| look.seen().is_some()) { 0 } else { running.unread + 1 };
+        running.row = match &look {
+            Some(Look::Seen(answer)) => Look::Seen(ask::row_here(&self.config, &answer.catalog, running.here.dbid)),
+            Some(Look::Unknown(why)) => Look::Unknown(why.to_string()),
+            None => Look::Unknown("the question was broken off".into()),
+        };
+        if let Some(look) = look {
+            self.remember(&look);
+        }
+        running.here.token = self.volume.token(&self.config.cluster, &self.config.address, self.config.port);
+        if let Err(error) = self.adopt(&running.here) {
+            tracing::warn!(%error, "the token could not be brought up to date");
+        }
+        self.show_token(&running.here.token);
+        running.next_read = Instant::now() + jittered(self.next_read(running));
+    }
+
+    /// Once a minute while all is well; every second or two while the row may change under us.
+    fn next_read(&self, running: &Running) -> Duration {
+        let flip_window = running.was_primary && running.started.elapsed() < FLIP_WINDOW;
+        let uneasy = running.serving_since.is_none() || running.row.seen().is_none() || self.volume.mark("hold").exists();
+        // Whether the pair was in sync is what decides when there is no coordinator to ask.
+        let degraded = matches!(running.row, Look::Seen(RowHere::Mine { in_sync: false, .. }));
+        match (flip_window, uneasy || self.volume.keeps(), degraded) {
+            (true, ..) => Duration::from_secs(1),
+            // Nobody waits for an answer that nobody gives: with each, a little less often.
+            (false, true, _) => Duration::from_secs(2) * running.unread.clamp(1, 8),
+            (false, false, true) => Duration::from_secs(10),
+            (false, false, false) => Duration::from_mins(1),
+        }
+    }
+}
+
+fn state_of(answered: &Answered, running: Duration) -> (InstanceState, String) {
+    match answered {
+        Answered::Serves(Role::Primary, _) => (InstanceState::Serving, "serves as primary".into()),
+        Answered::Serves(Role::Mirror, _) => (InstanceState::Serving, "serves as mirror".into()),
+        Answered::ServesOthers(_, why) => (InstanceState::Serving, format!("serves as primary; {why}")),
+        Answered::NotYet => (InstanceState::Starting, "postgres starts up".into()),
+        Answered::No(why) if running < Duration::from_secs(10) => (InstanceState::Starting, why.clone()),
+        Answered::No(why) => (InstanceState::NotAnswering, why.clone()),
+    }
+}
