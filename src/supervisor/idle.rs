@@ -30,7 +30,7 @@ pub(super) const MARKS: Duration = Duration::from_millis(250);
 const HELD: Duration = Duration::from_millis(100);
 
 /// A coordinator that dispatched so short a time ago dispatches on: within it nobody was activated unseen.
-const IN_PLACE: Duration = Duration::from_secs(10);
+pub(super) const IN_PLACE: Duration = Duration::from_secs(10);
 /// So long the word of segments that know of a higher timeline stands.
 const REFUTED: Duration = Duration::from_mins(1);
 

@@ -66,7 +66,7 @@ struct Memory {
     answer: Option<Answer>,
     /// The attempt whose result stands on the volume, as last seen, with the uid of its recovery.
     attempt: Option<(String, Option<String>)>,
-    /// When this coordinator last dispatched, and had asked the others.
+    /// When this coordinator crashed while it dispatched, and had asked the others a moment before.
     dispatched: Option<tokio::time::Instant>,
     /// When segments were found to know, or perhaps to know, of a higher timeline than this coordinator's, and what was seen.
     refuted: Option<(tokio::time::Instant, String)>,

@@ -108,9 +108,7 @@ impl Supervisor {
         let Some(look) = look else { return };
         match look {
             Look::Seen(OtherHere::Overtook(timeline)) => self.remember_who_overtook(&running.here, timeline),
-            Look::Seen(OtherHere::Behind) | Look::Unknown(_) => {
-                self.memory.dispatched = running.serving_since.map(|_| Instant::now()).or(self.memory.dispatched);
-            }
+            Look::Seen(OtherHere::Behind) | Look::Unknown(_) => running.others_asked = Instant::now(),
         }
         running.other = look;
     }

@@ -13,7 +13,7 @@ use super::{
     Round, Supervisor, Woken, ask,
     crash::{self, Again},
     decide::{Alone, Facts, OtherHere, PeerHere, RowHere, Watch, believed, watch},
-    idle::{Here, MARKS},
+    idle::{Here, IN_PLACE, MARKS},
     process::{self, End, Postgres},
     questions::RowRead,
     serving::Answered,
@@ -62,6 +62,8 @@ pub(super) struct Running {
     pub(super) unread: u32,
     pub(super) others: Option<JoinHandle<Look<OtherHere>>>,
     pub(super) next_others: Instant,
+    /// When they were last asked and none had taken over; a start asks, too.
+    pub(super) others_asked: Instant,
     /// The page of the acting primary that a mirror follows.
     pub(super) source: Option<JoinHandle<Look<Page>>>,
     pub(super) next_source: Instant,
@@ -112,6 +114,7 @@ impl Supervisor {
             unread: 0,
             others: None,
             next_others: now,
+            others_asked: now,
             source: None,
             next_source: now,
             refused: None,
@@ -315,6 +318,10 @@ impl Supervisor {
             Again::StayDown => Some(Instant::now() + FLIP_WINDOW * 2),
             Again::After(delay) => Some(Instant::now() + delay),
         };
+        // What was told of a timeline took writes.
+        if running.timeline.is_some() && running.others_asked.elapsed() < IN_PLACE {
+            self.memory.dispatched = Some(Instant::now());
+        }
         tracing::warn!(%end, ?class, evidence, crashes = self.memory.crashes, "postgres ended");
         self.memory.last_exit = Some(LastExit { at: Timestamp::now(), how: end.to_string(), class, evidence });
     }

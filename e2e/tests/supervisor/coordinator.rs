@@ -50,7 +50,7 @@ async fn an_overtaken_coordinator_stays_down_however_long_the_other_is_silent() 
     let first = old.supervise_with(&page, &[COORDINATORS, ("GPHEAL_COORDINATOR_WAIT", "0")])?;
     wait_at("127.0.0.1", PAGES, "a coordinator that dispatches", |page| page.serves == Some(Role::Primary)).await?;
     let new = standby_of(&alone, &old)?;
-    let other = new.supervise_with(&format!("127.0.0.2:{PAGES}"), &[COORDINATORS])?;
+    let other = new.supervise_with(&format!("127.0.0.2:{PAGES}"), &[COORDINATORS, ("GPHEAL_ADDRESS", "127.0.0.2")])?;
     wait_at("127.0.0.2", PAGES, "a standby that follows", |page| page.serves == Some(Role::Mirror)).await?;
 
     first.end()?;
@@ -96,7 +96,7 @@ async fn a_running_coordinator_is_fenced_when_its_standby_is_activated() -> Resu
     let first = old.supervise_with(&page, &[COORDINATORS, ("GPHEAL_COORDINATOR_WAIT", "0")])?;
     wait_at("127.0.0.1", PAGES, "a coordinator that dispatches", dispatches).await?;
     let new = standby_of(&alone, &old)?;
-    let other = new.supervise_with(&format!("127.0.0.2:{PAGES}"), &[COORDINATORS])?;
+    let other = new.supervise_with(&format!("127.0.0.2:{PAGES}"), &[COORDINATORS, ("GPHEAL_ADDRESS", "127.0.0.2")])?;
     wait_at("127.0.0.2", PAGES, "a standby that follows", |page| page.serves == Some(Role::Mirror)).await?;
 
     promote(&new)?;
