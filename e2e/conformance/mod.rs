@@ -75,6 +75,7 @@ const CHECKS: &[(&str, Check)] = checks![
     cold::dispatch_hangs_until_segments_answer_and_flips_meanwhile,
     supervised::a_cold_cluster_comes_up,
     supervised::a_lost_primary_stays_closed_and_is_rewound,
+    supervised::an_older_catalog_neither_opens_the_replaced_primary_nor_kills_the_newer,
     supervised::an_emptied_mirror_is_copied,
 ];
 

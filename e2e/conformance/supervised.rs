@@ -61,6 +61,51 @@ pub async fn a_lost_primary_stays_closed_and_is_rewound(bench: &mut Bench) -> Re
     bench.await_pair(0, "2mpsu 4pmsu").await
 }
 
+/// A standby coordinator whose catalog is from before the failover: the replaced primary would open without what was
+/// acknowledged since, and the one that has it would be killed.
+pub async fn an_older_catalog_neither_opens_the_replaced_primary_nor_kills_the_newer(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (old, new) = acting_and_mirror(bench, 0).await?;
+    bench.server(old).vanish()?;
+    bench.probe().await?;
+    bench.await_session(new).await?;
+    bench.utility(new).await?.rows("CREATE TABLE since (i int); INSERT INTO since SELECT generate_series(1, 10000)").await?;
+    supervise(bench, old)?;
+    await_page(bench, old, "being stale", |page| page.state == InstanceState::NeedsRecovery).await?;
+
+    say_roles(bench, old, new).await?;
+    await_page(bench, old, "staying closed", |page| page.state == InstanceState::Replaced).await?;
+    await_page(bench, new, "telling that the catalog is old", |page| page.state == InstanceState::CatalogOutdated).await?;
+    let kept = bench.utility(new).await?.value("SELECT count(*) FROM since").await?;
+    ensure!(kept == "10000", "the newer side does not serve what was written: {kept}");
+
+    say_roles(bench, new, old).await?;
+    await_page(bench, new, "serving", |page| page.state == InstanceState::Serving).await?;
+    await_page(bench, old, "being stale", |page| page.state == InstanceState::NeedsRecovery).await?;
+    let outcome = recover(bench, old, Repair::Incremental).await?;
+    ensure!(outcome.failure.is_none(), "the recovery ended with {outcome:?}");
+    await_page(bench, old, "receiving", |page| page.receiving).await
+}
+
+async fn acting_and_mirror(bench: &mut Bench, content: i16) -> Result<(i16, i16)> {
+    let session = bench.utility(1).await?;
+    let mut found = vec![];
+    for role in ['p', 'm'] {
+        let sql = format!("SELECT dbid FROM gp_segment_configuration WHERE content = {content} AND role = '{role}' AND status = 'u'");
+        found.push(session.value(&sql).await?.parse()?);
+    }
+    Ok((found[0], found[1]))
+}
+
+/// What a coordinator would say whose catalog is another one.
+async fn say_roles(bench: &mut Bench, primary: i16, mirror: i16) -> Result<()> {
+    let update = |dbid: i16, role: char, status: char| {
+        format!("UPDATE gp_segment_configuration SET role = '{role}', status = '{status}', mode = 'n' WHERE dbid = {dbid};")
+    };
+    let both = [update(primary, 'p', 'u'), update(mirror, 'm', 'd')].concat();
+    bench.utility(1).await?.rows(&format!("SET allow_system_table_mods = true; {both}")).await.map(drop)
+}
+
 pub async fn an_emptied_mirror_is_copied(bench: &mut Bench) -> Result<()> {
     ensure_supervised(bench).await?;
     let directory = bench.server(5).directory.clone();

@@ -83,6 +83,11 @@ impl Supervisor {
         }
     }
 
+    /// The newest timeline that the log of a running postgres knows.
+    pub(super) fn newest_history(&self, dialect: Dialect) -> Option<Timeline> {
+        newest_history(&self.volume.data().join(dialect.wal_folder()))
+    }
+
     /// A mirror was promoted while we watched, and serves on this timeline.
     pub(super) fn promoted(&mut self, dialect: Dialect, timeline: Timeline) {
         let folder = self.volume.data().join(dialect.wal_folder());

@@ -200,7 +200,7 @@ impl Supervisor {
             shape,
             shape_why: String::new(),
             content: running.here.content,
-            timeline: running.timeline.or(self.board.page().timeline),
+            timeline: self.timeline_now(running, shape),
             row: believed(&running.row, running.row_asked, running.turned),
             peer: running.peer.clone(),
             other: running.other.clone(),
@@ -229,6 +229,15 @@ impl Supervisor {
         None
     }
 
+    /// A promotion is known by its history file before postgres has told its timeline.
+    fn timeline_now(&self, running: &Running, shape: Shape) -> Option<Timeline> {
+        let told = running.timeline.or(self.board.page().timeline);
+        match (shape, running.row.seen()) {
+            (Shape::Primary, Some(RowHere::Mine { role: Role::Mirror, .. })) => told.max(self.newest_history(running.dialect)),
+            (Shape::Primary | Shape::Mirror | Shape::Empty | Shape::Unusable | Shape::Unknown, _) => told,
+        }
+    }
+
     /// A catalog that the pair itself contradicts is told for as long as it does.
     fn say_outdated(&self, running: &mut Running, why: Option<&String>) {
         if running.outdated.as_ref() == why {
@@ -249,6 +258,7 @@ impl Supervisor {
             return;
         }
         (running.turned_from, running.turned, running.refused) = (now, Instant::now(), None);
+        running.next_probe = Instant::now();
         if running.here.content != Some(crate::model::Content::COORDINATOR) {
             running.read.take().inspect(JoinHandle::abort);
             running.next_read = Instant::now();
