@@ -6,7 +6,8 @@ use std::{fmt, time::Duration};
 use super::{
     config::Config,
     decide::{PrimaryHere, RowHere},
-    others, peer,
+    others,
+    peer::{self, Other},
 };
 use crate::{
     greenplum::{
@@ -14,9 +15,7 @@ use crate::{
         topology::Scope,
         wal::{self, Standing},
     },
-    model::{
-        Catalog, Content, Dbid, Incarnation, Lineage, Look, Lsn, Page, Role, SystemIdentifier, Timeline, Unread, incarnation::lineage,
-    },
+    model::{Catalog, Content, Dbid, Incarnation, Lineage, Look, Lsn, Page, SystemIdentifier, Timeline, Unread, incarnation::lineage},
     volume::token::Peer,
 };
 
@@ -124,53 +123,52 @@ pub struct Reach {
     pub followed: Vec<Incarnation>,
 }
 
-/// Whether the acting primary of `content` has all of a log that reaches so far.
-pub async fn primary(config: &Config, catalog: &Catalog, content: Content, reach: &Reach) -> Look<PrimaryHere> {
-    let Some(row) = catalog.rows.iter().find(|row| row.content == content && row.role == Role::Primary) else {
-        return Look::Unknown(format!("content {content} has no primary"));
-    };
-    let both = async { tokio::join!(position(config, row), peer::page_of(config, row)) };
+/// Whether `primary`, the acting one as far as is known, has all of a log that reaches so far.
+pub async fn primary(config: &Config, primary: &Other, reach: &Reach) -> Look<PrimaryHere> {
+    let both = async { tokio::join!(position(config, &primary.peer), peer::page_of_other(config, primary)) };
+    let dbid = primary.peer.dbid;
     match tokio::time::timeout(PRIMARY_PATIENCE, both).await {
-        Ok((Ok(at), page)) => beside(reach, at, row.dbid, page),
+        Ok((Ok(at), page)) => Look::Seen(beside(reach, at, dbid, page)),
         Ok((Err(why), _)) => Look::Unknown(why),
-        Err(_) => Look::Unknown(format!("dbid {} did not answer within {} s", row.dbid, PRIMARY_PATIENCE.as_secs())),
+        Err(_) => Look::Unknown(format!("dbid {dbid} did not answer within {} s", PRIMARY_PATIENCE.as_secs())),
     }
 }
 
 /// Its position can only convict: one that was put back on an older copy is past it within moments. That it is the history
 /// which this copy followed, its incarnations say.
-fn beside(reach: &Reach, (source, at): (Timeline, Lsn), dbid: Dbid, page: Look<Page>) -> Look<PrimaryHere> {
+fn beside(reach: &Reach, (source, at): (Timeline, Lsn), dbid: Dbid, page: Look<Page>) -> PrimaryHere {
     let Reach { timeline, end, followed } = reach;
     // Where timelines forked is no question here: only what is ahead is kept from following.
     if wal::standing(*timeline, *end, source, at, &[]) == Standing::Ahead {
-        return Look::Seen(PrimaryHere::Lacks(format!(
+        return PrimaryHere::Lacks(format!(
             "this mirror's log reaches {end} on timeline {timeline}, the acting primary, dbid {dbid}, is at {at} on timeline {source}: was it restored from an older copy?"
-        )));
+        ));
     }
+    let unproven = |why: String| PrimaryHere::Unproven(format!("which history the acting primary, dbid {dbid}, has is not known: {why}"));
     let page = match page {
         Look::Seen(page) => page,
-        Look::Unknown(_) if followed.is_empty() => return Look::Seen(PrimaryHere::HasAll),
-        Look::Unknown(why) => return Look::Unknown(format!("which history the acting primary, dbid {dbid}, has is not known: {why}")),
+        Look::Unknown(_) if followed.is_empty() => return PrimaryHere::HasAll,
+        Look::Unknown(why) => return unproven(why),
     };
     match lineage(followed, &page.incarnations, Some((*timeline, *end))) {
-        Lineage::Same => Look::Seen(PrimaryHere::HasAll),
-        Lineage::Differs(why) => Look::Seen(PrimaryHere::Lacks(format!(
+        Lineage::Same => PrimaryHere::HasAll,
+        Lineage::Differs(why) => PrimaryHere::Lacks(format!(
             "the acting primary, dbid {dbid}, has another history than this mirror: {why}; was it restored from an older copy?"
-        ))),
+        )),
         // Neither side has written down incarnations yet: the position is all that there is.
-        Lineage::Unknown(_) if followed.is_empty() || page.incarnations.is_empty() => Look::Seen(PrimaryHere::HasAll),
-        Lineage::Unknown(why) => Look::Unknown(format!("which history the acting primary, dbid {dbid}, has is not known: {why}")),
+        Lineage::Unknown(_) if followed.is_empty() || page.incarnations.is_empty() => PrimaryHere::HasAll,
+        Lineage::Unknown(why) => unproven(why),
     }
 }
 
-/// Timeline and position of what answers there as the instance of this row.
-async fn position(config: &Config, row: &crate::model::Row) -> Result<(Timeline, Lsn), String> {
-    let server = Server::new(&row.address, row.port);
+/// Timeline and position of what answers there as that instance.
+async fn position(config: &Config, primary: &Peer) -> Result<(Timeline, Lsn), String> {
+    let server = Server::new(&primary.address, primary.port);
     let login = config.login().map_err(|e| e.to_string())?;
     let session = Session::utility(&server, &login, None).await.map_err(|e| e.to_string())?;
     let source = replication::source(&session).await.map_err(|e| e.to_string())?;
-    if source.dbid != row.dbid {
-        return Err(format!("what answers at {server} is dbid {}, not {}", source.dbid, row.dbid));
+    if source.dbid != primary.dbid {
+        return Err(format!("what answers at {server} is dbid {}, not {}", source.dbid, primary.dbid));
     }
     let timeline = topology::timeline(&session).await.map_err(|e| e.to_string())?;
     Ok((timeline, replication::position(&session).await.map_err(|e| e.to_string())?))
@@ -180,7 +178,10 @@ async fn position(config: &Config, row: &crate::model::Row) -> Result<(Timeline,
 mod tests {
     use super::*;
     use crate::{
-        model::world::fixtures::{page, row},
+        model::{
+            Role,
+            world::fixtures::{page, row},
+        },
         supervisor::config::fixtures::config,
     };
 
@@ -198,7 +199,7 @@ mod tests {
         began.iter().enumerate().map(one).collect()
     }
 
-    fn held(timeline: u32, end: u64, followed: &[u64], primarys: Option<&[u64]>) -> Look<PrimaryHere> {
+    fn held(timeline: u32, end: u64, followed: &[u64], primarys: Option<&[u64]>) -> PrimaryHere {
         let page = primarys.map(|began| Page { incarnations: chain(began), ..page(&row("2:0ppnu")) });
         let reach = Reach { timeline: Timeline(timeline), end: Lsn(end), followed: chain(followed) };
         beside(&reach, (Timeline(2), Lsn(0x500)), Dbid(2), page.map_or_else(|| Look::Unknown("silent".into()), Look::Seen))
@@ -207,27 +208,27 @@ mod tests {
     #[test]
     fn only_a_log_that_goes_on_where_the_primary_ends_is_ahead() {
         let beside = |timeline, end| held(timeline, end, &[], Some(&[]));
-        assert_eq!(beside(2, 0x500), Look::Seen(PrimaryHere::HasAll));
-        assert!(matches!(beside(2, 0x501), Look::Seen(PrimaryHere::Lacks(why)) if why.contains("0/501") && why.contains("0/500")));
-        assert!(matches!(beside(3, 0x100), Look::Seen(PrimaryHere::Lacks(_))), "a newer timeline");
-        assert_eq!(beside(1, 0x900), Look::Seen(PrimaryHere::HasAll), "it left that timeline: the server itself refuses what diverged");
+        assert_eq!(beside(2, 0x500), PrimaryHere::HasAll);
+        assert!(matches!(beside(2, 0x501), PrimaryHere::Lacks(why) if why.contains("0/501") && why.contains("0/500")));
+        assert!(matches!(beside(3, 0x100), PrimaryHere::Lacks(_)), "a newer timeline");
+        assert_eq!(beside(1, 0x900), PrimaryHere::HasAll, "it left that timeline: the server itself refuses what diverged");
     }
 
     /// Its position says nothing: it has written past the end of its mirror since it was put back.
     #[test]
     fn a_primary_that_was_put_back_has_another_history_wherever_it_is_by_now() {
-        assert_eq!(held(2, 0x300, &[0x100], Some(&[0x100])), Look::Seen(PrimaryHere::HasAll));
-        assert_eq!(held(2, 0x300, &[0x100], Some(&[0x100, 0x300])), Look::Seen(PrimaryHere::HasAll), "started again, with all it had sent");
+        assert_eq!(held(2, 0x300, &[0x100], Some(&[0x100])), PrimaryHere::HasAll);
+        assert_eq!(held(2, 0x300, &[0x100], Some(&[0x100, 0x300])), PrimaryHere::HasAll, "started again, with all it had sent");
         let put_back = held(2, 0x300, &[0x100], Some(&[0x100, 0x200]));
-        assert!(matches!(&put_back, Look::Seen(PrimaryHere::Lacks(why)) if why.contains("0/200")), "{put_back:?}");
+        assert!(matches!(&put_back, PrimaryHere::Lacks(why) if why.contains("0/200")), "{put_back:?}");
     }
 
     #[test]
     fn without_incarnations_a_position_has_to_do_and_silence_is_no_answer() {
         for (followed, primarys) in [(&[][..], Some(&[][..])), (&[], None), (&[], Some(&[0x100][..])), (&[0x100], Some(&[]))] {
-            assert_eq!(held(2, 0x300, followed, primarys), Look::Seen(PrimaryHere::HasAll), "{followed:?} {primarys:?}");
+            assert_eq!(held(2, 0x300, followed, primarys), PrimaryHere::HasAll, "{followed:?} {primarys:?}");
         }
-        assert!(matches!(held(2, 0x300, &[0x100], None), Look::Unknown(_)));
+        assert!(matches!(held(2, 0x300, &[0x100], None), PrimaryHere::Unproven(_)));
     }
 
     /// A clone that was promoted thrice, or a test cluster, behind the coordinator's name for a moment.

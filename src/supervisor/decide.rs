@@ -51,6 +51,8 @@ pub enum PrimaryHere {
     HasAll,
     /// It lacks what the mirror has, so it was put back on an older copy of itself; the text says how far both are.
     Lacks(String),
+    /// It serves, and nothing shows which history it has.
+    Unproven(String),
 }
 
 /// All that a decision rests on.
@@ -192,14 +194,17 @@ fn mirror(facts: &Facts, in_sync: bool) -> Decision {
 }
 
 /// A mirror asks for the log from the start of a segment on, so one that is ahead would have its own written over, and be
-/// called in sync. What FTS may have to promote starts at once; what it may not promote can wait for an answer.
+/// called in sync. What FTS may have to promote starts at once; what it may not promote can wait for an answer, and so can
+/// any mirror of a primary that serves.
 fn beside_primary(primary: &Look<PrimaryHere>, in_sync: bool) -> Decision {
     match primary {
+        Look::Seen(PrimaryHere::HasAll) => Decision::Start,
         Look::Seen(PrimaryHere::Lacks(why)) => stay(InstanceState::NeedsRecovery, why.clone()),
-        Look::Unknown(why) if !in_sync => {
+        Look::Seen(PrimaryHere::Unproven(why)) => stay(InstanceState::WaitingForPrimary, why.clone()),
+        Look::Unknown(_) if in_sync => Decision::Start,
+        Look::Unknown(why) => {
             stay(InstanceState::WaitingForPrimary, format!("whether the acting primary has all that this mirror has is not known: {why}"))
         }
-        Look::Seen(PrimaryHere::HasAll) | Look::Unknown(_) => Decision::Start,
     }
 }
 
@@ -252,7 +257,7 @@ fn primary(facts: &Facts, in_sync: bool) -> Decision {
 fn blind(facts: &Facts, why: &str) -> Decision {
     let no_coordinator = format!("the coordinator can not be asked ({why})");
     match facts.shape {
-        Shape::Mirror if facts.unusable.is_none() && facts.diverged.is_none() => Decision::Start,
+        Shape::Mirror if facts.unusable.is_none() && facts.diverged.is_none() => beside_primary(&facts.primary, facts.was_in_sync),
         Shape::Empty | Shape::Unusable | Shape::Unknown | Shape::Mirror => stay(InstanceState::WaitingForCoordinator, no_coordinator),
         Shape::Primary if let Some(why) = was_replaced(facts) => stay(InstanceState::Replaced, format!("{no_coordinator}, and {why}")),
         Shape::Primary => match facts.peer.seen().map(|peer| peer.role) {

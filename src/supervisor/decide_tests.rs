@@ -294,6 +294,12 @@ fn a_mirror_that_has_more_than_its_primary_does_not_follow_it() {
     assert_eq!((with(true, lacks()).as_str(), with(false, lacks()).as_str()), ("NeedsRecovery", "NeedsRecovery"));
     assert_eq!(with(false, silent()), "WaitingForPrimary", "unknown is not yes");
     assert_eq!(with(true, silent()), "start", "FTS may have to promote it");
+    let unproven = || Look::Seen(PrimaryHere::Unproven("its page is silent".into()));
+    assert_eq!(with(true, unproven()), "WaitingForPrimary", "its primary serves, so nobody needs it yet");
+    let blind =
+        |was_in_sync, primary| says(&Facts { primary, was_in_sync, ..facts(Shape::Mirror, Look::Unknown("no coordinator".into())) });
+    assert_eq!(blind(true, lacks()), "NeedsRecovery", "without a coordinator, too");
+    assert_eq!((blind(true, silent()).as_str(), blind(false, silent()).as_str()), ("start", "WaitingForPrimary"));
 }
 
 /// Asked while it runs, not only before it starts: two would dispatch for ever.

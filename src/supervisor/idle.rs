@@ -11,7 +11,7 @@ use super::{
     decide::{Alone, Decision, Facts, OtherHere, PeerHere, PrimaryHere, RowHere, by_marks, counts, decide},
     history, is_dead,
     others::{self, Own},
-    peer,
+    peer::{self, Other},
     person::Said,
 };
 use crate::{
@@ -238,12 +238,17 @@ impl Supervisor {
         }
     }
 
-    /// Asked only for a mirror that may start.
+    /// Asked only for a mirror that may start: the acting primary by its row or, without a coordinator, by the row of before.
     async fn ask_primary(&self, here: &Here, row: &Look<RowHere>) -> Look<PrimaryHere> {
-        let (Look::Seen(RowHere::Mine { role: Role::Mirror, .. }), Shape::Mirror) = (row, here.shaped.shape) else {
-            return Look::Unknown("not asked".into());
+        let may_start = match row {
+            Look::Seen(RowHere::Mine { role, .. }) => *role == Role::Mirror,
+            Look::Seen(RowHere::NotMine(_)) => false,
+            Look::Unknown(_) => here.content != Some(Content::COORDINATOR),
         };
-        let (Some(answer), Some(content), Some(dialect)) = (&self.memory.answer, here.content, here.shaped.dialect) else {
+        if !may_start || here.shaped.shape != Shape::Mirror {
+            return Look::Unknown("not asked".into());
+        }
+        let (Some(primary), Some(dialect)) = (self.acting_primary(here, row), here.shaped.dialect) else {
             return Look::Unknown("the catalog was not read".into());
         };
         let log = match wal::end(&self.volume.data().join(dialect.wal_folder())) {
@@ -252,7 +257,16 @@ impl Supervisor {
         };
         let Some((timeline, end)) = wal::reach(here.shaped.control.as_ref(), log) else { return Look::Unknown("there is no log".into()) };
         let followed = self.board.page().followed;
-        ask::primary(&self.config, &answer.catalog, content, &Reach { timeline, end, followed }).await
+        ask::primary(&self.config, &primary, &Reach { timeline, end, followed }).await
+    }
+
+    fn acting_primary(&self, here: &Here, row: &Look<RowHere>) -> Option<Other> {
+        let other = here.other_side();
+        let (Some(answer), Some(_)) = (&self.memory.answer, row.seen()) else { return other };
+        let (content, own) = (here.content?, here.dbid?);
+        let peer = ask::peer_of(&answer.catalog, content, own)?;
+        let system_identifier = here.shaped.control.as_ref().map(|control| control.system_identifier);
+        Some(Other { peer, content, system_identifier })
     }
 
     async fn row(&mut self, here: &Here) -> Look<RowHere> {

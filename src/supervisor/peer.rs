@@ -49,12 +49,20 @@ impl Other {
 /// What the other side says of itself.
 pub async fn ask(config: &Config, other: Option<&Other>) -> Look<PeerHere> {
     let Some(other) = other else { return Look::Unknown("no peer was ever seen".into()) };
+    match page_of_other(config, other).await {
+        Look::Seen(page) => here(&page),
+        Look::Unknown(why) => Look::Unknown(why),
+    }
+}
+
+/// The page of the other side.
+pub async fn page_of_other(config: &Config, other: &Other) -> Look<Page> {
     match page(&other.peer.address, config).await {
         Look::Seen(page) => match other.has(&page, &config.cluster) {
-            Ok(()) => here(&page),
+            Ok(()) => Look::Seen(page),
             Err(why) => Look::Unknown(why),
         },
-        Look::Unknown(why) => Look::Unknown(why),
+        unknown @ Look::Unknown(_) => unknown,
     }
 }
 

@@ -150,6 +150,12 @@ impl Supervisor {
             Some(why) if serves == Some(Role::Primary) => (InstanceState::CatalogOutdated, why.clone()),
             Some(_) | None => state_of(&answered, running.started.elapsed()),
         };
+        let detail = match running.other.unknown() {
+            Some(silent) if self.dispatches(running) => {
+                format!("{detail}; whether another coordinator has taken over is not known: {silent}")
+            }
+            Some(_) | None => detail,
+        };
         let state = self.shown(state);
         let shape = self.shape_now(running.dialect);
         self.board.show(|page| {
