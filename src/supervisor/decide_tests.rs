@@ -18,6 +18,7 @@ fn mine() -> TokenState {
         coordinator_timeline: Timeline(1),
         peer: None,
         followed: vec![],
+        followed_in: None,
         replaced: None,
         coordinator: None,
         adopted: Timestamp::UNIX_EPOCH,

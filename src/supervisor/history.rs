@@ -41,6 +41,11 @@ fn fork(folder: &Path, timeline: Timeline) -> Option<Lsn> {
     wal::history(&text).last().map(|Switch { switch, .. }| *switch)
 }
 
+/// What tells one data directory from another at the same place.
+pub fn inode(data: &Path) -> Option<u64> {
+    std::fs::metadata(data).ok().map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata))
+}
+
 impl Here {
     /// The other side of the pair, as the token has it.
     pub fn other_side(&self) -> Option<Other> {
@@ -131,7 +136,8 @@ impl Supervisor {
         if page.serves != Some(Role::Primary) || page.incarnations.is_empty() || token.followed == page.incarnations {
             return;
         }
-        let token = Token { followed: page.incarnations.clone(), ..(**token).clone() };
+        let followed_in = inode(self.volume.data());
+        let token = Token { followed: page.incarnations.clone(), followed_in, ..(**token).clone() };
         match self.volume.write_token(&token) {
             Ok(()) => {
                 self.board.show(|page| page.followed.clone_from(&token.followed));

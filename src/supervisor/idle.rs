@@ -108,7 +108,10 @@ impl Supervisor {
     pub(super) fn look_here(&mut self, marks: &Marks) -> Here {
         self.forget_what_was_repaired();
         let shaped = shape::look(self.volume.data());
-        let token = self.volume.token(&self.config.cluster, &self.config.address, self.config.port);
+        let token = match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
+            TokenState::Mine(token) => TokenState::Mine(Box::new(token.of_directory(history::inode(self.volume.data())))),
+            other @ (TokenState::Absent | TokenState::Foreign(_)) => other,
+        };
         let (mut dbid, mut content) = places::identity(self.volume.data());
         if let TokenState::Mine(token) = &token {
             (dbid, content) = (dbid.or(Some(token.dbid)), content.or(Some(token.content)));
@@ -225,6 +228,17 @@ impl Supervisor {
         }
     }
 
+    /// A person said so; the annotation may go.
+    fn forget_replaced(&self) {
+        let token = match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
+            TokenState::Mine(token) if token.replaced.is_some() => Token { replaced: None, ..*token },
+            TokenState::Mine(_) | TokenState::Absent | TokenState::Foreign(_) => return,
+        };
+        if let Err(error) = self.volume.write_token(&token) {
+            tracing::warn!(%error, "that this instance was not replaced could not be written down");
+        }
+    }
+
     /// The next catalog may be one from before this instance was replaced.
     fn remember_replaced(&self, here: &Here) {
         self.adopt_or_warn(here);
@@ -233,7 +247,9 @@ impl Supervisor {
             TokenState::Mine(_) | TokenState::Absent | TokenState::Foreign(_) => return,
         };
         let replaced = Replaced { coordinator_timeline: token.coordinator_timeline, at: Timestamp::now() };
-        if let Err(error) = self.volume.write_token(&Token { replaced: Some(replaced), ..*token }) {
+        // What it followed before it was a primary itself says nothing of what it wrote since.
+        let token = Token { replaced: Some(replaced), followed: vec![], followed_in: None, ..*token };
+        if let Err(error) = self.volume.write_token(&token) {
             tracing::warn!(%error, "that this instance was replaced could not be written down");
         }
     }
@@ -282,6 +298,9 @@ impl Supervisor {
             anyhow::ensure!(matches!(here.token, TokenState::Mine(_)), "the volume can not be adopted: {error:#}");
             tracing::warn!(%error, "the token could not be brought up to date");
         }
+        if facts.not_replaced {
+            self.forget_replaced();
+        }
         // Only under the lock: a pid of another namespace proves nothing, and a live postmaster whose file is gone ends itself.
         let _ = std::fs::remove_file(self.volume.data().join("postmaster.pid"));
         self.keep_passfile();
@@ -322,6 +341,7 @@ impl Supervisor {
             coordinator_timeline: Timeline(0),
             peer: None,
             followed: vec![],
+            followed_in: None,
             replaced: None,
             coordinator: None,
             adopted: Timestamp::now(),

@@ -28,6 +28,9 @@ pub struct Token {
     /// The incarnations of its acting primary that this instance followed as a mirror, as that one's page showed them.
     #[serde(default)]
     pub followed: Vec<Incarnation>,
+    /// Inode of the data directory that followed them: one that a person copied by hand has followed nobody yet.
+    #[serde(default)]
+    pub followed_in: Option<u64>,
     /// Another instance took its place as primary; stands until a repair, or until a person ends it.
     #[serde(default)]
     pub replaced: Option<Replaced>,
@@ -50,7 +53,13 @@ impl Token {
     /// The same after a repair: nothing of what the old directory followed or was counts for the new one.
     #[must_use]
     pub fn after_repair(self) -> Self {
-        Self { followed: vec![], replaced: None, ..self }
+        Self { followed: vec![], followed_in: None, replaced: None, ..self }
+    }
+
+    /// The same of the data directory with this inode.
+    #[must_use]
+    pub fn of_directory(self, inode: Option<u64>) -> Self {
+        if self.followed_in == inode { self } else { Self { followed: vec![], followed_in: None, ..self } }
     }
 }
 
@@ -100,5 +109,33 @@ impl Volume {
     /// [`MarkError::Io`]
     pub fn write_token(&self, token: &Token) -> Result<(), MarkError> {
         self.write(TOKEN, token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Lsn;
+
+    fn token() -> Token {
+        let followed = vec![Incarnation { number: 1, nonce: "a".into(), timeline: Timeline(1), began: Lsn(1) }];
+        let text = r#"{"cluster":"demo","systemIdentifier":"7","dbid":5,"content":0,"address":"a","port":1,"dataDirectory":"/d",
+            "coordinatorTimeline":1,"adopted":"2026-01-01T00:00:00Z"}"#;
+        Token { followed, followed_in: Some(9), ..serde_json::from_str(text).unwrap() }
+    }
+
+    #[test]
+    fn what_was_followed_counts_for_the_directory_that_did() {
+        assert_eq!(token().of_directory(Some(9)), token());
+        assert!(token().of_directory(Some(10)).followed.is_empty() && token().of_directory(None).followed.is_empty());
+        assert!(token().after_repair().followed.is_empty());
+    }
+
+    #[test]
+    fn a_token_of_before_is_read_and_one_of_today_can_be_read_by_then() {
+        let written = serde_json::to_value(token()).unwrap();
+        let known =
+            ["cluster", "systemIdentifier", "dbid", "content", "address", "port", "dataDirectory", "coordinatorTimeline", "adopted"];
+        assert!(known.iter().all(|field| written.get(field).is_some()), "{written}");
     }
 }

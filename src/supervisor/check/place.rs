@@ -261,6 +261,7 @@ mod tests {
             coordinator_timeline: Timeline(1),
             peer: None,
             followed: vec![],
+            followed_in: None,
             replaced: None,
             coordinator: None,
             adopted: Timestamp::UNIX_EPOCH,
