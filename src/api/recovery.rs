@@ -145,7 +145,7 @@ pub struct InstanceStatus {
     /// Where it stands.
     pub phase: Phase,
     /// What happens now: a step of its Job (Proving, Holding, ProvingAgain, Analysing, Copying, Configuring, Releasing),
-    /// or Waiting, BackingOff, Scheduling (its Job's pod does not run yet) or Verifying (copied; waits until FTS and
+    /// or Waiting, BackingOff, Scheduling (its Job's pod does not run yet), Stuck (it makes no progress) or Verifying (copied; waits until FTS and
     /// replication prove it).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,

@@ -21,7 +21,8 @@ pub async fn request_probe(session: &Session) -> Result<(), SessionError> {
 /// Why no dispatched statement was answered, with the contents that the error names.
 pub fn undispatched(error: &SessionError) -> Undispatched {
     let why = error.to_string();
-    Undispatched { failed: named(&why), why }
+    let failed = named(&why);
+    Undispatched::tried(why, failed)
 }
 
 /// Errors of dispatch name each instance as `(seg3 10.0.0.7:6000)`, in the message or its detail.

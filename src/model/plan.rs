@@ -58,6 +58,8 @@ pub struct NewRecovery {
     /// What the first attempt will be, for people.
     pub repair: Repair,
     pub why: String,
+    /// The recovery that it goes on with.
+    pub follows: Option<String>,
 }
 
 /// The next state of one recovery.
@@ -92,6 +94,8 @@ pub enum Standing {
     BackingOff { until: Timestamp },
     /// A Job is at work.
     Attempting,
+    /// Its Job makes no progress.
+    Stuck(Refusal),
     /// The Job is done; these points are not proven yet.
     Proving(Vec<Missing>),
     /// The pair is proven to be in sync.

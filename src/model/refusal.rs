@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+
 use super::{
     Content, Dbid, Repair, Unread,
     page::InstanceState,
@@ -42,6 +44,8 @@ reasons! {
         VolumeInUse { dbid: Dbid, detail: String },
         /// The row's place is an empty spare, and its supervisor has read a catalog that does not name it.
         SpareNotTaken { dbid: Dbid },
+        /// The volume lies on a file system whose locks prove nothing: two could write.
+        LockUntrusted { why: String },
         /// The claim's access mode does not allow a lock to be trusted.
         AccessMode { claim: String, mode: String },
         /// The acting primary's own data is gone.
@@ -57,7 +61,7 @@ reasons! {
         /// An earlier recovery of this fault failed for a cause that only a person can judge [20].
         RecoveryFailed { recovery: String },
         /// A recovery of this fault ended for a cause that passes by itself; another one goes on after a rest.
-        TakenUpAgain { recovery: String, why: String, seconds_left: i64 },
+        TakenUpAgain { recovery: String, why: String, until: Timestamp },
         /// Repairs of this instance succeed, and it falls back soon after, as often as policy allows [20].
         FallsBack { recovery: String, copies: u32 },
         /// The recovery of this fault is there, and this operator can not read it.
@@ -181,6 +185,7 @@ impl Refusal {
                 "lifted when the last process that holds the volume's lock, or lives in the data directory, has ended; a person may have started it"
                     .into()
             }
+            Self::LockUntrusted { .. } => "lifted when the volume is a node-local or block volume with a local file system".into(),
             Self::SpareNotTaken { .. } => "lifted by itself when its supervisor has read the row".into(),
             Self::AccessMode { .. } => "lifted when the claim is ReadWriteOnce on a node-local or block volume".into(),
             Self::PrimaryDataMissing { dbid } => {
@@ -191,7 +196,7 @@ impl Refusal {
             Self::Paused { .. } => "lifted by spec.healing.paused: false; a SegmentRecovery made by hand runs all the same".into(),
             Self::ObserveOnly { .. } => "lifted by spec.healing.mode: Automatic; a SegmentRecovery made by hand runs all the same".into(),
             Self::RecoveryFailed { recovery } => format!("lifted by deleting SegmentRecovery {recovery} when its cause is mended"),
-            Self::TakenUpAgain { seconds_left, .. } => format!("lifted by itself: another recovery follows in {seconds_left} s"),
+            Self::TakenUpAgain { until, .. } => format!("lifted by itself: another recovery follows at {until}"),
             Self::FallsBack { recovery, .. } => {
                 format!("lifted by deleting SegmentRecovery {recovery} when it is known, and mended, what breaks the mirror after each repair")
             }
@@ -219,42 +224,112 @@ impl Refusal {
         match self {
             Self::ContractNotFulfilled { points } => points.iter().any(ContractPoint::lasts),
             Self::CatalogUnread { unread } => unread.needs_a_person(),
-            Self::SupervisorSays { state, .. } => *state == InstanceState::Unkillable,
-            other => matches!(
-                other,
-                Self::CatalogInvalid { .. }
-                    | Self::NothingSelected { .. }
-                    | Self::DoubleFault { .. }
-                    | Self::FlippedDouble { .. }
-                    | Self::VolumeUnrecognised { .. }
-                    | Self::AccessMode { .. }
-                    | Self::PrimaryDataMissing { .. }
-                    | Self::FullNotAllowed { .. }
-                    | Self::RecoveryFailed { .. }
-                    | Self::FallsBack { .. }
-                    | Self::RecoveryUnreadable { .. }
-                    | Self::AttemptStuck { .. }
-                    | Self::PageNotBelieved { .. }
-            ),
+            Self::SupervisorSays { state, .. } => state.needs_a_person(),
+            Self::CatalogInvalid { .. }
+            | Self::NotInCatalog { .. }
+            | Self::NothingSelected { .. }
+            | Self::DoubleFault { .. }
+            | Self::FlippedDouble { .. }
+            | Self::VolumeUnrecognised { .. }
+            | Self::AccessMode { .. }
+            | Self::LockUntrusted { .. }
+            | Self::PrimaryDataMissing { .. }
+            | Self::FullNotAllowed { .. }
+            | Self::RecoveryFailed { .. }
+            | Self::FallsBack { .. }
+            | Self::RecoveryUnreadable { .. }
+            | Self::AttemptStuck { .. }
+            | Self::PageNotBelieved { .. } => true,
+            // These pass by themselves, or are no fault.
+            Self::CoordinatorRow
+            | Self::TargetUp { .. }
+            | Self::TargetIsActingPrimary { .. }
+            | Self::ActingPrimaryNotAnswering { .. }
+            | Self::PeerSuspect { .. }
+            | Self::VolumeInUse { .. }
+            | Self::SpareNotTaken { .. }
+            | Self::WithinGrace { .. }
+            | Self::Paused { .. }
+            | Self::ObserveOnly { .. }
+            | Self::TakenUpAgain { .. }
+            | Self::AlreadyRecovering { .. }
+            | Self::JobBudget { .. }
+            | Self::SupervisorSilent { .. }
+            | Self::CatchingUp => false,
         }
     }
 
     /// No waiting changes it: a recovery that was asked for is refused for good.
     pub fn is_final(&self) -> bool {
-        if let Self::ContractNotFulfilled { points } = self {
-            return points.iter().any(ContractPoint::lasts);
-        }
-        matches!(
-            self,
+        match self {
+            Self::ContractNotFulfilled { points } => points.iter().any(ContractPoint::lasts),
             Self::CoordinatorRow
-                | Self::NotInCatalog { .. }
-                | Self::TargetUp { .. }
-                | Self::TargetIsActingPrimary { .. }
-                | Self::VolumeUnrecognised { .. }
-                | Self::AccessMode { .. }
-                | Self::FullNotAllowed { .. }
-                | Self::CatalogInvalid { .. }
-        )
+            | Self::NotInCatalog { .. }
+            | Self::TargetUp { .. }
+            | Self::TargetIsActingPrimary { .. }
+            | Self::VolumeUnrecognised { .. }
+            | Self::AccessMode { .. }
+            | Self::LockUntrusted { .. }
+            | Self::FullNotAllowed { .. }
+            | Self::CatalogInvalid { .. } => true,
+            Self::CatalogUnread { .. }
+            | Self::SupervisorSays { .. }
+            | Self::NothingSelected { .. }
+            | Self::DoubleFault { .. }
+            | Self::FlippedDouble { .. }
+            | Self::PrimaryDataMissing { .. }
+            | Self::RecoveryFailed { .. }
+            | Self::FallsBack { .. }
+            | Self::RecoveryUnreadable { .. }
+            | Self::AttemptStuck { .. }
+            | Self::PageNotBelieved { .. }
+            | Self::ActingPrimaryNotAnswering { .. }
+            | Self::PeerSuspect { .. }
+            | Self::VolumeInUse { .. }
+            | Self::SpareNotTaken { .. }
+            | Self::WithinGrace { .. }
+            | Self::Paused { .. }
+            | Self::ObserveOnly { .. }
+            | Self::TakenUpAgain { .. }
+            | Self::AlreadyRecovering { .. }
+            | Self::JobBudget { .. }
+            | Self::SupervisorSilent { .. }
+            | Self::CatchingUp => false,
+        }
+    }
+}
+
+impl InstanceState {
+    /// No waiting ends it, and nothing but a person does.
+    pub fn needs_a_person(self) -> bool {
+        match self {
+            Self::Unkillable
+            | Self::PrimaryDataMissing
+            | Self::VolumeUnrecognised
+            | Self::NotInCatalog
+            | Self::Retired
+            | Self::HeldElsewhere
+            | Self::Replaced
+            | Self::CatalogOutdated => true,
+            // In `Maintenance` a person is at work already.
+            Self::Maintenance
+            | Self::Deciding
+            | Self::Starting
+            | Self::Serving
+            | Self::NotAnswering
+            | Self::Stopping
+            | Self::Held
+            | Self::CopyUnfinished
+            | Self::NeedsRecovery
+            | Self::NeedsFull
+            | Self::WaitingForCoordinator
+            | Self::WaitingForPeer
+            | Self::WaitingForPrimary
+            | Self::WaitingForSegments
+            | Self::LockBusy
+            | Self::StayingDown
+            | Self::BackingOff => false,
+        }
     }
 }
 
@@ -293,6 +368,7 @@ impl fmt::Display for Refusal {
                 write!(f, "the volume carries no token of dbid {dbid}: perhaps it is not mounted, perhaps it is another's")
             }
             Self::VolumeInUse { dbid, detail } => write!(f, "the volume of dbid {dbid} is in use: {detail}"),
+            Self::LockUntrusted { why } => write!(f, "the volume's lock proves nothing: {why}"),
             Self::SpareNotTaken { dbid } => {
                 write!(f, "the place of dbid {dbid} is an empty spare, and its supervisor has read no row that names it yet")
             }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Catalog, Content, Dbid, Failure, InstanceState, Look, NoPage, Outcome, Page, Progress, Repair, Row, Step, SystemIdentifier, Timeline,
@@ -53,8 +53,8 @@ pub struct Instance {
     pub last_history: Option<Timestamp>,
     /// How many rows `gp_configuration_history` has for it: what no clock moves, so it tells one fault from the next.
     pub written: Option<u64>,
-    /// When the position that its replay has reached was last seen to move, by the operator's clock.
-    pub moved: Option<Timestamp>,
+    /// For how long nothing of it was seen to move, neither its state nor what it has replayed, by a clock that nobody sets.
+    pub still: Option<SignedDuration>,
 }
 
 /// What the planner needs of a pod.
@@ -80,19 +80,28 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undispatched {
     pub why: String,
+    /// It was dispatched and failed; else it was not asked, or not yet.
+    pub tried: bool,
     /// The contents that the coordinator named in its error.
     pub failed: Vec<Content>,
 }
 
+impl Undispatched {
+    /// One that was dispatched in vain.
+    pub fn tried(why: String, failed: Vec<Content>) -> Self {
+        Self { why, tried: true, failed }
+    }
+}
+
 impl From<&str> for Undispatched {
     fn from(why: &str) -> Self {
-        Self { why: why.to_owned(), failed: vec![] }
+        why.to_owned().into()
     }
 }
 
 impl From<String> for Undispatched {
     fn from(why: String) -> Self {
-        Self { why, failed: vec![] }
+        Self { why, tried: false, failed: vec![] }
     }
 }
 
@@ -279,11 +288,6 @@ impl World {
         }
     }
 
-    /// The same by dbid.
-    pub fn page_at(&self, dbid: Dbid) -> Option<&Page> {
-        self.page_of(self.catalog.seen()?.row(dbid)?).ok()
-    }
-
     /// Not one segment has a pod among those that are selected: they are all gone, or others are selected.
     pub fn nothing_selected(&self) -> bool {
         let rows = self.catalog.seen().map_or(&[][..], |catalog| &catalog.rows);
@@ -381,7 +385,7 @@ pub mod fixtures {
             seen_promoted: row.role == Role::Primary,
             last_history: Some(ago(7200)),
             written: Some(1),
-            moved: None,
+            still: None,
             promoted_at: (row.role != row.preferred_role && row.role == Role::Primary).then(|| ago(7200)),
         }
     }

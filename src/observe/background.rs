@@ -121,7 +121,7 @@ impl Background {
                 match timeout(LONGEST, asked).await {
                     Ok(Ok(contents)) => Look::Seen(contents),
                     Ok(Err(error)) => Look::Unknown(fts::undispatched(&error)),
-                    Err(_) => Look::Unknown(format!("no answer within {} s", LONGEST.as_secs()).into()),
+                    Err(_) => Look::Unknown(Undispatched::tried(format!("no answer within {} s", LONGEST.as_secs()), vec![])),
                 }
             });
         }

@@ -223,7 +223,7 @@ impl Observer {
                 seen_promoted: self.memory.seen_promoted(row, topology),
                 last_history: topology.history.get(&row.dbid).map(|written| written.newest),
                 written: topology.history.get(&row.dbid).map(|written| written.rows),
-                moved: None,
+                still: None,
                 promoted_at: topology.history.get(&row.dbid).and_then(|written| written.promoted),
             };
             (row.dbid, instance)

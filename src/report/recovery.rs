@@ -50,7 +50,7 @@ fn instance(dbid: Dbid, next: &InstanceNext, before: Option<&InstanceStatus>, jo
     status.job = next.create_job.as_ref().map(|attempt| attempt.id.clone()).or(status.job).or_else(|| same_attempt?.job.clone());
     status.step = step(next, job);
     match &next.standing {
-        Standing::Attempting => progress(&mut status, same_attempt, job),
+        Standing::Attempting | Standing::Stuck(_) => progress(&mut status, same_attempt, job),
         Standing::Proving(_) | Standing::Healed => copied(&mut status, same_attempt, job),
         Standing::Over => keep(&mut status, same_attempt),
         Standing::Waiting(_) | Standing::Refused(_) | Standing::BackingOff { .. } | Standing::Failed => {
@@ -65,6 +65,7 @@ fn step(next: &InstanceNext, job: Option<&JobSeen>) -> Option<String> {
         Standing::Waiting(_) => Some("Waiting".into()),
         Standing::BackingOff { .. } => Some("BackingOff".into()),
         Standing::Attempting => Some(job.and_then(|job| job.view.step).map_or_else(|| "Scheduling".into(), |step| step.to_string())),
+        Standing::Stuck(_) => Some("Stuck".into()),
         Standing::Proving(_) => Some("Verifying".into()),
         Standing::Refused(_) | Standing::Healed | Standing::Failed | Standing::Over => None,
     }
