@@ -44,7 +44,7 @@ impl Example for String {
             ("NotInCatalog", _) => "dbid 77",
             ("TakenUpAgain", "why") => "SourceBusy: another repair of this content holds the source",
             ("AttemptStuck", "why") => "its node n2 is not ready since 08:14",
-            ("LockUntrusted", _) => "/data is on nfs4, where locks are lost with their lease",
+            ("UntrustedLock", _) => "/data is on nfs4, where locks are lost with their lease",
             ("VolumeInUse", _) => "process 32404 lives in the data directory without the lock",
             ("PageNotBelieved", _) => "its page belongs to cluster 'other' and not to 'demo'",
             ("CredentialsMissing", _) => "there is no Secret demo-gpadmin; make it with the keys username and password",

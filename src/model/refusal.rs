@@ -45,7 +45,7 @@ reasons! {
         /// The row's place is an empty spare, and its supervisor has read a catalog that does not name it.
         SpareNotTaken { dbid: Dbid },
         /// The volume lies on a file system whose locks prove nothing: two could write.
-        LockUntrusted { why: String },
+        UntrustedLock { why: String },
         /// The claim's access mode does not allow a lock to be trusted.
         AccessMode { claim: String, mode: String },
         /// The acting primary's own data is gone.
@@ -185,7 +185,7 @@ impl Refusal {
                 "lifted when the last process that holds the volume's lock, or lives in the data directory, has ended; a person may have started it"
                     .into()
             }
-            Self::LockUntrusted { .. } => "lifted when the volume is a node-local or block volume with a local file system".into(),
+            Self::UntrustedLock { .. } => "lifted when the volume is a node-local or block volume with a local file system".into(),
             Self::SpareNotTaken { .. } => "lifted by itself when its supervisor has read the row".into(),
             Self::AccessMode { .. } => "lifted when the claim is ReadWriteOnce on a node-local or block volume".into(),
             Self::PrimaryDataMissing { dbid } => {
@@ -232,7 +232,7 @@ impl Refusal {
             | Self::FlippedDouble { .. }
             | Self::VolumeUnrecognised { .. }
             | Self::AccessMode { .. }
-            | Self::LockUntrusted { .. }
+            | Self::UntrustedLock { .. }
             | Self::PrimaryDataMissing { .. }
             | Self::FullNotAllowed { .. }
             | Self::RecoveryFailed { .. }
@@ -269,7 +269,7 @@ impl Refusal {
             | Self::TargetIsActingPrimary { .. }
             | Self::VolumeUnrecognised { .. }
             | Self::AccessMode { .. }
-            | Self::LockUntrusted { .. }
+            | Self::UntrustedLock { .. }
             | Self::FullNotAllowed { .. }
             | Self::CatalogInvalid { .. } => true,
             Self::CatalogUnread { .. }
@@ -368,7 +368,7 @@ impl fmt::Display for Refusal {
                 write!(f, "the volume carries no token of dbid {dbid}: perhaps it is not mounted, perhaps it is another's")
             }
             Self::VolumeInUse { dbid, detail } => write!(f, "the volume of dbid {dbid} is in use: {detail}"),
-            Self::LockUntrusted { why } => write!(f, "the volume's lock proves nothing: {why}"),
+            Self::UntrustedLock { why } => write!(f, "the volume's lock proves nothing: {why}"),
             Self::SpareNotTaken { dbid } => {
                 write!(f, "the place of dbid {dbid} is an empty spare, and its supervisor has read no row that names it yet")
             }

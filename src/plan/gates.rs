@@ -42,7 +42,7 @@ pub fn admit<'a>(desk: &Desk<'a>, dbid: Dbid) -> Result<Admitted<'a>, Refusal> {
     let page = page_of(desk, row)?;
     same_database(desk, row.content, page)?;
     supervisor_allows(dbid, page)?;
-    lock_is_trusted(page)?;
+    lock_is_worth_something(page)?;
     Ok(Admitted { pair, page })
 }
 
@@ -159,7 +159,7 @@ pub fn unfit(desk: &Desk, row: &Row) -> Option<Refusal> {
         return place_is_fit(instance).err();
     }
     match page_of(desk, row) {
-        Ok(page) => lock_is_trusted(page).err(),
+        Ok(page) => lock_is_worth_something(page).err(),
         Err(refusal) => Some(refusal).filter(|refusal| matches!(refusal, Refusal::PageNotBelieved { .. })),
     }
 }
@@ -177,8 +177,8 @@ fn same_database(desk: &Desk, content: Content, page: &Page) -> Result<(), Refus
     }
 }
 
-fn lock_is_trusted(page: &Page) -> Result<(), Refusal> {
-    page.untrusted_lock.as_ref().map_or(Ok(()), |why| Err(Refusal::LockUntrusted { why: why.clone() }))
+fn lock_is_worth_something(page: &Page) -> Result<(), Refusal> {
+    page.untrusted_lock.as_ref().map_or(Ok(()), |why| Err(Refusal::UntrustedLock { why: why.clone() }))
 }
 
 /// Each state is judged by name: what a new one means for a repair is to be decided when it is made.
@@ -326,7 +326,7 @@ mod tests {
             ("PageNotBelieved", down().page(5, |p| p.version = 99), 5),
             ("VolumeUnrecognised", down().page(5, |p| p.state = InstanceState::VolumeUnrecognised), 5),
             ("VolumeInUse", down().page(5, |p| p.state = InstanceState::LockBusy), 5),
-            ("LockUntrusted", down().page(5, |p| p.untrusted_lock = Some("nfs4".into())), 5),
+            ("UntrustedLock", down().page(5, |p| p.untrusted_lock = Some("nfs4".into())), 5),
             ("SupervisorSays", down().page(5, |p| p.state = InstanceState::NotInCatalog), 5),
             ("SpareNotTaken", down().page(5, |p| (p.state, p.shape, p.dbid) = (InstanceState::NotInCatalog, Shape::Empty, None)), 5),
             ("SupervisorSays", down().page(5, |p| p.state = InstanceState::Replaced), 5),
