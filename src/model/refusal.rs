@@ -142,6 +142,15 @@ impl fmt::Display for ContractPoint {
     }
 }
 
+/// What lifts a reason, where that takes more than a line.
+const SELECT: &str =
+    "lifted when spec.segments.selector selects the pods at the catalog's addresses; check it, and that they are not scaled down";
+const MOUNT: &str = "lifted when the right volume is mounted; a person who knows that it is lost may restore the token";
+const END: &str =
+    "lifted when the last process that holds the volume's lock, or lives in the data directory, has ended; a person may have started it";
+const SHOW: &str = "lifted when its pod serves the page of this instance at the container port named gpheal; check GPHEAL_CLUSTER, \
+    GPHEAL_ADDRESS, GPHEAL_PORT and GPHEAL_DATA_DIRECTORY there, and that supervisor and operator are of one version";
+
 impl Refusal {
     /// Stable word for status, metrics and logs.
     pub fn code(&self) -> &'static str {
@@ -173,18 +182,10 @@ impl Refusal {
                 format!("lifted when dbid {primary} runs again on its own volume, so that FTS can promote it; its peer is rewound then")
             }
             Self::PeerSuspect { primary, .. } => format!("lifted when dbid {primary} answers as what its catalog row says"),
-            Self::NothingSelected { .. } => {
-                "lifted when spec.segments.selector selects the pods at the catalog's addresses; check it, and that they are not scaled down"
-                    .into()
-            }
+            Self::NothingSelected { .. } => SELECT.into(),
             Self::ContractNotFulfilled { .. } => "lifted when the pod fulfils the contract of a segment pod".into(),
-            Self::VolumeUnrecognised { .. } => {
-                "lifted when the right volume is mounted; a person who knows that it is lost may restore the token".into()
-            }
-            Self::VolumeInUse { .. } => {
-                "lifted when the last process that holds the volume's lock, or lives in the data directory, has ended; a person may have started it"
-                    .into()
-            }
+            Self::VolumeUnrecognised { .. } => MOUNT.into(),
+            Self::VolumeInUse { .. } => END.into(),
             Self::UntrustedLock { .. } => "lifted when the volume is a node-local or block volume with a local file system".into(),
             Self::SpareNotTaken { .. } => "lifted by itself when its supervisor has read the row".into(),
             Self::AccessMode { .. } => "lifted when the claim is ReadWriteOnce on a node-local or block volume".into(),
@@ -198,7 +199,9 @@ impl Refusal {
             Self::RecoveryFailed { recovery } => format!("lifted by deleting SegmentRecovery {recovery} when its cause is mended"),
             Self::TakenUpAgain { until, .. } => format!("lifted by itself: another recovery follows at {until}"),
             Self::FallsBack { recovery, .. } => {
-                format!("lifted by deleting SegmentRecovery {recovery} when it is known, and mended, what breaks the mirror after each repair")
+                format!(
+                    "lifted by deleting SegmentRecovery {recovery} when it is known, and mended, what breaks the mirror after each repair"
+                )
             }
             Self::RecoveryUnreadable { recovery } => {
                 format!("lifted by an operator that can read SegmentRecovery {recovery}, or by deleting it")
@@ -209,11 +212,7 @@ impl Refusal {
             Self::AlreadyRecovering { recovery, .. } => format!("lifted when SegmentRecovery {recovery} has ended"),
             Self::JobBudget { .. } => "lifted when a running Job ends".into(),
             Self::SupervisorSilent { .. } => "lifted when its pod runs and the supervisor's page can be read".into(),
-            Self::PageNotBelieved { .. } => {
-                "lifted when its pod serves the page of this instance at the container port named gpheal; check GPHEAL_CLUSTER, \
-                 GPHEAL_ADDRESS, GPHEAL_PORT and GPHEAL_DATA_DIRECTORY there, and that supervisor and operator are of one version"
-                    .into()
-            }
+            Self::PageNotBelieved { .. } => SHOW.into(),
             Self::CatchingUp => "lifted by itself when the mirror has received what it missed".into(),
             Self::SupervisorSays { state, .. } => state.lifted_by().into(),
         }

@@ -355,6 +355,7 @@ pub mod fixtures {
             shape: if row.role == Role::Primary { Shape::Primary } else { Shape::Mirror },
             serves: Some(row.role),
             receiving: row.role == Role::Mirror,
+            replays: None,
             system_identifier: Some(SystemIdentifier(7)),
             timeline: None,
             hold: None,

@@ -201,7 +201,7 @@ impl Observer {
     }
 
     fn instances(
-        &self,
+        &mut self,
         topology: &Topology,
         places: &BTreeMap<Dbid, Place>,
         mut pages: BTreeMap<Dbid, Look<Page, NoPage>>,
@@ -211,6 +211,8 @@ impl Observer {
         let one = |row: &crate::model::Row| {
             let place = places.get(&row.dbid).unwrap_or(&Place::None);
             let contract = places::contract(row, place, container);
+            let page = pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown(NoPage::Silent("it has no pod to ask".into())));
+            let still = self.memory.still(row.dbid, page.seen());
             let instance = Instance {
                 pod: match place {
                     Place::One(pod) => Look::Seen(places::seen(pod)),
@@ -218,12 +220,12 @@ impl Observer {
                 },
                 contract,
                 access_mode: access.remove(&row.dbid),
-                page: pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown(NoPage::Silent("it has no pod to ask".into()))),
+                page,
                 unwell_since: self.memory.unwell_since(row.dbid),
                 seen_promoted: self.memory.seen_promoted(row, topology),
                 last_history: topology.history.get(&row.dbid).map(|written| written.newest),
                 written: topology.history.get(&row.dbid).map(|written| written.rows),
-                still: None,
+                still,
                 promoted_at: topology.history.get(&row.dbid).and_then(|written| written.promoted),
             };
             (row.dbid, instance)

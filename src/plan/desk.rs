@@ -129,7 +129,9 @@ impl<'a> Desk<'a> {
         if states.is_empty()
             && let Targets::Dbids(dbids) = &recovery.targets
         {
-            dbids.iter().for_each(|dbid| self.past.entry(*dbid).or_default().push(past(None)));
+            for dbid in dbids {
+                self.past.entry(*dbid).or_default().push(past(None));
+            }
         }
         for (dbid, state) in states {
             if phase.is_over() {

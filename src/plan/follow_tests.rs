@@ -105,6 +105,9 @@ fn a_recovery_that_succeeded_is_never_called_one_that_failed() {
     assert_eq!(planned(&Policy::default(), &world).unwrap(), (of_this_fault(2), Repair::Full, Some(of_this_fault(1))));
 }
 
+/// What happened, the policy, the world, and the repair that follows which recovery.
+type Case = (&'static str, Policy, World, Repair, Option<String>);
+
 #[test]
 fn a_pair_that_falls_back_goes_on_at_the_old_ones_rung() {
     let first = of_this_fault(1);
@@ -112,7 +115,6 @@ fn a_pair_that_falls_back_goes_on_at_the_old_ones_rung() {
     let never = Policy { full_allowed: false, ..Policy::default() };
     let auto = Policy::default();
     let follows = Some("before".to_owned());
-    type Case = (&'static str, Policy, World, Repair, Option<String>);
     let cases: Vec<Case> = vec![
         ("it fell at once", auto.clone(), down().recovery(healed(90, |_| ())), Repair::Full, follows.clone()),
         ("ten minutes later", auto.clone(), down().recovery(healed(660, |_| ())), Repair::Full, follows.clone()),

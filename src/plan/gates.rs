@@ -171,9 +171,8 @@ fn same_database(desk: &Desk, content: Content, page: &Page) -> Result<(), Refus
         Some((primary, theirs, ours)) if theirs != ours => {
             Err(Refusal::PeerSuspect { primary, why: format!("its system identifier is {theirs}, the target's is {ours}") })
         }
-        Some(_) => Ok(()),
-        // Greenplum 6 has no SQL for it, an empty volume none at all. The Job reads both and refuses what it can not read.
-        None => Ok(()),
+        // Greenplum 6 has no SQL for it, an empty volume none at all. The Job reads both and refuses what it cannot read.
+        Some(_) | None => Ok(()),
     }
 }
 

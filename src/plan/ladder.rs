@@ -47,10 +47,10 @@ pub fn first(page: &Page) -> Repair {
 pub fn choose(policy: &Policy, wanted: Option<Repair>, earlier: Option<Repair>, page: &Page) -> Result<Repair, Refusal> {
     let needed = first(page).max(earlier.unwrap_or(Repair::Incremental));
     match (wanted, needed) {
-        (Some(Repair::Full), _) => Ok(Repair::Full), // an explicit policy of its own [6]
+        // A person's word is a policy of its own [6].
         (Some(Repair::Incremental), Repair::Full) => Err(Refusal::FullNotAllowed { why: "type: Incremental was asked for".into() }),
         (None, Repair::Full) if !policy.full_allowed => Err(Refusal::FullNotAllowed { why: page.detail.clone() }),
-        (None, Repair::Full) => Ok(Repair::Full),
+        (Some(Repair::Full), _) | (None, Repair::Full) => Ok(Repair::Full),
         (None | Some(Repair::Incremental), Repair::Incremental) => Ok(Repair::Incremental),
     }
 }
@@ -85,13 +85,13 @@ pub fn count(state: &mut RecoveryInstance, failure: Failure, copied: bool, now: 
     state.attempt_ended = Some(now);
 }
 
-/// The rung after the newest attempt, which is counted and failed so.
-pub fn after(policy: &Policy, wanted: Option<Repair>, state: &RecoveryInstance, failure: &Failure) -> Next {
+/// The rung after the newest attempt, which is counted and failed with this class.
+pub fn after(policy: &Policy, wanted: Option<Repair>, state: &RecoveryInstance, class: FailureClass) -> Next {
     if state.copies >= policy.max_attempts {
         return Next::End; // [20]
     }
     let repair = state.repair.unwrap_or(Repair::Incremental);
-    match (failure.class.answer(), repair) {
+    match (class.answer(), repair) {
         (Answer::Retry, _) if state.failures >= most_failures(policy) => Next::End,
         (Answer::Retry, same) => Next::Attempt(same),
         (Answer::GoFull, Repair::Incremental) if wanted.is_none() && policy.full_allowed => Next::Attempt(Repair::Full),
@@ -175,7 +175,7 @@ mod tests {
         let policy = Policy::default();
         let after = |policy: &Policy, class, repair, times| {
             let state = failed(times, class, Step::Copying, repair);
-            super::after(policy, None, &state, state.failure.as_ref().unwrap())
+            super::after(policy, None, &state, class)
         };
         assert_eq!(after(&policy, FailureClass::CannotRewind, Repair::Incremental, 1), Next::Attempt(Repair::Full));
         assert_eq!(after(&policy, FailureClass::CannotRewind, Repair::Full, 1), Next::End);
@@ -194,14 +194,14 @@ mod tests {
             for step in [Step::Proving, Step::Holding, Step::ProvingAgain, Step::Analysing] {
                 let state = failed(100, *class, step, Repair::Full);
                 assert_eq!(state.copies, 0);
-                let next = after(&policy, None, &state, state.failure.as_ref().unwrap());
+                let next = after(&policy, None, &state, *class);
                 assert_eq!(next, Next::Attempt(Repair::Full), "{class:?} in {step}");
             }
         }
         let day: SignedDuration = (1..=most_failures(&policy)).map(pause).sum();
         assert!((policy.retry_for - LONGEST_PAUSE..=policy.retry_for).contains(&day), "{day}");
         let enough = failed(most_failures(&policy), FailureClass::SourceBusy, Step::Proving, Repair::Full);
-        assert_eq!(after(&policy, None, &enough, enough.failure.as_ref().unwrap()), Next::End);
+        assert_eq!(after(&policy, None, &enough, FailureClass::SourceBusy), Next::End);
     }
 
     #[test]

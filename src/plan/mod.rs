@@ -31,7 +31,7 @@ pub fn plan(policy: &Policy, world: &World, now: Timestamp) -> Plan {
         plan.recoveries.insert(item.name.clone(), recovery::advance(&mut desk, item));
     }
     desk.turn(&plan);
-    triage::triage(&mut desk, &mut plan);
+    triage::triage(&desk, &mut plan);
     plan.probe = triage::probe(&desk, &plan);
     plan
 }

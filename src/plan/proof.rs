@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::desk::Desk;
-use crate::model::{Content, Dbid, FailureClass, InstanceState, Look, Missing, Role, Row, Source, Status};
+use crate::model::{CatalogIndex, Content, Dbid, FailureClass, InstanceState, Look, Missing, Role, Row, Source, Status};
 
 /// The name under which a mirror's WAL receiver connects, in all of Greenplum.
 const MIRROR_APPLICATION: &str = "gp_walreceiver";
@@ -119,7 +119,7 @@ fn instead_of_dispatch(desk: &Desk, content: Content) -> Option<String> {
 
 /// Contents whose acting primary does not answer read-write as itself.
 fn not_answering<'d>(desk: &'d Desk) -> impl Iterator<Item = Content> + 'd {
-    let pairs = desk.catalog.iter().flat_map(|catalog| catalog.pairs());
+    let pairs = desk.catalog.iter().flat_map(CatalogIndex::pairs);
     let away = |content: &Content, primary: &Row| match desk.world.sources.get(content) {
         Some(Look::Seen(source)) => !is_itself(source, primary),
         Some(Look::Unknown(_)) | None => true,

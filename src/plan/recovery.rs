@@ -113,13 +113,11 @@ fn told_by_the_volume(desk: &Desk, recovery: &Recovery, dbid: Dbid, state: &Reco
 
 /// The Job did not say how it ended, or not so that it can be believed; the volume may know.
 fn untold(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, state: RecoveryInstance, class: FailureClass, message: String) -> InstanceNext {
-    match told_by_the_volume(desk, recovery, dbid, &state) {
-        Some(outcome) => ended(desk, recovery, dbid, state, &outcome),
-        None => {
-            let step = if may_have_copied(desk, dbid, &state) { Step::Copying } else { Step::Proving };
-            failed(desk, recovery, dbid, state, Failure { class, step, message, evidence: String::new() })
-        }
+    if let Some(outcome) = told_by_the_volume(desk, recovery, dbid, &state) {
+        return ended(desk, recovery, dbid, state, &outcome);
     }
+    let step = if may_have_copied(desk, dbid, &state) { Step::Copying } else { Step::Proving };
+    failed(desk, recovery, dbid, state, Failure { class, step, message, evidence: String::new() })
 }
 
 /// By its last words or by the mark on its volume.
@@ -157,9 +155,10 @@ fn prove(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
 fn failed(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance, failure: Failure) -> InstanceNext {
     let copied = ladder::begins_to_copy(failure.step);
     let came_back = failure.class == FailureClass::WorldMoved && failure.step == Step::Proving && is_back(desk, dbid);
-    ladder::count(&mut state, failure.clone(), copied, desk.now);
+    let class = failure.class;
+    ladder::count(&mut state, failure, copied, desk.now);
     state.job = None;
-    match ladder::after(desk.policy, recovery.wanted, &state, &failure) {
+    match ladder::after(desk.policy, recovery.wanted, &state, class) {
         Next::Attempt(repair) => {
             state.repair = Some(repair);
             begin(desk, recovery, dbid, state)
