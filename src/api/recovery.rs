@@ -145,13 +145,22 @@ pub struct InstanceStatus {
     /// Where it stands.
     pub phase: Phase,
     /// What happens now: a step of its Job (Proving, Holding, ProvingAgain, Analysing, Copying, Configuring, Releasing),
-    /// or Waiting, BackingOff, Scheduling (its Job's pod does not run yet) or Verifying (copied; waits until FTS and
+    /// or Waiting, BackingOff, Scheduling (its Job's pod does not run yet), Stuck (it makes no progress) or Verifying (copied; waits until FTS and
     /// replication prove it).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
     /// Attempts begun so far.
     #[serde(default)]
     pub attempt: i32,
+    /// Ended attempts that had begun to copy; these are bounded by number.
+    #[serde(default)]
+    pub copies: i32,
+    /// Attempts that failed since one last began to copy; these are bounded by time.
+    #[serde(default)]
+    pub failures: i32,
+    /// When the first of those failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Time>,
     /// What the newest attempt does: `Incremental` or `Full`.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]

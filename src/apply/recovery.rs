@@ -18,12 +18,15 @@ const LONGEST_WHY: usize = 1024;
 /// The object; it goes with its cluster.
 pub fn object(cluster: &GreenplumCluster, new: &NewRecovery) -> SegmentRecovery {
     let labels = [(labels::ORIGIN, labels::AUTOMATIC), (labels::CLUSTER, &cluster.name_any())];
+    let why = (labels::WHY.to_owned(), crate::error::cut(&new.why, LONGEST_WHY));
+    let follows = new.follows.clone().map(|before| (labels::FOLLOWS.to_owned(), before));
+    let annotations = std::iter::once(why).chain(follows);
     SegmentRecovery {
         metadata: ObjectMeta {
             name: Some(new.name.clone()),
             namespace: cluster.namespace(),
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
-            annotations: Some([(labels::WHY.to_owned(), crate::error::cut(&new.why, LONGEST_WHY))].into()),
+            annotations: Some(annotations.collect()),
             owner_references: super::owned_by(cluster),
             ..ObjectMeta::default()
         },

@@ -156,38 +156,43 @@ impl Catalog {
     /// A sentence that names the rows.
     pub fn pair(&self, content: Content) -> Result<Pair<'_>, String> {
         let rows: Vec<_> = self.rows.iter().filter(|row| row.content == content).collect();
-        let all = shown(&rows);
+        self.judged(content, &rows, |_| true)
+    }
+
+    /// The same of the rows of this content, where it is known which of them may not stand alone.
+    pub(super) fn judged<'a>(&'a self, content: Content, rows: &[&'a Row], suspect: impl Fn(&'a Row) -> bool) -> Result<Pair<'a>, String> {
+        let all = || shown(rows);
         let [a, b] = rows[..] else {
-            return Err(format!("content {content} has {} rows instead of two: {all}", rows.len()));
+            return Err(format!("content {content} has {} rows instead of two: {}", rows.len(), all()));
         };
         let (primary, mirror) = match (a.role, b.role) {
             (Role::Primary, Role::Mirror) => (a, b),
             (Role::Mirror, Role::Primary) => (b, a),
-            (Role::Primary, Role::Primary) => return Err(format!("content {content} has two primaries: {all}")),
-            (Role::Mirror, Role::Mirror) => return Err(format!("content {content} has two mirrors and no primary: {all}")),
+            (Role::Primary, Role::Primary) => return Err(format!("content {content} has two primaries: {}", all())),
+            (Role::Mirror, Role::Mirror) => return Err(format!("content {content} has two mirrors and no primary: {}", all())),
         };
         for row in [primary, mirror] {
-            self.stands_alone(row)?;
+            names_an_instance(row)?;
+            if suspect(row) {
+                self.stands_alone(row)?;
+            }
         }
         let legal = primary.preferred_role != mirror.preferred_role
             && primary.status == Status::Up
             && primary.mode == mirror.mode
             && !(mirror.status == Status::Down && mirror.mode == Mode::InSync);
-        if legal { Ok(Pair { primary, mirror }) } else { Err(format!("content {content} is in a state that FTS never writes: {all}")) }
+        if legal { Ok(Pair { primary, mirror }) } else { Err(format!("content {content} is in a state that FTS never writes: {}", all())) }
     }
 
-    /// Its dbid and its place are its own, and name something.
+    /// Its dbid and its place are its own.
     fn stands_alone(&self, row: &Row) -> Result<(), String> {
         let content = row.content;
-        if row.dbid.0 <= 0 || row.port == 0 || row.address.is_empty() || !row.datadir.starts_with('/') {
-            return Err(format!("content {content} has a row that names no instance: {row} at {}", row.place()));
-        }
-        let twins: Vec<_> = self.rows.iter().filter(|other| other.dbid == row.dbid).collect();
+        let twins: Vec<_> = self.rows.iter().filter(|other| other.dbid == row.dbid).take(SHOWN + 1).collect();
         if twins.len() > 1 {
             return Err(format!("content {content} has dbid {}, which is not its own: {}", row.dbid, shown(&twins)));
         }
         let same = |other: &&Row| other.address == row.address && (other.port == row.port || other.datadir == row.datadir);
-        let housemates: Vec<_> = self.rows.iter().filter(same).collect();
+        let housemates: Vec<_> = self.rows.iter().filter(same).take(SHOWN + 1).collect();
         if housemates.len() > 1 {
             return Err(format!("content {content} has the place {}, which is not its own: {}", row.place(), shown(&housemates)));
         }
@@ -195,8 +200,19 @@ impl Catalog {
     }
 }
 
+fn names_an_instance(row: &Row) -> Result<(), String> {
+    if row.dbid.0 <= 0 || row.port == 0 || row.address.is_empty() || !row.datadir.starts_with('/') {
+        return Err(format!("content {} has a row that names no instance: {row} at {}", row.content, row.place()));
+    }
+    Ok(())
+}
+
+/// Most rows that a sentence names: a catalog may have any number in one place.
+const SHOWN: usize = 16;
+
 fn shown(rows: &[&Row]) -> String {
-    rows.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    let more = if rows.len() > SHOWN { " …" } else { "" };
+    format!("{}{more}", rows.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]

@@ -32,7 +32,9 @@ impl Answer {
     /// What follows, where a class says nothing of its own.
     fn lifted_by(self) -> &'static str {
         match self {
-            Self::Retry => "by another attempt 2 to 60 s later, while attempts are left",
+            Self::Retry => {
+                "by itself: another attempt 2 s to 5 min later, for a day where it never began to copy, else while copies are left"
+            }
             Self::GoFull => "by a full copy, when the recovery's type is Auto and spec.healing.full is Allow",
             Self::Stop => "by a person, who reads the evidence",
         }

@@ -199,6 +199,9 @@ pub struct Page {
     /// Its own WAL receiver streams.
     #[serde(default)]
     pub receiving: bool,
+    /// What it replays now, as its startup process says: a position that moves while there is work.
+    #[serde(default)]
+    pub replays: Option<String>,
     #[serde(default)]
     pub system_identifier: Option<SystemIdentifier>,
     /// The timeline of its directory.

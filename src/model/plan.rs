@@ -58,6 +58,8 @@ pub struct NewRecovery {
     /// What the first attempt will be, for people.
     pub repair: Repair,
     pub why: String,
+    /// The recovery that it goes on with.
+    pub follows: Option<String>,
 }
 
 /// The next state of one recovery.
@@ -75,6 +77,10 @@ pub struct InstanceNext {
     pub standing: Standing,
     /// The Job to create, if this is its moment.
     pub create_job: Option<Attempt>,
+    /// The Job of the newest attempt is to be deleted, and why: it makes no progress, and its end can be no half copy.
+    pub end_job: Option<String>,
+    /// What people should know beside the standing.
+    pub note: Option<String>,
 }
 
 /// Where an instance of a recovery stands, for people and metrics.
@@ -88,6 +94,8 @@ pub enum Standing {
     BackingOff { until: Timestamp },
     /// A Job is at work.
     Attempting,
+    /// Its Job makes no progress.
+    Stuck(Refusal),
     /// The Job is done; these points are not proven yet.
     Proving(Vec<Missing>),
     /// The pair is proven to be in sync.

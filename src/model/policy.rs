@@ -25,8 +25,14 @@ pub struct Policy {
     pub max_rate: Option<u64>,
     /// Jobs of one cluster at once.
     pub max_jobs: usize,
-    /// Attempts per instance and recovery.
+    /// Attempts per instance and recovery that began to copy. What never began is bounded by `retry_for`.
     pub max_attempts: u32,
+    /// How long attempts that fail before they copy are repeated, in a row, before their recovery ends.
+    pub retry_for: SignedDuration,
+    /// The rest before a recovery that ended for what passes by itself is taken up again by another one.
+    pub again_after: SignedDuration,
+    /// A mirror that falls so soon after a repair has fallen back: the fault is the same.
+    pub watched_for: SignedDuration,
 }
 
 impl Default for Policy {
@@ -40,6 +46,10 @@ impl Default for Policy {
             // Two copies saturate what one coordinator's worth of nodes usually shares: a network link.
             max_jobs: 2,
             max_attempts: 8,
+            // What passes in a night, or by a person in the morning.
+            retry_for: SignedDuration::from_hours(24),
+            again_after: SignedDuration::from_hours(1),
+            watched_for: SignedDuration::from_mins(10),
         }
     }
 }

@@ -42,6 +42,10 @@ impl Example for String {
             ("FullNotAllowed", _) => "the control file is unusable",
             ("SupervisorSays", _) => "the catalog says mirror and the directory would start as a primary: it is stale",
             ("NotInCatalog", _) => "dbid 77",
+            ("TakenUpAgain", "why") => "SourceBusy: another repair of this content holds the source",
+            ("AttemptStuck", "why") => "its node n2 is not ready since 08:14",
+            ("UntrustedLock", _) => "/data is on nfs4, where locks are lost with their lease",
+            ("VolumeInUse", _) => "process 32404 lives in the data directory without the lock",
             ("PageNotBelieved", _) => "its page belongs to cluster 'other' and not to 'demo'",
             ("CredentialsMissing", _) => "there is no Secret demo-gpadmin; make it with the keys username and password",
             ("LoginRefused", _) => "gp:5432 refuses the login: password authentication failed for user \"gpadmin\"",
@@ -77,6 +81,7 @@ impl Example for String {
             ("NameElsewhere", "ip") => "10.244.2.9",
             ("ReplicationRefused", _) => "no pg_hba.conf entry for host \"10.244.1.5\", user \"gpadmin\"",
             (_, "why") => "connection refused",
+            (_, "job") => "demo-d5-3f2a9c1e-a2",
             (_, "claim") => "data-gp-mirror-0",
             (_, "mode") => "ReadWriteMany",
             (_, "recovery") => "demo-d5-3f2a9c1e",
@@ -116,6 +121,12 @@ impl Example for Repair {
 impl Example for Unread {
     fn of(_: &str, _: &str) -> Self {
         Self::CoordinatorUnreachable { why: "connection refused".into() }
+    }
+}
+
+impl Example for jiff::Timestamp {
+    fn of(_: &str, _: &str) -> Self {
+        Self::from_second(1_800_000_000).unwrap_or(Self::UNIX_EPOCH)
     }
 }
 

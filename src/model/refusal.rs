@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+
 use super::{
     Content, Dbid, Repair, Unread,
     page::InstanceState,
@@ -38,6 +40,12 @@ reasons! {
         ContractNotFulfilled { points: Vec<ContractPoint> },
         /// The volume carries no token of this instance: perhaps not mounted, perhaps another's.
         VolumeUnrecognised { dbid: Dbid },
+        /// Somebody holds the volume's lock, or lives in the data directory without it: it may be written.
+        VolumeInUse { dbid: Dbid, detail: String },
+        /// The row's place is an empty spare, and its supervisor has read a catalog that does not name it.
+        SpareNotTaken { dbid: Dbid },
+        /// The volume lies on a file system whose locks prove nothing: two could write.
+        UntrustedLock { why: String },
         /// The claim's access mode does not allow a lock to be trusted.
         AccessMode { claim: String, mode: String },
         /// The acting primary's own data is gone.
@@ -52,6 +60,14 @@ reasons! {
         ObserveOnly { would: Repair },
         /// An earlier recovery of this fault failed for a cause that only a person can judge [20].
         RecoveryFailed { recovery: String },
+        /// A recovery of this fault ended for a cause that passes by itself; another one goes on after a rest.
+        TakenUpAgain { recovery: String, why: String, until: Timestamp },
+        /// Repairs of this instance succeed, and it falls back soon after, as often as policy allows [20].
+        FallsBack { recovery: String, copies: u32 },
+        /// The recovery of this fault is there, and this operator can not read it.
+        RecoveryUnreadable { recovery: String },
+        /// The Job of an attempt makes no progress: its node is lost or cordoned, a quota refuses its pod, no heartbeat comes.
+        AttemptStuck { job: String, why: String },
         /// Another recovery of the same content is running [13].
         AlreadyRecovering { content: Content, recovery: String },
         /// As many Jobs run as policy allows.
@@ -126,6 +142,15 @@ impl fmt::Display for ContractPoint {
     }
 }
 
+/// What lifts a reason, where that takes more than a line.
+const SELECT: &str =
+    "lifted when spec.segments.selector selects the pods at the catalog's addresses; check it, and that they are not scaled down";
+const MOUNT: &str = "lifted when the right volume is mounted; a person who knows that it is lost may restore the token";
+const END: &str =
+    "lifted when the last process that holds the volume's lock, or lives in the data directory, has ended; a person may have started it";
+const SHOW: &str = "lifted when its pod serves the page of this instance at the container port named gpheal; check GPHEAL_CLUSTER, \
+    GPHEAL_ADDRESS, GPHEAL_PORT and GPHEAL_DATA_DIRECTORY there, and that supervisor and operator are of one version";
+
 impl Refusal {
     /// Stable word for status, metrics and logs.
     pub fn code(&self) -> &'static str {
@@ -157,14 +182,12 @@ impl Refusal {
                 format!("lifted when dbid {primary} runs again on its own volume, so that FTS can promote it; its peer is rewound then")
             }
             Self::PeerSuspect { primary, .. } => format!("lifted when dbid {primary} answers as what its catalog row says"),
-            Self::NothingSelected { .. } => {
-                "lifted when spec.segments.selector selects the pods at the catalog's addresses; check it, and that they are not scaled down"
-                    .into()
-            }
+            Self::NothingSelected { .. } => SELECT.into(),
             Self::ContractNotFulfilled { .. } => "lifted when the pod fulfils the contract of a segment pod".into(),
-            Self::VolumeUnrecognised { .. } => {
-                "lifted when the right volume is mounted; a person who knows that it is lost may restore the token".into()
-            }
+            Self::VolumeUnrecognised { .. } => MOUNT.into(),
+            Self::VolumeInUse { .. } => END.into(),
+            Self::UntrustedLock { .. } => "lifted when the volume is a node-local or block volume with a local file system".into(),
+            Self::SpareNotTaken { .. } => "lifted by itself when its supervisor has read the row".into(),
             Self::AccessMode { .. } => "lifted when the claim is ReadWriteOnce on a node-local or block volume".into(),
             Self::PrimaryDataMissing { dbid } => {
                 format!("lifted when the volume of dbid {dbid} is restored; nothing else holds this content's commits")
@@ -174,14 +197,22 @@ impl Refusal {
             Self::Paused { .. } => "lifted by spec.healing.paused: false; a SegmentRecovery made by hand runs all the same".into(),
             Self::ObserveOnly { .. } => "lifted by spec.healing.mode: Automatic; a SegmentRecovery made by hand runs all the same".into(),
             Self::RecoveryFailed { recovery } => format!("lifted by deleting SegmentRecovery {recovery} when its cause is mended"),
+            Self::TakenUpAgain { until, .. } => format!("lifted by itself: another recovery follows at {until}"),
+            Self::FallsBack { recovery, .. } => {
+                format!(
+                    "lifted by deleting SegmentRecovery {recovery} when it is known, and mended, what breaks the mirror after each repair"
+                )
+            }
+            Self::RecoveryUnreadable { recovery } => {
+                format!("lifted by an operator that can read SegmentRecovery {recovery}, or by deleting it")
+            }
+            Self::AttemptStuck { job, .. } => {
+                format!("lifted when Job {job} goes on or its pod is gone; delete its pod, by force only when its node is known to be gone")
+            }
             Self::AlreadyRecovering { recovery, .. } => format!("lifted when SegmentRecovery {recovery} has ended"),
             Self::JobBudget { .. } => "lifted when a running Job ends".into(),
             Self::SupervisorSilent { .. } => "lifted when its pod runs and the supervisor's page can be read".into(),
-            Self::PageNotBelieved { .. } => {
-                "lifted when its pod serves the page of this instance at the container port named gpheal; check GPHEAL_CLUSTER, \
-                 GPHEAL_ADDRESS, GPHEAL_PORT and GPHEAL_DATA_DIRECTORY there, and that supervisor and operator are of one version"
-                    .into()
-            }
+            Self::PageNotBelieved { .. } => SHOW.into(),
             Self::CatchingUp => "lifted by itself when the mirror has received what it missed".into(),
             Self::SupervisorSays { state, .. } => state.lifted_by().into(),
         }
@@ -192,39 +223,112 @@ impl Refusal {
         match self {
             Self::ContractNotFulfilled { points } => points.iter().any(ContractPoint::lasts),
             Self::CatalogUnread { unread } => unread.needs_a_person(),
-            Self::SupervisorSays { state, .. } => *state == InstanceState::Unkillable,
-            other => matches!(
-                other,
-                Self::CatalogInvalid { .. }
-                    | Self::NothingSelected { .. }
-                    | Self::DoubleFault { .. }
-                    | Self::FlippedDouble { .. }
-                    | Self::VolumeUnrecognised { .. }
-                    | Self::AccessMode { .. }
-                    | Self::PrimaryDataMissing { .. }
-                    | Self::FullNotAllowed { .. }
-                    | Self::RecoveryFailed { .. }
-                    | Self::PageNotBelieved { .. }
-            ),
+            Self::SupervisorSays { state, .. } => state.needs_a_person(),
+            Self::CatalogInvalid { .. }
+            | Self::NotInCatalog { .. }
+            | Self::NothingSelected { .. }
+            | Self::DoubleFault { .. }
+            | Self::FlippedDouble { .. }
+            | Self::VolumeUnrecognised { .. }
+            | Self::AccessMode { .. }
+            | Self::UntrustedLock { .. }
+            | Self::PrimaryDataMissing { .. }
+            | Self::FullNotAllowed { .. }
+            | Self::RecoveryFailed { .. }
+            | Self::FallsBack { .. }
+            | Self::RecoveryUnreadable { .. }
+            | Self::AttemptStuck { .. }
+            | Self::PageNotBelieved { .. } => true,
+            // These pass by themselves, or are no fault.
+            Self::CoordinatorRow
+            | Self::TargetUp { .. }
+            | Self::TargetIsActingPrimary { .. }
+            | Self::ActingPrimaryNotAnswering { .. }
+            | Self::PeerSuspect { .. }
+            | Self::VolumeInUse { .. }
+            | Self::SpareNotTaken { .. }
+            | Self::WithinGrace { .. }
+            | Self::Paused { .. }
+            | Self::ObserveOnly { .. }
+            | Self::TakenUpAgain { .. }
+            | Self::AlreadyRecovering { .. }
+            | Self::JobBudget { .. }
+            | Self::SupervisorSilent { .. }
+            | Self::CatchingUp => false,
         }
     }
 
     /// No waiting changes it: a recovery that was asked for is refused for good.
     pub fn is_final(&self) -> bool {
-        if let Self::ContractNotFulfilled { points } = self {
-            return points.iter().any(ContractPoint::lasts);
-        }
-        matches!(
-            self,
+        match self {
+            Self::ContractNotFulfilled { points } => points.iter().any(ContractPoint::lasts),
             Self::CoordinatorRow
-                | Self::NotInCatalog { .. }
-                | Self::TargetUp { .. }
-                | Self::TargetIsActingPrimary { .. }
-                | Self::VolumeUnrecognised { .. }
-                | Self::AccessMode { .. }
-                | Self::FullNotAllowed { .. }
-                | Self::CatalogInvalid { .. }
-        )
+            | Self::NotInCatalog { .. }
+            | Self::TargetUp { .. }
+            | Self::TargetIsActingPrimary { .. }
+            | Self::VolumeUnrecognised { .. }
+            | Self::AccessMode { .. }
+            | Self::UntrustedLock { .. }
+            | Self::FullNotAllowed { .. }
+            | Self::CatalogInvalid { .. } => true,
+            Self::CatalogUnread { .. }
+            | Self::SupervisorSays { .. }
+            | Self::NothingSelected { .. }
+            | Self::DoubleFault { .. }
+            | Self::FlippedDouble { .. }
+            | Self::PrimaryDataMissing { .. }
+            | Self::RecoveryFailed { .. }
+            | Self::FallsBack { .. }
+            | Self::RecoveryUnreadable { .. }
+            | Self::AttemptStuck { .. }
+            | Self::PageNotBelieved { .. }
+            | Self::ActingPrimaryNotAnswering { .. }
+            | Self::PeerSuspect { .. }
+            | Self::VolumeInUse { .. }
+            | Self::SpareNotTaken { .. }
+            | Self::WithinGrace { .. }
+            | Self::Paused { .. }
+            | Self::ObserveOnly { .. }
+            | Self::TakenUpAgain { .. }
+            | Self::AlreadyRecovering { .. }
+            | Self::JobBudget { .. }
+            | Self::SupervisorSilent { .. }
+            | Self::CatchingUp => false,
+        }
+    }
+}
+
+impl InstanceState {
+    /// No waiting ends it, and nothing but a person does.
+    pub fn needs_a_person(self) -> bool {
+        match self {
+            Self::Unkillable
+            | Self::PrimaryDataMissing
+            | Self::VolumeUnrecognised
+            | Self::NotInCatalog
+            | Self::Retired
+            | Self::HeldElsewhere
+            | Self::Replaced
+            | Self::CatalogOutdated => true,
+            // In `Maintenance` a person is at work already.
+            Self::Maintenance
+            | Self::Deciding
+            | Self::Starting
+            | Self::Serving
+            | Self::NotAnswering
+            | Self::Stopping
+            | Self::Held
+            | Self::CopyUnfinished
+            | Self::NeedsRecovery
+            | Self::NeedsFull
+            | Self::WaitingForCoordinator
+            | Self::WaitingForPeer
+            | Self::WaitingForPrimary
+            | Self::WaitingForSegments
+            | Self::LockBusy
+            | Self::StayingDown
+            | Self::BackingOff => false,
+        }
     }
 }
 
@@ -262,6 +366,11 @@ impl fmt::Display for Refusal {
             Self::VolumeUnrecognised { dbid } => {
                 write!(f, "the volume carries no token of dbid {dbid}: perhaps it is not mounted, perhaps it is another's")
             }
+            Self::VolumeInUse { dbid, detail } => write!(f, "the volume of dbid {dbid} is in use: {detail}"),
+            Self::UntrustedLock { why } => write!(f, "the volume's lock proves nothing: {why}"),
+            Self::SpareNotTaken { dbid } => {
+                write!(f, "the place of dbid {dbid} is an empty spare, and its supervisor has read no row that names it yet")
+            }
             Self::AccessMode { claim, mode } => write!(f, "claim {claim} is {mode}, on which the volume's lock can not be trusted"),
             Self::PrimaryDataMissing { dbid } => write!(f, "the data directory of the acting primary, dbid {dbid}, is empty or unusable"),
             Self::FullNotAllowed { why } => write!(f, "only a full copy would help ({why}), which policy does not allow"),
@@ -269,6 +378,12 @@ impl fmt::Display for Refusal {
             Self::Paused { would } => write!(f, "healing is paused; would repair: {would}"),
             Self::ObserveOnly { would } => write!(f, "mode is Observe; would repair: {would}"),
             Self::RecoveryFailed { recovery } => write!(f, "SegmentRecovery {recovery} failed for this fault"),
+            Self::TakenUpAgain { recovery, why, .. } => write!(f, "SegmentRecovery {recovery} ended for what passes by itself ({why})"),
+            Self::FallsBack { recovery, copies } => {
+                write!(f, "SegmentRecovery {recovery} succeeded, and the mirror fell back again soon after, {copies} copies in a row")
+            }
+            Self::RecoveryUnreadable { recovery } => write!(f, "this operator can not read SegmentRecovery {recovery} of this fault"),
+            Self::AttemptStuck { job, why } => write!(f, "Job {job} makes no progress: {why}"),
             Self::AlreadyRecovering { content, recovery } => write!(f, "content {content} is being repaired by SegmentRecovery {recovery}"),
             Self::JobBudget { max } => write!(f, "{max} Jobs are running already"),
             Self::SupervisorSilent { why } => write!(f, "its supervisor can not be asked: {why}"),

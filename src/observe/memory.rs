@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
@@ -10,11 +10,14 @@ use super::{Unanswered, database::Topology, recoveries::RecoverySeen};
 use crate::{
     api::{GreenplumCluster, convert},
     greenplum::{Login, SessionError},
-    model::{Content, Dbid, Look, Plan, Progress, Role, Row, Source, World},
+    model::{Content, Dbid, InstanceState, Look, Page, Plan, Progress, Role, Row, Source, World},
 };
 
 /// How long credentials are used before the Secret is read again.
 const LOGIN_KEPT: Duration = Duration::from_mins(5);
+
+/// What moves on a page while there is work: state, since when, and what is replayed.
+type Standing = (InstanceState, Timestamp, Option<String>);
 
 /// Per cluster.
 #[derive(Debug, Default)]
@@ -26,6 +29,8 @@ pub struct Memory {
     unwell: Option<BTreeMap<Dbid, Timestamp>>,
     /// Progress of Jobs by name, and when their logs were last read.
     pub progress: BTreeMap<String, (Instant, Option<Progress>)>,
+    /// What the pages of instances said last, and since when they have said so, by a clock that nobody sets.
+    still: BTreeMap<Dbid, (Standing, Instant)>,
     /// Access modes of claims by (uid of the pod, claim); both can not change.
     pub claims: BTreeMap<(String, String), Option<String>>,
 }
@@ -72,6 +77,20 @@ impl Memory {
         self.claims.retain(|(pod, _), _| pods.iter().any(|one| one.metadata.uid.as_deref() == Some(pod)));
     }
 
+    /// For how long nothing was seen to move at an instance. One that cannot be asked is not known to have moved.
+    pub fn still(&mut self, dbid: Dbid, page: Option<&Page>) -> Option<SignedDuration> {
+        let now = Instant::now();
+        if let Some(page) = page {
+            let said = (page.state, page.since, page.replays.clone());
+            let (before, since) = self.still.entry(dbid).or_insert_with(|| (said.clone(), now));
+            if *before != said {
+                (*before, *since) = (said, now);
+            }
+        }
+        let (_, since) = self.still.get(&dbid)?;
+        SignedDuration::try_from(now.duration_since(*since)).ok()
+    }
+
     pub fn unwell_since(&self, dbid: Dbid) -> Option<Timestamp> {
         self.unwell.as_ref()?.get(&dbid).copied()
     }
@@ -96,7 +115,7 @@ mod tests {
 
     fn topology(rows: &[&str], promoted: Option<i64>) -> Topology {
         let catalog = Catalog { rows: rows.iter().map(|text| fixtures::row(text)).collect() };
-        let written = Written { newest: fixtures::ago(1), promoted: promoted.map(fixtures::ago) };
+        let written = Written { newest: fixtures::ago(1), rows: 1, promoted: promoted.map(fixtures::ago) };
         let history = catalog.rows.iter().map(|row| (row.dbid, written)).collect();
         Topology { catalog, timeline: crate::model::Timeline(1), history }
     }
@@ -138,6 +157,22 @@ mod tests {
         assert_eq!(memory.unwell_since(Dbid(5)), Some(fixtures::ago(60)));
         memory.remember(&World::of(&["2:0ppsu", "5:0mmsu"]), &Plan::default());
         assert_eq!(memory.unwell_since(Dbid(5)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_moves_while_state_and_replay_stand_still() {
+        let mut memory = Memory::default();
+        let mut page = fixtures::page(&fixtures::row("5:0mmnd"));
+        page.replays = Some("00000001000000000000000A".into());
+        let secs = |still: Option<SignedDuration>| still.map(|still| still.as_secs());
+        assert_eq!(secs(memory.still(Dbid(5), None)), None, "never asked");
+        assert_eq!(secs(memory.still(Dbid(5), Some(&page))), Some(0));
+        tokio::time::advance(Duration::from_mins(2)).await;
+        assert_eq!(secs(memory.still(Dbid(5), Some(&page))), Some(120));
+        page.replays = Some("00000001000000000000000B".into());
+        assert_eq!(secs(memory.still(Dbid(5), Some(&page))), Some(0), "it goes on");
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(secs(memory.still(Dbid(5), None)), Some(7), "silence is no progress");
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,8 +3,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::desk::Desk;
 use crate::model::{
-    Catalog, Content, Dbid, Instance, InstanceState, Look, NoPage, Page, Pair, Refusal, Role, Row, Source, Status, World,
+    CatalogIndex, Content, Dbid, Instance, InstanceState, Look, NoPage, Page, Pair, Refusal, Role, Row, Source, Status, page::Shape,
     refusal::ContractPoint,
 };
 
@@ -29,18 +30,19 @@ impl<'a> Admitted<'a> {
 ///
 /// # Errors
 /// The first reason against it.
-pub fn admit(world: &World, dbid: Dbid, now: Timestamp) -> Result<Admitted<'_>, Refusal> {
-    let catalog = catalog(world)?;
+pub fn admit<'a>(desk: &Desk<'a>, dbid: Dbid) -> Result<Admitted<'a>, Refusal> {
+    let catalog = catalog(desk)?;
     let row = catalog.row(dbid).ok_or(Refusal::NotInCatalog { what: format!("dbid {dbid}") })?;
     let pair = pair_of(catalog, row)?;
-    let instance = world.instances.get(&dbid).ok_or(Refusal::SupervisorSilent { why: "its pod was not looked for yet".into() })?;
+    let instance = desk.world.instances.get(&dbid).ok_or(Refusal::SupervisorSilent { why: "its pod was not looked for yet".into() })?;
     target_is_a_down_mirror(row)?;
-    somebody_is_selected(world)?;
-    source_holds_every_commit(world, &pair, now)?;
+    somebody_is_selected(desk)?;
+    source_holds_every_commit(desk, &pair)?;
     place_is_fit(instance)?;
-    let page = page_of(world, row)?;
-    same_database(world, row.content, page)?;
+    let page = page_of(desk, row)?;
+    same_database(desk, row.content, page)?;
     supervisor_allows(dbid, page)?;
+    lock_is_worth_something(page)?;
     Ok(Admitted { pair, page })
 }
 
@@ -48,18 +50,21 @@ pub fn admit(world: &World, dbid: Dbid, now: Timestamp) -> Result<Admitted<'_>, 
 ///
 /// # Errors
 /// [`Refusal::CatalogUnread`]
-pub fn catalog(world: &World) -> Result<&Catalog, Refusal> {
-    match &world.catalog {
-        Look::Seen(catalog) => Ok(catalog),
-        Look::Unknown(unread) => Err(Refusal::CatalogUnread { unread: unread.clone() }),
+pub fn catalog<'d, 'a>(desk: &'d Desk<'a>) -> Result<&'d CatalogIndex<'a>, Refusal> {
+    match (&desk.catalog, &desk.world.catalog) {
+        (Some(catalog), _) => Ok(catalog),
+        (None, Look::Unknown(unread)) => Err(Refusal::CatalogUnread { unread: unread.clone() }),
+        (None, Look::Seen(_)) => Err(Refusal::CatalogInvalid { why: "the catalog was not indexed".into() }),
     }
 }
 
-fn pair_of<'a>(catalog: &'a Catalog, row: &Row) -> Result<Pair<'a>, Refusal> {
-    if row.content == Content::COORDINATOR {
-        return Err(Refusal::CoordinatorRow); // [15]
+fn pair_of<'a>(catalog: &CatalogIndex<'a>, row: &Row) -> Result<Pair<'a>, Refusal> {
+    match catalog.pair(row.content) {
+        Some(Ok(pair)) => Ok(*pair),
+        Some(Err(why)) => Err(Refusal::CatalogInvalid { why: why.clone() }),
+        None if row.content == Content::COORDINATOR => Err(Refusal::CoordinatorRow), // [15]
+        None => Err(Refusal::CatalogInvalid { why: format!("content {} is none of a segment: {row}", row.content) }),
     }
-    catalog.pair(row.content).map_err(|why| Refusal::CatalogInvalid { why })
 }
 
 fn target_is_a_down_mirror(row: &Row) -> Result<(), Refusal> {
@@ -71,25 +76,25 @@ fn target_is_a_down_mirror(row: &Row) -> Result<(), Refusal> {
 }
 
 /// A selector that selects others says nothing about the life of ours.
-fn somebody_is_selected(world: &World) -> Result<(), Refusal> {
-    if world.nothing_selected() { Err(Refusal::NothingSelected { selected: world.selected }) } else { Ok(()) }
+fn somebody_is_selected(desk: &Desk) -> Result<(), Refusal> {
+    if desk.nothing_selected { Err(Refusal::NothingSelected { selected: desk.world.selected }) } else { Ok(()) }
 }
 
 /// The acting primary answers, read-write, as itself [2, 7].
-fn source_holds_every_commit(world: &World, pair: &Pair, now: Timestamp) -> Result<(), Refusal> {
+fn source_holds_every_commit(desk: &Desk, pair: &Pair) -> Result<(), Refusal> {
     let primary = pair.primary.dbid;
-    match world.sources.get(&pair.primary.content) {
+    match desk.world.sources.get(&pair.primary.content) {
         Some(Look::Seen(source)) => source_is_itself(pair.primary, source),
-        Some(Look::Unknown(why)) => Err(primary_gone(world, pair, why, now)),
+        Some(Look::Unknown(why)) => Err(primary_gone(desk, pair, why)),
         None => Err(Refusal::ActingPrimaryNotAnswering { primary, why: "it was not asked yet".into() }),
     }
 }
 
 /// Why a content whose acting primary does not answer is left alone [2, 5; reference §7 #3, #5, #6].
-pub fn primary_gone(world: &World, pair: &Pair, why: &str, now: Timestamp) -> Refusal {
+pub fn primary_gone(desk: &Desk, pair: &Pair, why: &str) -> Refusal {
     let (primary, mirror, why) = (pair.primary.dbid, pair.mirror.dbid, why.to_owned());
-    let instance = world.instances.get(&primary);
-    if let Err(refusal) = somebody_is_selected(world) {
+    let instance = desk.world.instances.get(&primary);
+    if let Err(refusal) = somebody_is_selected(desk) {
         return refusal;
     }
     if let Some(two) = instance.and_then(|i| i.contract.iter().find(|point| matches!(point, ContractPoint::TwoPods { .. }))) {
@@ -98,15 +103,16 @@ pub fn primary_gone(world: &World, pair: &Pair, why: &str, now: Timestamp) -> Re
     if pair.mirror.status == Status::Up && pair.mirror.well() {
         return Refusal::ActingPrimaryNotAnswering { primary, why }; // FTS will promote the mirror
     }
-    if world.page_at(primary).is_some_and(|page| page.state == InstanceState::Starting) {
+    if desk.page_at(primary).is_some_and(|page| page.state == InstanceState::Starting) {
         return Refusal::ActingPrimaryNotAnswering { primary, why }; // it is being promoted, or comes back by itself
     }
     let flipped = pair.mirror.status == Status::Down && instance.is_some_and(never_promoted);
-    let just_marked = instance.and_then(|i| i.promoted_at).is_some_and(|at| now.duration_since(at) < PROMOTION);
+    // Either way: the coordinator's clock may be ahead of ours.
+    let just_marked = instance.and_then(|i| i.promoted_at).is_some_and(|at| desk.now.duration_since(at).abs() < PROMOTION);
     match (flipped, just_marked) {
         (true, true) => Refusal::ActingPrimaryNotAnswering { primary, why },
         (true, false) => Refusal::FlippedDouble { primary, mirror, why },
-        (false, _) => Refusal::DoubleFault { primary, mirror, why },
+        (false, true | false) => Refusal::DoubleFault { primary, mirror, why },
     }
 }
 
@@ -139,46 +145,105 @@ fn place_is_fit(instance: &Instance) -> Result<(), Refusal> {
 }
 
 /// The page, if it is this instance's.
-fn page_of<'a>(world: &'a World, row: &Row) -> Result<&'a Page, Refusal> {
-    world.page_of(row).map_err(|none| match none {
+fn page_of<'a>(desk: &Desk<'a>, row: &Row) -> Result<&'a Page, Refusal> {
+    desk.world.page_of(row).map_err(|none| match none {
         NoPage::Silent(why) => Refusal::SupervisorSilent { why },
         NoPage::NotBelieved(why) => Refusal::PageNotBelieved { why },
     })
 }
 
 /// Why an instance that is well could not be repaired once it is not, as far as that does not pass by itself.
-pub fn unfit(world: &World, row: &Row) -> Option<Refusal> {
-    let instance = world.instances.get(&row.dbid)?;
+pub fn unfit(desk: &Desk, row: &Row) -> Option<Refusal> {
+    let instance = desk.world.instances.get(&row.dbid)?;
     if instance.contract.iter().any(ContractPoint::lasts) {
         return place_is_fit(instance).err();
     }
-    match page_of(world, row) {
-        Err(refusal @ Refusal::PageNotBelieved { .. }) => Some(refusal),
-        _ => None,
+    match page_of(desk, row) {
+        Ok(page) => lock_is_worth_something(page).err(),
+        Err(refusal) => Some(refusal).filter(|refusal| matches!(refusal, Refusal::PageNotBelieved { .. })),
     }
 }
 
-fn same_database(world: &World, content: Content, page: &Page) -> Result<(), Refusal> {
-    let source = world.sources.get(&content).and_then(|look| look.seen());
-    match (source, source.and_then(|s| s.system_identifier), page.system_identifier) {
-        (Some(source), Some(theirs), Some(ours)) if theirs != ours => {
-            Err(Refusal::PeerSuspect { primary: source.dbid, why: format!("its system identifier is {theirs}, the target's is {ours}") })
+fn same_database(desk: &Desk, content: Content, page: &Page) -> Result<(), Refusal> {
+    let source = desk.world.sources.get(&content).and_then(|look| look.seen());
+    let both = source.and_then(|source| Some((source.dbid, source.system_identifier?, page.system_identifier?)));
+    match both {
+        Some((primary, theirs, ours)) if theirs != ours => {
+            Err(Refusal::PeerSuspect { primary, why: format!("its system identifier is {theirs}, the target's is {ours}") })
         }
-        _ => Ok(()),
+        // Greenplum 6 has no SQL for it, an empty volume none at all. The Job reads both and refuses what it cannot read.
+        Some(_) | None => Ok(()),
     }
 }
 
+fn lock_is_worth_something(page: &Page) -> Result<(), Refusal> {
+    page.untrusted_lock.as_ref().map_or(Ok(()), |why| Err(Refusal::UntrustedLock { why: why.clone() }))
+}
+
+/// Each state is judged by name: what a new one means for a repair is to be decided when it is made.
 fn supervisor_allows(dbid: Dbid, page: &Page) -> Result<(), Refusal> {
     match page.state {
-        InstanceState::VolumeUnrecognised => Err(Refusal::VolumeUnrecognised { dbid }),
-        // Its view of the roles is not the catalog's any more: one of the two reads is old.
-        InstanceState::Maintenance
+        InstanceState::VolumeUnrecognised
+        | InstanceState::LockBusy
+        | InstanceState::Maintenance
         | InstanceState::HeldElsewhere
         | InstanceState::NotInCatalog
         | InstanceState::Retired
+        | InstanceState::Unkillable
+        // Its view of the roles is not the catalog's any more: one of the two reads is old.
         | InstanceState::PrimaryDataMissing
-        | InstanceState::Unkillable => Err(Refusal::SupervisorSays { state: page.state, detail: page.detail.clone() }),
-        _ => Ok(()),
+        | InstanceState::Replaced
+        // It may hold what no other instance does.
+        | InstanceState::CatalogOutdated
+        // It has not looked at its volume yet, or takes itself for a coordinator.
+        | InstanceState::Deciding
+        | InstanceState::WaitingForSegments => Err(says(dbid, page)),
+        InstanceState::NeedsRecovery
+        | InstanceState::NeedsFull
+        | InstanceState::CopyUnfinished
+        | InstanceState::Starting
+        | InstanceState::Serving
+        | InstanceState::NotAnswering
+        | InstanceState::Stopping
+        | InstanceState::Held
+        | InstanceState::WaitingForCoordinator
+        | InstanceState::WaitingForPeer
+        | InstanceState::WaitingForPrimary
+        | InstanceState::StayingDown
+        | InstanceState::BackingOff => Ok(()),
+    }
+}
+
+/// What a supervisor says that does not serve, as a reason.
+pub fn says(dbid: Dbid, page: &Page) -> Refusal {
+    match page.state {
+        InstanceState::VolumeUnrecognised => Refusal::VolumeUnrecognised { dbid },
+        InstanceState::LockBusy => Refusal::VolumeInUse { dbid, detail: page.detail.clone() },
+        // Empty and without a token: nothing was ever here that could be lost, or that a person would have to find.
+        InstanceState::NotInCatalog if page.shape == Shape::Empty && page.dbid.is_none() => Refusal::SpareNotTaken { dbid },
+        state @ (InstanceState::NotInCatalog
+        | InstanceState::Deciding
+        | InstanceState::Starting
+        | InstanceState::Serving
+        | InstanceState::NotAnswering
+        | InstanceState::Stopping
+        | InstanceState::Unkillable
+        | InstanceState::Held
+        | InstanceState::CopyUnfinished
+        | InstanceState::NeedsRecovery
+        | InstanceState::NeedsFull
+        | InstanceState::PrimaryDataMissing
+        | InstanceState::Retired
+        | InstanceState::Maintenance
+        | InstanceState::WaitingForCoordinator
+        | InstanceState::WaitingForPeer
+        | InstanceState::WaitingForPrimary
+        | InstanceState::WaitingForSegments
+        | InstanceState::HeldElsewhere
+        | InstanceState::StayingDown
+        | InstanceState::BackingOff
+        | InstanceState::Replaced
+        | InstanceState::CatalogOutdated) => Refusal::SupervisorSays { state, detail: page.detail.clone() },
     }
 }
 
@@ -186,7 +251,7 @@ fn supervisor_allows(dbid: Dbid, page: &Page) -> Result<(), Refusal> {
 mod tests {
     use super::*;
     use crate::model::{
-        SystemIdentifier,
+        Policy, SystemIdentifier, World,
         world::fixtures::{ago, now},
     };
 
@@ -195,7 +260,9 @@ mod tests {
     }
 
     fn code(world: &World, dbid: i16) -> &'static str {
-        admit(world, Dbid(dbid), now()).map_or_else(|refusal| refusal.code(), |_| "admitted")
+        let policy = Policy::default();
+        let desk = Desk::new(&policy, world, now());
+        admit(&desk, Dbid(dbid)).map_or_else(|refusal| refusal.code(), |_| "admitted")
     }
 
     fn two_pods() -> Vec<ContractPoint> {
@@ -220,7 +287,7 @@ mod tests {
         let well = World::of(&["1:-1ppsu", "2:0ppsu", "5:0mmsu"]);
         let unfit = |world: &World| {
             let row = world.catalog.seen().unwrap().row(Dbid(5)).unwrap();
-            super::unfit(world, row).map(|refusal| refusal.code())
+            super::unfit(&Desk::new(&Policy::default(), world, now()), row).map(|refusal| refusal.code())
         };
         assert_eq!(unfit(&well), None);
         assert_eq!(unfit(&well.clone().without_pod(5)), None, "it is being made again");
@@ -257,6 +324,13 @@ mod tests {
             ("PageNotBelieved", down().page(5, |p| p.port = 1), 5),
             ("PageNotBelieved", down().page(5, |p| p.version = 99), 5),
             ("VolumeUnrecognised", down().page(5, |p| p.state = InstanceState::VolumeUnrecognised), 5),
+            ("VolumeInUse", down().page(5, |p| p.state = InstanceState::LockBusy), 5),
+            ("UntrustedLock", down().page(5, |p| p.untrusted_lock = Some("nfs4".into())), 5),
+            ("SupervisorSays", down().page(5, |p| p.state = InstanceState::NotInCatalog), 5),
+            ("SpareNotTaken", down().page(5, |p| (p.state, p.shape, p.dbid) = (InstanceState::NotInCatalog, Shape::Empty, None)), 5),
+            ("SupervisorSays", down().page(5, |p| p.state = InstanceState::Replaced), 5),
+            ("SupervisorSays", down().page(5, |p| p.state = InstanceState::CatalogOutdated), 5),
+            ("SupervisorSays", down().page(5, |p| p.state = InstanceState::Deciding), 5),
             ("SupervisorSays", down().page(5, |p| p.state = InstanceState::Maintenance), 5),
             ("SupervisorSays", down().page(5, |p| p.state = InstanceState::Unkillable), 5),
         ];

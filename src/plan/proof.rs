@@ -2,20 +2,21 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::{Dbid, FailureClass, InstanceState, Look, Missing, Role, Row, Status, World};
+use super::desk::Desk;
+use crate::model::{CatalogIndex, Content, Dbid, FailureClass, InstanceState, Look, Missing, Role, Row, Source, Status};
 
 /// The name under which a mirror's WAL receiver connects, in all of Greenplum.
 const MIRROR_APPLICATION: &str = "gp_walreceiver";
 
 /// How long nothing may move before a proof is given up. Replay of a long queue is not a failure
-/// (reference §7.3 #50), so this is long and counts only while nothing is received.
+/// (reference §7.3 #50), so this is long and counts only while nothing is received and nothing replayed.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(30);
 
 /// How a proof stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Every point is proven.
-    Healed,
+    /// Every point is proven; or what stands in for the one that can not be, in words.
+    Healed(Option<String>),
     /// These points are not.
     Missing(Vec<Missing>),
     /// It will not come by waiting.
@@ -23,49 +24,116 @@ pub enum Proof {
 }
 
 /// Is `dbid` back, in sync, and doing work?
-pub fn prove(world: &World, dbid: Dbid, since: Timestamp, now: Timestamp) -> Proof {
-    let row = world.catalog.seen().and_then(|catalog| catalog.row(dbid));
+pub fn prove(desk: &Desk, dbid: Dbid, since: Timestamp) -> Proof {
+    let row = desk.catalog.as_ref().and_then(|catalog| catalog.row(dbid));
     if row.is_some_and(|row| row.role == Role::Primary && row.status == Status::Up) {
-        return Proof::Healed; // FTS promotes only what was in sync
+        return Proof::Healed(None); // FTS promotes only what was in sync
     }
-    if let Some(broken) = broken(world, dbid) {
+    if let Some(broken) = broken(desk, dbid) {
         return broken;
     }
-    let missing = missing(world, dbid, row);
+    let missing = missing(desk, dbid, row);
     if missing.is_empty() {
-        Proof::Healed
-    } else if missing.contains(&Missing::Receiving) && now.duration_since(since) > PATIENCE {
-        Proof::Broken(FailureClass::ResultUnsound, format!("nothing was received for {} minutes", PATIENCE.as_mins()))
-    } else {
-        Proof::Missing(missing)
+        return Proof::Healed(None);
     }
+    if missing == [Missing::Dispatch]
+        && let Some(instead) = row.and_then(|row| instead_of_dispatch(desk, row.content))
+    {
+        return Proof::Healed(Some(instead));
+    }
+    if missing.contains(&Missing::Receiving) && is_still(desk, dbid, since) {
+        return Proof::Broken(FailureClass::ResultUnsound, format!("nothing was received or replayed for {} minutes", PATIENCE.as_mins()));
+    }
+    Proof::Missing(missing)
+}
+
+/// Nothing of it has moved for long. Both clocks have to say so, as one of them may have been set.
+fn is_still(desk: &Desk, dbid: Dbid, since: Timestamp) -> bool {
+    let still = desk.world.instances.get(&dbid).and_then(|instance| instance.still);
+    desk.now.duration_since(since) > PATIENCE && still.is_none_or(|still| still > PATIENCE)
 }
 
 /// The supervisor asks for a repair again.
-fn broken(world: &World, dbid: Dbid) -> Option<Proof> {
-    let page = world.page_at(dbid)?;
+fn broken(desk: &Desk, dbid: Dbid) -> Option<Proof> {
+    let page = desk.page_at(dbid)?;
     let class = match page.state {
         InstanceState::NeedsFull | InstanceState::CopyUnfinished => FailureClass::TargetUnusable,
         InstanceState::NeedsRecovery => FailureClass::WorldMoved,
-        _ => return None,
+        InstanceState::Deciding
+        | InstanceState::Starting
+        | InstanceState::Serving
+        | InstanceState::NotAnswering
+        | InstanceState::Stopping
+        | InstanceState::Unkillable
+        | InstanceState::Held
+        | InstanceState::PrimaryDataMissing
+        | InstanceState::VolumeUnrecognised
+        | InstanceState::NotInCatalog
+        | InstanceState::Retired
+        | InstanceState::Maintenance
+        | InstanceState::WaitingForCoordinator
+        | InstanceState::WaitingForPeer
+        | InstanceState::WaitingForPrimary
+        | InstanceState::WaitingForSegments
+        | InstanceState::LockBusy
+        | InstanceState::HeldElsewhere
+        | InstanceState::StayingDown
+        | InstanceState::BackingOff
+        | InstanceState::Replaced
+        | InstanceState::CatalogOutdated => return None,
     };
     Some(Proof::Broken(class, format!("after the repair its supervisor says {:?}: {}", page.state, page.detail)))
 }
 
-fn missing(world: &World, dbid: Dbid, row: Option<&Row>) -> Vec<Missing> {
-    let receiving = world.page_at(dbid).is_some_and(|p| p.receiving && p.serves == Some(Role::Mirror));
-    let answered = row.is_some_and(|row| world.dispatch.seen().is_some_and(|contents| contents.contains(&row.content)));
+fn missing(desk: &Desk, dbid: Dbid, row: Option<&Row>) -> Vec<Missing> {
+    let receiving = desk.page_at(dbid).is_some_and(|p| p.receiving && p.serves == Some(Role::Mirror));
+    let answered = row.is_some_and(|row| desk.dispatched(row.content));
     let points = [
         (Missing::CatalogInSync, row.is_some_and(Row::well)),
-        (Missing::Walsender, row.is_some_and(|row| streams(world, row))),
+        (Missing::Walsender, row.is_some_and(|row| streams(desk, row))),
         (Missing::Receiving, receiving),
         (Missing::Dispatch, answered),
     ];
     points.into_iter().filter(|(_, proven)| !proven).map(|(point, _)| point).collect()
 }
 
+/// A dispatched statement goes to all contents, so another content's failure fails it for this one, too. Then its acting
+/// primary has to answer read-write as itself when it is asked alone. `None`: nobody else's failure explains it.
+fn instead_of_dispatch(desk: &Desk, content: Content) -> Option<String> {
+    let failed = desk.world.dispatch.unknown().filter(|failed| failed.tried)?;
+    let mut others: Vec<Content> = failed.failed.iter().copied().chain(not_answering(desk)).collect();
+    others.sort_unstable();
+    others.dedup();
+    let primary = desk.catalog.as_ref()?.pair(content)?.as_ref().ok()?.primary;
+    let serves = desk.world.sources.get(&content).and_then(Look::seen).is_some_and(|source| is_itself(source, primary));
+    if others.is_empty() || others.contains(&content) || !serves {
+        return None;
+    }
+    let others: Vec<_> = others.iter().take(8).map(ToString::to_string).collect();
+    Some(format!(
+        "no dispatched statement was answered, as content {} does not answer; instead dbid {}, asked alone, answers read-write as itself",
+        others.join(", "),
+        primary.dbid
+    ))
+}
+
+/// Contents whose acting primary does not answer read-write as itself.
+fn not_answering<'d>(desk: &'d Desk) -> impl Iterator<Item = Content> + 'd {
+    let pairs = desk.catalog.iter().flat_map(CatalogIndex::pairs);
+    let away = |content: &Content, primary: &Row| match desk.world.sources.get(content) {
+        Some(Look::Seen(source)) => !is_itself(source, primary),
+        Some(Look::Unknown(_)) | None => true,
+    };
+    pairs.filter(move |(content, pair)| pair.as_ref().map_or(true, |pair| away(content, pair.primary))).map(|(content, _)| *content)
+}
+
+fn is_itself(source: &Source, primary: &Row) -> bool {
+    (source.dbid, source.content, source.in_recovery) == (primary.dbid, primary.content, false)
+}
+
 /// The acting primary streams to it. FTS knows mirrors only by application_name; we want the one at the pod's address.
-pub fn streams(world: &World, row: &Row) -> bool {
+pub fn streams(desk: &Desk, row: &Row) -> bool {
+    let world = desk.world;
     let ips = world.instances.get(&row.dbid).and_then(|instance| instance.pod.seen()).map_or(&[][..], |pod| &pod.ips);
     let source = world.sources.get(&row.content).and_then(Look::seen);
     let walsenders = source.into_iter().flat_map(|source| &source.walsenders);
@@ -77,8 +145,11 @@ pub fn streams(world: &World, row: &Row) -> bool {
 mod tests {
     use super::*;
     use crate::model::{
-        Source,
-        world::fixtures::{ago, now},
+        Policy, World,
+        world::{
+            Undispatched,
+            fixtures::{ago, now},
+        },
     };
 
     fn well() -> World {
@@ -86,12 +157,12 @@ mod tests {
     }
 
     fn prove(world: &World, seconds: i64) -> Proof {
-        super::prove(world, Dbid(5), ago(seconds), now())
+        super::prove(&Desk::new(&Policy::default(), world, now()), Dbid(5), ago(seconds))
     }
 
     #[test]
     fn all_four_points_together_are_healed() {
-        assert_eq!(prove(&well(), 1), Proof::Healed);
+        assert_eq!(prove(&well(), 1), Proof::Healed(None));
     }
 
     #[test]
@@ -122,6 +193,41 @@ mod tests {
 
     #[test]
     fn a_target_that_fts_has_promoted_since_was_in_sync() {
-        assert_eq!(prove(&World::of(&["2:0mpnd", "5:0pmnu"]), 1), Proof::Healed);
+        assert_eq!(prove(&World::of(&["2:0mpnd", "5:0pmnu"]), 1), Proof::Healed(None));
+    }
+
+    #[test]
+    fn a_replay_that_goes_on_is_no_failure_and_no_step_of_a_clock_makes_it_one() {
+        let deaf = |still| well().page(5, |p| p.receiving = false).instance(5, |i| i.still = Some(SignedDuration::from_secs(still)));
+        assert_eq!(prove(&deaf(20), 3600), Proof::Missing(vec![Missing::Receiving]), "it replays");
+        assert_eq!(prove(&deaf(20), 86_400), Proof::Missing(vec![Missing::Receiving]), "the operator's clock was set forward");
+        assert_eq!(prove(&deaf(4000), -86_400), Proof::Missing(vec![Missing::Receiving]), "and back");
+        assert!(matches!(prove(&deaf(4000), 4000), Proof::Broken(FailureClass::ResultUnsound, _)));
+    }
+
+    /// One dead primary anywhere kept every repair of the cluster from ever being proven.
+    #[test]
+    fn another_contents_failure_does_not_fail_the_proof_and_is_named() {
+        let two = || {
+            let mut world = World::of(&["2:0ppsu", "5:0mmsu", "3:1ppnu", "6:1mmnd"]);
+            world.dispatch = Look::Unknown(Undispatched::tried("FTS detected one or more segments are down".into(), vec![]));
+            world
+        };
+        let gone = two().source(1, Look::Unknown("refused".into()));
+        let Proof::Healed(Some(told)) = prove(&gone, 1) else { panic!("{:?}", prove(&gone, 1)) };
+        assert!(told.contains("as content 1 does not answer; instead dbid 2, asked alone"), "{told}");
+        let named = |failed: &[i16]| {
+            let failed = failed.iter().map(|c| Content(*c)).collect();
+            World { dispatch: Look::Unknown(Undispatched::tried("(seg1 a:6000)".into(), failed)), ..two() }
+        };
+        assert!(matches!(prove(&named(&[1]), 1), Proof::Healed(Some(_))), "the coordinator names it");
+        let unproven = Proof::Missing(vec![Missing::Dispatch]);
+        let unasked = World { dispatch: Look::Unknown("asked just now".into()), ..gone.clone() };
+        assert_eq!(prove(&unasked, 1), unproven, "it may be answered yet");
+        assert_eq!(prove(&two(), 1), unproven, "nobody else's failure explains it");
+        assert_eq!(prove(&named(&[0, 1]), 1), unproven, "its own content is named");
+        assert_eq!(prove(&gone.clone().source_with(0, |s| s.in_recovery = true), 1), unproven, "its primary does not stand in");
+        let unsynced = gone.source_with(0, |s| s.walsenders.clear());
+        assert_eq!(prove(&unsynced, 1), Proof::Missing(vec![Missing::Walsender, Missing::Dispatch]), "the other points hold all the same");
     }
 }

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Dbid, HealingMode, InstanceState, JobState, Look, Mode, NoPage, Reason, Refusal, Repair, Role, Row, Status, SystemIdentifier,
+    Catalog, CatalogIndex, Content, Dbid, HealingMode, InstanceState, JobState, Look, Mode, NoPage, Reason, Refusal, Repair, Role, Row,
+    Status, SystemIdentifier,
     page::Shape,
     world::{
         Recovery, Targets,
@@ -12,32 +13,20 @@ use crate::model::{
     },
 };
 
-const STATES: [InstanceState; 25] = [
+/// What a supervisor says in these states keeps every repair away.
+const NEVER_REPAIRED: [InstanceState; 12] = [
     InstanceState::Deciding,
-    InstanceState::Starting,
-    InstanceState::Serving,
-    InstanceState::NotAnswering,
-    InstanceState::Stopping,
     InstanceState::Unkillable,
-    InstanceState::Held,
-    InstanceState::CopyUnfinished,
-    InstanceState::NeedsRecovery,
-    InstanceState::NeedsFull,
     InstanceState::PrimaryDataMissing,
     InstanceState::VolumeUnrecognised,
     InstanceState::NotInCatalog,
     InstanceState::Retired,
-    InstanceState::Replaced,
-    InstanceState::CatalogOutdated,
-    InstanceState::HeldElsewhere,
     InstanceState::Maintenance,
-    InstanceState::WaitingForCoordinator,
-    InstanceState::WaitingForPeer,
-    InstanceState::WaitingForPrimary,
     InstanceState::WaitingForSegments,
     InstanceState::LockBusy,
-    InstanceState::StayingDown,
-    InstanceState::BackingOff,
+    InstanceState::HeldElsewhere,
+    InstanceState::Replaced,
+    InstanceState::CatalogOutdated,
 ];
 
 /// All 32 combinations of letters for both rows of a content, legal or not.
@@ -71,7 +60,7 @@ struct Twist {
 }
 
 fn twist() -> impl Strategy<Value = Twist> {
-    (prop::option::of(prop::sample::select(STATES.to_vec())), any::<bool>(), any::<bool>(), 0..4000_i64, 0..5_u8, 0..6_u8)
+    (prop::option::of(prop::sample::select(InstanceState::examples())), any::<bool>(), any::<bool>(), 0..4000_i64, 0..5_u8, 0..6_u8)
         .prop_map(|(page, copy, receiving, since, source, recovery)| Twist { page, copy, receiving, since, source, recovery })
 }
 
@@ -100,6 +89,12 @@ fn bend(world: World, content: i16, target: i16, twist: &Twist) -> World {
         0 => world.recovery(asked(&name, &[target], Some(Repair::Full))),
         1 => world.recovery(running(&name, target, content, Repair::Incremental, JobState::Active)),
         2 => world.recovery(running(&name, target, content, Repair::Full, JobState::Lost("gone".into()))),
+        3 => {
+            let mut stuck = running(&name, target, content, Repair::Full, JobState::Active);
+            let job = stuck.instances.get_mut(&Dbid(target)).and_then(|one| one.job.as_mut()).expect("a Job");
+            (job.stuck, job.begun) = (Some("its node is lost".into()), twist.copy);
+            world.recovery(stuck)
+        }
         _ => world,
     }
 }
@@ -179,7 +174,8 @@ proptest! {
             prop_assert!(!source.in_recovery);
             let page = world.instances[&job.target.dbid].page.seen().expect("a supervisor that answers");
             prop_assert_eq!(page.system_identifier, source.system_identifier);
-            prop_assert!(page.state != InstanceState::VolumeUnrecognised);
+            prop_assert!(!NEVER_REPAIRED.contains(&page.state), "{:?}", page.state);
+            prop_assert!(page.untrusted_lock.is_none());
         }
     }
 
@@ -187,7 +183,7 @@ proptest! {
     #[test]
     fn one_recovery_per_content_and_a_bounded_number_of_jobs(world in worlds(), policy in policies()) {
         let plan = plan(&policy, &world, now());
-        let running = world.recoveries.iter().flat_map(|r| r.instances.values()).filter(|i| i.job.as_ref().is_some_and(|j| j.state == JobState::Active)).count();
+        let running = world.recoveries.iter().flat_map(|r| r.instances.values()).filter(|i| i.job.as_ref().is_some_and(|j| j.state == JobState::Active && j.stuck.is_none())).count();
         prop_assert!(jobs(&plan).is_empty() || jobs(&plan).len() + running <= policy.max_jobs);
         for content in world.catalog.seen().unwrap().contents() {
             let begun = jobs(&plan).iter().filter(|job| job.content == content).count();
@@ -254,6 +250,97 @@ proptest! {
     #[test]
     fn planning_twice_gives_the_same(world in worlds(), policy in policies()) {
         prop_assert_eq!(plan(&policy, &world, now()), plan(&policy, &world, now()));
+    }
+}
+
+/// What the index is held against: as one would write it who has ten rows.
+mod plain {
+    use super::*;
+
+    pub fn is_pair(catalog: &Catalog, content: Content) -> bool {
+        let rows: Vec<&Row> = catalog.rows.iter().filter(|row| row.content == content).collect();
+        let [a, b] = rows[..] else { return false };
+        let (primary, mirror) = if a.role == Role::Primary { (a, b) } else { (b, a) };
+        let alone = |row: &Row| {
+            let named = row.dbid.0 > 0 && row.port != 0 && !row.address.is_empty() && row.datadir.starts_with('/');
+            let clashes = |other: &&Row| {
+                other.dbid == row.dbid || (other.address == row.address && (other.port == row.port || other.datadir == row.datadir))
+            };
+            named && catalog.rows.iter().filter(clashes).count() == 1
+        };
+        (primary.role, mirror.role) == (Role::Primary, Role::Mirror)
+            && alone(primary)
+            && alone(mirror)
+            && primary.preferred_role != mirror.preferred_role
+            && primary.status == Status::Up
+            && primary.mode == mirror.mode
+            && !(mirror.status == Status::Down && mirror.mode == Mode::InSync)
+    }
+
+    /// Who works on an instance: the first live recovery whose next state of it is not over.
+    pub fn works_on<'a>(world: &'a World, plan: &Plan, dbid: Dbid) -> Option<&'a str> {
+        let live = world.recoveries.iter().filter(|r| !r.phase.is_over());
+        let mut working = live.filter(|r| {
+            let next = plan.recoveries.get(&r.name).and_then(|next| next.instances.get(&dbid));
+            next.is_some_and(|next| !next.state.phase.is_over())
+        });
+        working.next().map(|r| r.name.as_str())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_index_says_of_every_catalog_what_a_plain_look_at_it_says(rows in prop::collection::vec(any_row(), 0..40)) {
+        let catalog = Catalog { rows };
+        let index = CatalogIndex::of(&catalog);
+        prop_assert_eq!(index.pairs().iter().map(|(content, _)| *content).collect::<Vec<_>>(), catalog.contents());
+        for content in catalog.contents() {
+            prop_assert_eq!(index.pair(content), Some(&catalog.pair(content)));
+            prop_assert_eq!(catalog.pair(content).is_ok(), plain::is_pair(&catalog, content));
+        }
+        prop_assert_eq!(index.pair(Content(7)), None);
+        for row in &catalog.rows {
+            prop_assert_eq!(index.row(row.dbid), catalog.row(row.dbid));
+        }
+    }
+
+    #[test]
+    fn the_desk_says_of_every_world_what_a_plain_look_at_it_says(world in worlds(), policy in policies()) {
+        let plan = plan(&policy, &world, now());
+        for row in world.catalog.seen().unwrap().rows.iter().filter(|row| row.content.0 >= 0 && row.role == Role::Mirror) {
+            let told = plan.unwell.iter().find(|one| one.dbid == row.dbid).map(|one| &one.reason);
+            match (told, plain::works_on(&world, &plan, row.dbid)) {
+                (Some(Reason::Recovering { recovery }), by) => prop_assert_eq!(Some(recovery.as_str()), by),
+                (Some(Reason::Refused(Refusal::AttemptStuck { .. })), by) => prop_assert!(by.is_some()),
+                (Some(Reason::Refused(Refusal::CatalogInvalid { .. })), _) => {}
+                (told, by) => prop_assert!(by.is_none(), "{:?} {:?}", told, by),
+            }
+            let twice = plan.unwell.iter().chain(&plan.unfit).filter(|one| one.dbid == row.dbid).count();
+            prop_assert!(twice <= 1, "both unwell and unfit");
+        }
+    }
+
+    /// A Job is ended only where no half copy can be left, and never one that goes on.
+    #[test]
+    fn a_job_is_ended_only_when_it_is_stuck_and_has_not_begun(world in worlds(), policy in policies()) {
+        for (name, next) in plan(&policy, &world, now()).recoveries {
+            for (dbid, one) in next.instances.into_iter().filter(|(_, one)| one.end_job.is_some()) {
+                let recovery = world.recoveries.iter().find(|recovery| recovery.name == name).unwrap();
+                let job = recovery.instances[&dbid].job.as_ref().unwrap();
+                prop_assert!(job.stuck.is_some() && (!job.begun || job.node_gone) && one.create_job.is_none());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_states_that_are_never_repaired_are_these() {
+    for state in InstanceState::examples() {
+        let world = World::of(&["2:0ppnu", "5:0mmnd"]).page(5, |p| p.state = state).recovery(asked("r", &[5], Some(Repair::Full)));
+        let made = !jobs(&plan(&Policy::default(), &world, now())).is_empty();
+        assert_eq!(made, !NEVER_REPAIRED.contains(&state), "{state:?}");
     }
 }
 

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::{
-    Desk, gates,
+    desk::Desk,
+    follow, gates,
     gates::Admitted,
     ladder::{self, Next},
     names,
     proof::{self, Proof},
+    words,
 };
 use crate::model::{
-    Attempt, Content, Dbid, Failure, FailureClass, InstanceNext, JobState, Missing, Outcome, Phase, Place, Recovery, RecoveryInstance,
+    Attempt, Content, Dbid, Failure, FailureClass, InstanceNext, JobState, JobView, Outcome, Phase, Place, Recovery, RecoveryInstance,
     RecoveryNext, Refusal, Repair, Role, Standing, Status, Step, Targets, world::MOST_TARGETS,
 };
 
@@ -26,7 +30,7 @@ pub fn advance(desk: &mut Desk, recovery: &Recovery) -> RecoveryNext {
         instances.insert(dbid, instance(desk, recovery, dbid, state));
     }
     let phase = phase_of(&instances);
-    RecoveryNext { phase, message: message(desk, phase, &instances), instances }
+    RecoveryNext { phase, message: words::message(desk, phase, &instances), instances }
 }
 
 /// The instances of a recovery: fixed at the first look that could name them.
@@ -34,12 +38,12 @@ fn targets(desk: &Desk, recovery: &Recovery) -> Result<Vec<(Dbid, Content)>, Ref
     if !recovery.instances.is_empty() {
         return Ok(recovery.instances.iter().map(|(dbid, state)| (*dbid, state.content)).collect());
     }
-    let catalog = gates::catalog(desk.world)?;
+    let catalog = gates::catalog(desk)?;
     let named = |dbid: &Dbid| match catalog.row(*dbid) {
         Some(row) => Ok((*dbid, row.content)),
         None => Err(Refusal::NotInCatalog { what: format!("dbid {dbid}") }),
     };
-    let mirror_of = |content: &Content| match catalog.rows.iter().find(|row| row.content == *content && row.role == Role::Mirror) {
+    let mirror_of = |content: &Content| match catalog.rows().iter().find(|row| row.content == *content && row.role == Role::Mirror) {
         Some(row) => Ok((row.dbid, row.content)),
         None => Err(Refusal::NotInCatalog { what: format!("content {content}, with a mirror,") }),
     };
@@ -47,7 +51,7 @@ fn targets(desk: &Desk, recovery: &Recovery) -> Result<Vec<(Dbid, Content)>, Ref
         Targets::Dbids(dbids) => dbids.iter().map(named).collect(),
         Targets::Contents(contents) => contents.iter().map(mirror_of).collect(),
         Targets::AllDown => {
-            let down = catalog.rows.iter().filter(|row| row.content.0 >= 0 && row.status == Status::Down);
+            let down = catalog.rows().iter().filter(|row| row.content.0 >= 0 && row.status == Status::Down);
             Ok(down.map(|row| (row.dbid, row.content)).take(MOST_TARGETS).collect())
         }
     }
@@ -58,39 +62,68 @@ fn unresolved(recovery: &Recovery, refusal: &Refusal) -> RecoveryNext {
     RecoveryNext { phase, instances: BTreeMap::new(), message: format!("{}: {refusal}; {}", refusal.code(), refusal.lifted_by()) }
 }
 
-fn instance(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, state: RecoveryInstance) -> InstanceNext {
+fn instance(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance) -> InstanceNext {
     if state.phase.is_over() {
         return standing(state, Standing::Over);
     }
+    not_ahead(&mut state, desk.now);
     if let Some(since) = state.proving_since {
         return prove(desk, recovery, dbid, state, since);
     }
-    match state.job.as_ref().map(|job| job.state.clone()) {
-        None => begin(desk, recovery, dbid, state),
-        Some(JobState::Active) => standing(state, Standing::Attempting),
-        Some(JobState::Ended(outcome)) => ended(desk, recovery, dbid, state, &outcome),
-        Some(JobState::Lost(why)) => untold(desk, recovery, dbid, state, FailureClass::JobLost, why),
-        Some(JobState::Garbled(why)) => untold(desk, recovery, dbid, state, FailureClass::OutcomeNotBelieved, why),
+    let Some(job) = state.job.clone() else { return begin(desk, recovery, dbid, state) };
+    match (job.state.clone(), &job.stuck) {
+        (JobState::Active, None) => standing(state, Standing::Attempting),
+        (JobState::Active, Some(why)) => stuck(state, &job, why),
+        (JobState::Ended(outcome), _) => ended(desk, recovery, dbid, state, &outcome),
+        (JobState::Lost(why), _) => untold(desk, recovery, dbid, state, FailureClass::JobLost, why),
+        (JobState::Garbled(why), _) => untold(desk, recovery, dbid, state, FailureClass::OutcomeNotBelieved, why),
     }
 }
 
-fn standing(state: RecoveryInstance, standing: Standing) -> InstanceNext {
-    InstanceNext { state, standing, create_job: None }
+/// What lies ahead is of a clock that was set back since: it would be waited for.
+fn not_ahead(state: &mut RecoveryInstance, now: Timestamp) {
+    for at in [&mut state.attempt_ended, &mut state.proving_since, &mut state.failing_since] {
+        *at = at.map(|at| at.min(now));
+    }
 }
 
-/// The outcome in `result.json`, which the supervisor shows: an operator that was away learns it so.
-fn told_by_the_volume(desk: &Desk, dbid: Dbid, state: &RecoveryInstance) -> Option<Outcome> {
+/// Its Job is ended where that can leave no half copy behind, or where nobody is left to end it by itself. Elsewhere the
+/// marks tell the truth too, but the hours of a copy that may go on are a person's to give up.
+fn stuck(state: RecoveryInstance, job: &JobView, why: &str) -> InstanceNext {
+    let end_job = match (job.begun, job.node_gone) {
+        (_, true) => Some(format!("its node is gone: {why}")),
+        (false, false) => Some(format!("it has not begun to copy: {why}")),
+        (true, false) => None,
+    };
+    let refusal = Refusal::AttemptStuck { job: job.name.clone(), why: why.to_owned() };
+    InstanceNext { end_job, ..standing(state, Standing::Stuck(refusal)) }
+}
+
+fn standing(state: RecoveryInstance, standing: Standing) -> InstanceNext {
+    InstanceNext { state, standing, create_job: None, end_job: None, note: None }
+}
+
+/// The outcome in `result.json`, which the supervisor shows: an operator that was away learns it so. One that was deleted
+/// and made again gave its attempts the same names.
+fn told_by_the_volume(desk: &Desk, recovery: &Recovery, dbid: Dbid, state: &RecoveryInstance) -> Option<Outcome> {
     let job = &state.job.as_ref()?.name;
-    let page = desk.world.page_at(dbid)?;
-    page.result.clone().filter(|outcome| outcome.attempt == *job)
+    let page = desk.page_at(dbid)?;
+    page.result.clone().filter(|outcome| outcome.attempt == *job && outcome.recovery_uid.as_deref() == Some(recovery.uid.as_str()))
 }
 
 /// The Job did not say how it ended, or not so that it can be believed; the volume may know.
 fn untold(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, state: RecoveryInstance, class: FailureClass, message: String) -> InstanceNext {
-    match told_by_the_volume(desk, dbid, &state) {
-        Some(outcome) => ended(desk, recovery, dbid, state, &outcome),
-        None => failed(desk, recovery, dbid, state, Failure { class, step: Step::Proving, message, evidence: String::new() }),
+    if let Some(outcome) = told_by_the_volume(desk, recovery, dbid, &state) {
+        return ended(desk, recovery, dbid, state, &outcome);
     }
+    let step = if may_have_copied(desk, dbid, &state) { Step::Copying } else { Step::Proving };
+    failed(desk, recovery, dbid, state, Failure { class, step, message, evidence: String::new() })
+}
+
+/// By its last words or by the mark on its volume.
+fn may_have_copied(desk: &Desk, dbid: Dbid, state: &RecoveryInstance) -> bool {
+    let said = state.job.as_ref().is_some_and(|job| job.begun || job.step.is_some_and(ladder::begins_to_copy));
+    said || desk.page_at(dbid).is_some_and(|page| page.copy)
 }
 
 fn ended(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance, outcome: &Outcome) -> InstanceNext {
@@ -102,11 +135,13 @@ fn ended(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
     prove(desk, recovery, dbid, state, desk.now)
 }
 
-fn prove(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance, since: jiff::Timestamp) -> InstanceNext {
-    match proof::prove(desk.world, dbid, since, desk.now) {
-        Proof::Healed => {
+fn prove(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance, since: Timestamp) -> InstanceNext {
+    match proof::prove(desk, dbid, since) {
+        Proof::Healed(note) => {
             state.phase = Phase::Succeeded;
-            standing(state, Standing::Healed)
+            state.copies += u32::from(state.attempt > 0);
+            (state.failures, state.failing_since) = (0, None);
+            InstanceNext { note, ..standing(state, Standing::Healed) }
         }
         Proof::Missing(missing) => standing(state, Standing::Proving(missing)),
         Proof::Broken(class, message) => {
@@ -118,13 +153,12 @@ fn prove(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
 
 /// An attempt ended without success: the next rung, or the end.
 fn failed(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance, failure: Failure) -> InstanceNext {
-    let repair = state.repair.unwrap_or(Repair::Incremental);
-    let next = ladder::after(desk.policy, recovery.wanted, repair, state.attempt, &failure);
+    let copied = ladder::begins_to_copy(failure.step);
     let came_back = failure.class == FailureClass::WorldMoved && failure.step == Step::Proving && is_back(desk, dbid);
-    state.failure = Some(failure);
+    let class = failure.class;
+    ladder::count(&mut state, failure, copied, desk.now);
     state.job = None;
-    state.attempt_ended = Some(desk.now);
-    match next {
+    match ladder::after(desk.policy, recovery.wanted, &state, class) {
         Next::Attempt(repair) => {
             state.repair = Some(repair);
             begin(desk, recovery, dbid, state)
@@ -142,18 +176,19 @@ fn failed(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryI
 }
 
 fn is_back(desk: &Desk, dbid: Dbid) -> bool {
-    matches!(gates::admit(desk.world, dbid, desk.now), Err(Refusal::TargetUp { .. } | Refusal::TargetIsActingPrimary { .. }))
+    matches!(gates::admit(desk, dbid), Err(Refusal::TargetUp { .. } | Refusal::TargetIsActingPrimary { .. }))
 }
 
 /// Begins the next attempt, or says why not yet, or never.
 fn begin(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance) -> InstanceNext {
-    if let Some(until) =
-        state.attempt_ended.map(|ended| ladder::not_before(ended, state.attempt, state.failure.as_ref())).filter(|until| *until > desk.now)
-    {
+    if let Some(until) = state.attempt_ended.map(|ended| ladder::not_before(ended, &state)).filter(|until| *until > desk.now) {
         return standing(state, Standing::BackingOff { until });
     }
     match permit(desk, recovery, dbid, &state) {
         Ok((admitted, repair)) => {
+            if state.attempt == 0 {
+                state.copies = follow::begin(desk, recovery.follows.as_deref(), dbid).copies;
+            }
             state.attempt += 1;
             state.phase = Phase::Running;
             state.why = why(recovery, &state, &admitted);
@@ -163,8 +198,8 @@ fn begin(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
             state.attempt_ended = None;
             let attempt = attempt(desk, recovery, &admitted, repair, state.attempt);
             desk.jobs += 1;
-            desk.taken.push((state.content, recovery.name.clone()));
-            InstanceNext { state, standing: Standing::Attempting, create_job: Some(attempt) }
+            desk.take(state.content, &recovery.name);
+            InstanceNext { create_job: Some(attempt), ..standing(state, Standing::Attempting) }
         }
         // It came back without us: that is to be proven, not repaired, and it holds up nobody.
         Err(Refusal::TargetUp { .. } | Refusal::TargetIsActingPrimary { .. }) if state.attempt > 0 || recovery.automatic => {
@@ -192,6 +227,12 @@ fn why(recovery: &Recovery, state: &RecoveryInstance, admitted: &Admitted) -> St
     match (&state.failure, recovery.wanted) {
         (Some(failure), _) => format!("attempt {} ended with {}: {}", state.attempt - 1, failure.class.as_str(), failure.message),
         (None, Some(wanted)) => format!("type: {wanted} was asked for"),
+        (None, None)
+            if let Some(before) = &recovery.follows
+                && state.attempt == 1 =>
+        {
+            format!("it goes on with SegmentRecovery {before}; its supervisor says {:?}: {}", admitted.page.state, admitted.page.detail)
+        }
         (None, None) if admitted.page.state.asks_for_repair() => format!("{:?}: {}", admitted.page.state, admitted.page.detail),
         (None, None) => {
             format!("down past its grace period, while its supervisor says {:?}: {}", admitted.page.state, admitted.page.detail)
@@ -200,11 +241,12 @@ fn why(recovery: &Recovery, state: &RecoveryInstance, admitted: &Admitted) -> St
 }
 
 fn permit<'a>(desk: &Desk<'a>, recovery: &Recovery, dbid: Dbid, state: &RecoveryInstance) -> Result<(Admitted<'a>, Repair), Refusal> {
-    let admitted = gates::admit(desk.world, dbid, desk.now)?;
+    let admitted = gates::admit(desk, dbid)?;
     if let Some(other) = desk.taken_by_other(state.content, &recovery.name) {
         return Err(Refusal::AlreadyRecovering { content: state.content, recovery: other.to_owned() }); // [13]
     }
-    let repair = ladder::choose(desk.policy, recovery.wanted, state.repair, admitted.page)?;
+    let earlier = state.repair.or_else(|| follow::begin(desk, recovery.follows.as_deref(), dbid).repair);
+    let repair = ladder::choose(desk.policy, recovery.wanted, earlier, admitted.page)?;
     if desk.jobs >= desk.policy.max_jobs {
         return Err(Refusal::JobBudget { max: desk.policy.max_jobs });
     }
@@ -212,7 +254,8 @@ fn permit<'a>(desk: &Desk<'a>, recovery: &Recovery, dbid: Dbid, state: &Recovery
 }
 
 fn attempt(desk: &Desk, recovery: &Recovery, admitted: &Admitted, repair: Repair, number: u32) -> Attempt {
-    let target = admitted.target();
+    let (target, source) = (admitted.target(), admitted.pair.primary);
+    let page = desk.page_at(source.dbid);
     Attempt {
         id: names::job(recovery, target.dbid, number),
         cluster: desk.world.cluster_name.clone(),
@@ -221,13 +264,22 @@ fn attempt(desk: &Desk, recovery: &Recovery, admitted: &Admitted, repair: Repair
         repair,
         content: target.content,
         target: Place::from(target),
-        source: Place::from(admitted.pair.primary),
+        source: Place::from(source),
         max_rate: desk.policy.max_rate,
-        recovery_uid: None,
-        source_incarnations: vec![],
-        source_followed: vec![],
-        waives_history: false,
+        recovery_uid: Some(recovery.uid.clone()).filter(|uid| !uid.is_empty()),
+        source_incarnations: page.map(|page| page.incarnations.clone()).unwrap_or_default(),
+        source_followed: page.map(|page| page.followed.clone()).unwrap_or_default(),
+        waives_history: waives_history(recovery, target.dbid),
     }
+}
+
+/// Only a person who names the instance knows it well enough: neither a content nor all that is down does.
+fn waives_history(recovery: &Recovery, dbid: Dbid) -> bool {
+    let named = match &recovery.targets {
+        Targets::Dbids(dbids) => dbids.contains(&dbid),
+        Targets::Contents(_) | Targets::AllDown => false,
+    };
+    named && recovery.wanted == Some(Repair::Full) && !recovery.automatic
 }
 
 fn phase_of(instances: &BTreeMap<Dbid, InstanceNext>) -> Phase {
@@ -244,34 +296,6 @@ fn phase_of(instances: &BTreeMap<Dbid, InstanceNext>) -> Phase {
     } else {
         Phase::Succeeded
     }
-}
-
-fn message(desk: &Desk, phase: Phase, instances: &BTreeMap<Dbid, InstanceNext>) -> String {
-    if instances.is_empty() {
-        return "nothing was down".into();
-    }
-    let said: Vec<_> = instances.iter().filter_map(|(dbid, next)| line(desk, next).map(|line| format!("dbid {dbid}: {line}"))).collect();
-    if said.is_empty() { phase.as_str().to_owned() } else { said.join("; ") }
-}
-
-fn line(desk: &Desk, next: &InstanceNext) -> Option<String> {
-    let failure = || next.state.failure.as_ref().map_or(String::new(), |f| format!("{}: {}", f.class.as_str(), f.message));
-    match &next.standing {
-        Standing::Waiting(refusal) => Some(format!("waits ({}): {refusal}; {}", refusal.code(), refusal.lifted_by())),
-        Standing::Refused(refusal) => Some(format!("refused ({}): {refusal}; {}", refusal.code(), refusal.lifted_by())),
-        Standing::BackingOff { until } => Some(format!("next attempt at {until} after {}", failure())),
-        Standing::Attempting => Some(format!("attempt {} ({})", next.state.attempt, next.state.repair.map_or("", Repair::as_str))),
-        Standing::Proving(missing) => Some(format!("copied; not proven yet: {missing:?}{}", in_vain(desk, missing))),
-        Standing::Healed => Some("in sync".into()),
-        Standing::Failed => Some(failure()),
-        Standing::Over => None,
-    }
-}
-
-/// Why the last point is not proven: a role that may look and not dispatch would leave the rest proven for ever.
-fn in_vain(desk: &Desk, missing: &[Missing]) -> String {
-    let why = desk.world.dispatch.unknown().filter(|_| missing == [Missing::Dispatch]);
-    why.map_or_else(String::new, |why| format!("; a statement that the coordinator was to dispatch got no answer: {why}"))
 }
 
 #[cfg(test)]

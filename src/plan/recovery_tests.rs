@@ -114,10 +114,15 @@ fn a_lost_job_is_believed_when_its_result_stands_on_the_volume() {
             bytes: 0,
             seconds: 0,
             note: String::new(),
-            recovery_uid: None,
+            recovery_uid: Some("uid-of-r".into()),
         });
     });
     assert_eq!(next(&told).phase, Phase::Succeeded);
+    // One that was deleted and made again gives its attempts the same names.
+    for others in [None, Some("uid-of-an-older-one".to_owned())] {
+        let told = told.clone().page(5, |p| p.result.as_mut().unwrap().recovery_uid = others);
+        assert!(matches!(only(&next(&told)).standing, Standing::BackingOff { .. }));
+    }
 }
 
 #[test]
@@ -138,7 +143,7 @@ fn two_jobs_at_once_and_one_recovery_per_content() {
 fn a_running_job_is_left_to_run() {
     let next = next(&down().recovery(running("r", 5, 0, Repair::Full, JobState::Active)));
     let state = &only(&next).state;
-    assert_eq!(state.job, Some(JobView { name: "r-a1".into(), state: JobState::Active, step: None, progress: None }));
+    assert_eq!(state.job, Some(JobView::new("r-a1", JobState::Active)));
     assert!(only(&next).create_job.is_none());
 }
 
@@ -182,11 +187,104 @@ fn a_last_attempt_that_finds_its_target_back_is_proven() {
             recovery_uid: None,
         };
         let mut recovery = running("r", 5, 0, Repair::Full, JobState::Ended(ended));
-        recovery.instances.get_mut(&Dbid(5)).unwrap().attempt = Policy::default().max_attempts;
+        recovery.instances.get_mut(&Dbid(5)).unwrap().copies = Policy::default().max_attempts;
         next(&World::of(rows).recovery(recovery))
     };
     assert_eq!(last(&["2:0ppsu", "5:0mmsu"], Step::Proving).phase, Phase::Succeeded);
     assert!(matches!(only(&last(&["2:0ppnu", "5:0mmnu"], Step::Proving)).standing, Standing::Proving(_)), "up and not in sync yet");
     assert_eq!(last(&["2:0ppnu", "5:0mmnd"], Step::Proving).phase, Phase::Failed, "it is down");
     assert_eq!(last(&["2:0ppsu", "5:0mmsu"], Step::Releasing).phase, Phase::Failed, "found unsound by the proof itself");
+}
+
+#[test]
+fn a_job_learns_what_its_sources_history_is_and_whose_attempt_it_is() {
+    let followed = |number| crate::model::Incarnation {
+        number,
+        nonce: format!("n{number}"),
+        timeline: crate::model::Timeline(1),
+        began: crate::model::Lsn(0x1000),
+    };
+    let world = down().page(2, |p| (p.incarnations, p.followed) = (vec![followed(2)], vec![followed(1)]));
+    let job = |recovery: Recovery| only(&next(&world.clone().recovery(recovery))).create_job.clone().unwrap();
+    let auto = job(asked("r", &[5], None));
+    assert_eq!((auto.source_incarnations, auto.source_followed), (vec![followed(2)], vec![followed(1)]));
+    assert_eq!((auto.recovery_uid.as_deref(), auto.waives_history), (Some("uid-of-r"), false));
+    assert!(job(asked("r", &[5], Some(Repair::Full))).waives_history, "a person names it");
+    let by_content = Recovery { targets: Targets::Contents(vec![Content(0)]), ..asked("r", &[], Some(Repair::Full)) };
+    assert!(!job(by_content).waives_history, "the content is named, not the instance");
+    assert!(!job(Recovery { automatic: true, ..asked("r", &[5], Some(Repair::Full)) }).waives_history);
+}
+
+/// Evictions and busy sources burnt the eight attempts of a recovery within minutes.
+#[test]
+fn an_attempt_that_never_began_to_copy_is_not_counted() {
+    let lost = |change: fn(&mut JobView)| {
+        let mut recovery = running("r", 5, 0, Repair::Full, JobState::Lost("its pod was evicted".into()));
+        let state = recovery.instances.get_mut(&Dbid(5)).unwrap();
+        (state.attempt, state.failures, state.failing_since) = (40, 39, Some(ago(7200)));
+        change(state.job.as_mut().unwrap());
+        next(&down().recovery(recovery))
+    };
+    let evicted = lost(|_| ());
+    let state = &only(&evicted).state;
+    assert_eq!((state.copies, state.failures, state.failing_since), (0, 40, Some(ago(7200))));
+    assert!(matches!(only(&evicted).standing, Standing::BackingOff { until } if until == ago(-300)));
+    assert!(evicted.message.contains("40 attempts have not begun to copy since"), "{}", evicted.message);
+    for copied in [lost(|job| job.begun = true), lost(|job| job.step = Some(Step::Copying))] {
+        assert_eq!((only(&copied).state.copies, only(&copied).state.failures), (1, 0));
+    }
+    let mut marked = down().page(5, |p| p.copy = true);
+    marked.recoveries.push(running("r", 5, 0, Repair::Full, JobState::Lost("gone".into())));
+    assert_eq!(only(&next(&marked)).state.copies, 1, "by the mark on its volume");
+}
+
+#[test]
+fn an_end_that_lies_ahead_delays_no_longer_than_the_back_off() {
+    let mut recovery = running("r", 5, 0, Repair::Full, JobState::Active);
+    let state = recovery.instances.get_mut(&Dbid(5)).unwrap();
+    (state.job, state.attempt_ended, state.failures) = (None, Some(ago(-86_400)), 1);
+    let waits = next(&down().recovery(recovery));
+    assert_eq!(only(&waits).standing, Standing::BackingOff { until: ago(-2) });
+    assert_eq!(only(&waits).state.attempt_ended, Some(now()), "from here on it counts by the new clock");
+}
+
+fn stuck(change: impl FnOnce(&mut JobView)) -> Recovery {
+    let mut recovery = running("r", 5, 0, Repair::Full, JobState::Active);
+    let job = recovery.instances.get_mut(&Dbid(5)).unwrap().job.as_mut().unwrap();
+    job.stuck = Some("node n2 is not ready".into());
+    change(job);
+    recovery
+}
+
+#[test]
+fn a_job_that_makes_no_progress_is_ended_where_no_half_copy_can_be_left() {
+    let ends = |change: fn(&mut JobView)| only(&next(&down().recovery(stuck(change)))).end_job.clone();
+    assert_eq!(ends(|_| ()).as_deref(), Some("it has not begun to copy: node n2 is not ready"));
+    assert_eq!(ends(|job| job.begun = true), None, "its copy may go on");
+    assert_eq!(ends(|job| (job.begun, job.node_gone) = (true, true)).as_deref(), Some("its node is gone: node n2 is not ready"));
+    let told = next(&down().recovery(stuck(|job| job.begun = true)));
+    assert!(told.message.contains("is stuck (AttemptStuck): Job r-a1 makes no progress: node n2 is not ready"), "{}", told.message);
+    assert!(only(&told).create_job.is_none());
+}
+
+/// Two attempts on a lost node, and no other content of the cluster was repaired until a person came.
+#[test]
+fn a_job_that_makes_no_progress_takes_nothing_from_the_budget() {
+    let rows = ["2:0ppnu", "3:1ppnu", "5:0mmnd", "6:1mmnd"];
+    let world = World::of(&rows).page(6, |p| p.state = InstanceState::NeedsRecovery).recovery(asked("s", &[6], None));
+    let policy = Policy { max_jobs: 1, ..Policy::default() };
+    let begins = |recovery: Recovery| {
+        plan(&policy, &world.clone().recovery(recovery), now()).recoveries["s"].instances[&Dbid(6)].create_job.is_some()
+    };
+    assert!(begins(stuck(|job| job.begun = true)));
+    assert!(!begins(running("r", 5, 0, Repair::Full, JobState::Active)));
+}
+
+#[test]
+fn what_stood_in_for_a_point_of_the_proof_is_told() {
+    let mut world = World::of(&["2:0ppsu", "5:0mmsu", "3:1ppnu", "6:1mmnd"]).source(1, Look::Unknown("refused".into()));
+    world.dispatch = Look::Unknown(crate::model::world::Undispatched::tried("segments are down".into(), vec![]));
+    let healed = next(&world.recovery(running("r", 5, 0, Repair::Incremental, outcome(None))));
+    assert_eq!(healed.phase, Phase::Succeeded);
+    assert!(healed.message.contains("in sync; no dispatched statement was answered, as content 1 does not answer"), "{}", healed.message);
 }

@@ -1,41 +1,59 @@
 //! Looks for what is not well, and says for each instance what is done about it or why nothing is.
 
+use std::collections::HashMap;
+
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Desk, gates, ladder, names, proof};
+use super::{desk::Desk, follow, gates, gates::Admitted, ladder, proof};
 use crate::model::{
-    Content, Dbid, HealingMode, Instance, InstanceState, Look, NewRecovery, Page, Pair, Plan, Reason, Refusal, Role, Row, Unwell,
-    page::Shape,
+    CatalogIndex, Content, HealingMode, Instance, InstanceState, Look, NewRecovery, Page, Pair, Plan, Reason, Refusal, Role, Row, Status,
+    Unwell, page::Shape,
 };
 
-/// A start may take long (crash recovery, a long replay queue); after this it is no start any more.
+/// A start may take long (crash recovery, a long replay queue); when nothing of it has moved for so long it is no start any more.
 const START_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
 /// Adds every unwell instance, and the recoveries that automatic healing makes.
-pub fn triage(desk: &mut Desk, plan: &mut Plan) {
-    let Look::Seen(catalog) = &desk.world.catalog else { return };
-    for content in catalog.contents() {
-        match catalog.pair(content) {
+pub fn triage(desk: &Desk, plan: &mut Plan) {
+    let Some(catalog) = &desk.catalog else { return };
+    let invalid = invalid(catalog);
+    for (content, pair) in catalog.pairs() {
+        match pair {
             Ok(pair) => {
-                pair_of(desk, plan, content, pair);
-                unfit(desk, plan, pair);
+                let before = plan.unwell.len();
+                pair_of(desk, plan, *content, *pair);
+                unfit(desk, plan, *pair, before);
             }
             Err(why) => {
-                let rows = catalog.rows.iter().filter(|row| row.content == content);
+                let rows = invalid.get(content).into_iter().flatten();
                 rows.for_each(|row| unwell(desk, plan, row, Reason::Refused(Refusal::CatalogInvalid { why: why.clone() })));
             }
         }
     }
 }
 
-fn pair_of(desk: &mut Desk, plan: &mut Plan, content: Content, pair: Pair) {
+/// The rows of the contents whose rows can not be true.
+fn invalid<'a>(catalog: &CatalogIndex<'a>) -> HashMap<Content, Vec<&'a Row>> {
+    let mut invalid: HashMap<_, Vec<_>> =
+        catalog.pairs().iter().filter(|(_, pair)| pair.is_err()).map(|(content, _)| (*content, vec![])).collect();
+    if !invalid.is_empty() {
+        for row in catalog.rows() {
+            if let Some(rows) = invalid.get_mut(&row.content) {
+                rows.push(row);
+            }
+        }
+    }
+    invalid
+}
+
+fn pair_of(desk: &Desk, plan: &mut Plan, content: Content, pair: Pair) {
     if let Some(refusal) = primary_unwell(desk, content, pair) {
         unwell(desk, plan, pair.primary, Reason::Refused(refusal));
     }
     if pair.mirror.well() {
         // Both rows in sync are one of four points: until all are proven its recovery works on it.
-        if let Some(recovery) = working_on(desk, plan, pair.mirror) {
-            unwell(desk, plan, pair.mirror, Reason::Recovering { recovery });
+        if let Some(reason) = worked_on(desk, pair.mirror) {
+            unwell(desk, plan, pair.mirror, reason);
         } else if let Some(refusal) = up_but_not_serving(desk, pair.mirror) {
             unwell(desk, plan, pair.mirror, Reason::Refused(refusal));
         }
@@ -50,71 +68,71 @@ fn unwell(desk: &Desk, plan: &mut Plan, row: &Row, reason: Reason) {
 }
 
 fn told(desk: &Desk, row: &Row, reason: Reason) -> Unwell {
-    let since = desk.world.instances.get(&row.dbid).and_then(|i| i.unwell_since).unwrap_or(desk.now);
+    // What lies ahead is of a clock that was set back: it would be waited for.
+    let since = desk.world.instances.get(&row.dbid).and_then(|i| i.unwell_since).unwrap_or(desk.now).min(desk.now);
     Unwell { dbid: row.dbid, content: row.content, row: row.to_string(), since, reason }
 }
 
-/// What would stand in the way of a repair is said before there is one to make.
-fn unfit(desk: &Desk, plan: &mut Plan, pair: Pair) {
+/// What would stand in the way of a repair is said before there is one to make, of those that were not told to be unwell.
+fn unfit(desk: &Desk, plan: &mut Plan, pair: Pair, told_before: usize) {
     for row in [pair.primary, pair.mirror] {
-        if let Some(refusal) = gates::unfit(desk.world, row).filter(|_| plan.unwell.iter().all(|one| one.dbid != row.dbid)) {
+        if plan.unwell.iter().skip(told_before).any(|one| one.dbid == row.dbid) {
+            continue;
+        }
+        if let Some(refusal) = gates::unfit(desk, row) {
             plan.unfit.push(told(desk, row, Reason::Refused(refusal)));
         }
     }
 }
 
-fn page<'a>(desk: &Desk<'a>, dbid: Dbid) -> Option<&'a Page> {
-    desk.world.page_at(dbid)
-}
-
 /// Why an acting primary is not well: nothing is ever done to it, but it is always said.
 fn primary_unwell(desk: &Desk, content: Content, pair: Pair) -> Option<Refusal> {
     let dbid = pair.primary.dbid;
-    if page(desk, dbid).is_some_and(|p| p.state == InstanceState::PrimaryDataMissing) {
+    let page = desk.page_at(dbid);
+    if page.is_some_and(|p| p.state == InstanceState::PrimaryDataMissing) {
         return Some(Refusal::PrimaryDataMissing { dbid });
     }
+    if let Some(replaced) = page.filter(|p| p.state == InstanceState::Replaced) {
+        return Some(gates::says(dbid, replaced)); // that it does not answer follows from it
+    }
     match desk.world.sources.get(&content)? {
-        Look::Unknown(why) => Some(gates::primary_gone(desk.world, &pair, why, desk.now)),
-        Look::Seen(source) if source.in_recovery => Some(Refusal::PeerSuspect { primary: dbid, why: not_promoted(desk, dbid) }),
+        Look::Unknown(why) => Some(gates::primary_gone(desk, &pair, why)),
+        Look::Seen(source) if source.in_recovery => Some(Refusal::PeerSuspect { primary: dbid, why: not_promoted(page) }),
         Look::Seen(_) => up_but_not_serving(desk, pair.primary),
     }
 }
 
-fn not_promoted(desk: &Desk, dbid: Dbid) -> String {
-    let mirror = page(desk, dbid).is_some_and(|p| p.shape == Shape::Mirror);
+fn not_promoted(page: Option<&Page>) -> String {
+    let mirror = page.is_some_and(|p| p.shape == Shape::Mirror);
     if mirror { "it still runs as a mirror; FTS has to promote it".into() } else { "it is in recovery".into() }
 }
 
 /// Up for FTS, while its supervisor says otherwise (or, once it is down for FTS too, only the row counts).
 fn up_but_not_serving(desk: &Desk, row: &Row) -> Option<Refusal> {
-    let page = page(desk, row.dbid).filter(|page| page.state != InstanceState::Serving)?;
-    match page.state {
-        InstanceState::VolumeUnrecognised => Some(Refusal::VolumeUnrecognised { dbid: row.dbid }),
-        state => Some(Refusal::SupervisorSays { state, detail: page.detail.clone() }),
-    }
+    let page = desk.page_at(row.dbid).filter(|page| page.state != InstanceState::Serving)?;
+    Some(gates::says(row.dbid, page))
 }
 
-fn mirror_unwell(desk: &mut Desk, plan: &mut Plan, row: &Row) -> Reason {
-    if let Some(recovery) = working_on(desk, plan, row) {
-        return Reason::Recovering { recovery };
+fn mirror_unwell(desk: &Desk, plan: &mut Plan, row: &Row) -> Reason {
+    if let Some(reason) = worked_on(desk, row) {
+        return reason;
     }
     match automatic(desk, row) {
         Err(refusal) => Reason::Refused(refusal),
         Ok(new) => {
             let reason = Reason::Planned { recovery: new.name.clone(), repair: new.repair };
-            desk.taken.push((new.content, new.name.clone()));
             plan.new_recoveries.push(new);
             reason
         }
     }
 }
 
-/// By its next state, which may name its instances in this very pass.
-fn working_on(desk: &Desk, plan: &Plan, row: &Row) -> Option<String> {
-    let live = desk.world.recoveries.iter().filter(|r| !r.phase.is_over()).map(|r| r.name.clone());
-    live.into_iter().find(|name| {
-        let next = plan.recoveries.get(name).and_then(|next| next.instances.get(&row.dbid));
-        next.is_some_and(|next| !next.state.phase.is_over())
+/// A recovery works on it, or its Job makes no progress.
+fn worked_on(desk: &Desk, row: &Row) -> Option<Reason> {
+    let working = desk.working_on(row.dbid)?;
+    Some(match &working.stuck {
+        None => Reason::Recovering { recovery: working.recovery.clone() },
+        Some(refusal) => Reason::Refused(refusal.clone()),
     })
 }
 
@@ -123,71 +141,101 @@ fn working_on(desk: &Desk, plan: &Plan, row: &Row) -> Option<String> {
 /// # Errors
 /// Why it makes none.
 fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
-    if row.status == crate::model::Status::Up {
+    if row.status == Status::Up {
         return Err(Refusal::CatchingUp);
     }
-    let admitted = gates::admit(desk.world, row.dbid, desk.now)?;
+    let admitted = gates::admit(desk, row.dbid)?;
     if let Some(other) = desk.taken_by_other(row.content, "") {
         return Err(Refusal::AlreadyRecovering { content: row.content, recovery: other.to_owned() });
     }
-    let name = names::recovery(desk.world, row.dbid);
-    let tried = desk.world.recoveries.iter().any(|r| r.name == name);
-    if !tried || admitted.page.receiving {
-        still_coming(desk, admitted.page)?;
+    // No grace for a fault that was worked on.
+    if admitted.page.receiving || follow::before(desk, &admitted).is_none() {
+        still_coming(desk, &admitted)?;
     }
-    if tried {
-        return Err(Refusal::RecoveryFailed { recovery: name });
-    }
-    let repair = ladder::choose(desk.policy, None, None, admitted.page)?;
+    let next = follow::next(desk, &admitted)?;
+    let repair = ladder::choose(desk.policy, None, next.begins.repair, admitted.page)?;
     if desk.policy.paused {
         return Err(Refusal::Paused { would: repair });
     }
-    if desk.policy.mode == HealingMode::Observe {
-        return Err(Refusal::ObserveOnly { would: repair });
+    match desk.policy.mode {
+        HealingMode::Observe => return Err(Refusal::ObserveOnly { would: repair }),
+        HealingMode::Automatic => {}
     }
-    Ok(NewRecovery { name, dbid: row.dbid, content: row.content, repair, why: why(admitted.page) })
+    let why = why(admitted.page, next.follows.as_deref());
+    Ok(NewRecovery { name: next.name, dbid: row.dbid, content: row.content, repair, why, follows: next.follows })
 }
 
 /// A mirror that may come back by itself is left alone for a while.
-fn still_coming(desk: &Desk, page: &Page) -> Result<(), Refusal> {
+fn still_coming(desk: &Desk, admitted: &Admitted) -> Result<(), Refusal> {
+    let (dbid, page) = (admitted.target().dbid, admitted.page);
     if page.state.asks_for_repair() {
         return Ok(());
     }
     if page.receiving {
         return Err(Refusal::SupervisorSays { state: page.state, detail: "it streams; FTS will mark it up".into() });
     }
-    let patience = if page.state == InstanceState::Starting { START_PATIENCE } else { desk.policy.grace };
-    let left = left(desk.now, page.since, desk.world.instances.get(&page.dbid.unwrap_or(Dbid(0))), patience);
+    let instance = desk.world.instances.get(&dbid);
+    let left = if page.state == InstanceState::Starting {
+        left(desk.now, instance, START_PATIENCE, moved(desk.now, instance, page))
+    } else {
+        left(desk.now, instance, desk.policy.grace, changed(desk.now, instance, page))
+    };
     if left > 0 { Err(Refusal::WithinGrace { seconds_left: left }) } else { Ok(()) }
 }
 
-/// Counts from the later of the row's fall and the supervisor's last change of state.
-fn left(now: Timestamp, page_since: Timestamp, instance: Option<&Instance>, patience: SignedDuration) -> i64 {
-    let row_since = instance.and_then(|i| i.unwell_since).unwrap_or(now);
-    patience.saturating_sub(now.duration_since(row_since.max(page_since))).as_secs()
+/// Counts from the later of the row's fall and what happened there `quiet` ago. Never more than the patience: a fall that
+/// lies ahead is of a clock that was set back.
+fn left(now: Timestamp, instance: Option<&Instance>, patience: SignedDuration, quiet: SignedDuration) -> i64 {
+    let fell = instance.and_then(|i| i.unwell_since).unwrap_or(now);
+    let down = now.duration_since(fell).max(SignedDuration::ZERO);
+    patience.saturating_sub(down.min(quiet)).min(patience).as_secs()
 }
 
-fn why(page: &Page) -> String {
-    if page.state.asks_for_repair() {
+/// For how long its supervisor has said the same: by that one's clock, which may be wrong in both directions, or for as long
+/// as it was seen to.
+fn changed(now: Timestamp, instance: Option<&Instance>, page: &Page) -> SignedDuration {
+    let seen = instance.and_then(|i| i.still).unwrap_or(SignedDuration::ZERO);
+    match now.duration_since(page.since) {
+        // Nobody has looked for long enough to know better, and by its own clock it has yet to happen.
+        ahead if ahead.is_negative() => {
+            if instance.and_then(|i| i.still).is_some() {
+                seen
+            } else {
+                SignedDuration::MAX
+            }
+        }
+        told => told.max(seen),
+    }
+}
+
+/// For how long its replay has not moved, as far as anybody looked: a replay that goes on is not stopped by a repair.
+fn moved(now: Timestamp, instance: Option<&Instance>, page: &Page) -> SignedDuration {
+    instance.and_then(|i| i.still).unwrap_or_else(|| changed(now, instance, page))
+}
+
+fn why(page: &Page, follows: Option<&str>) -> String {
+    let why = if page.state.asks_for_repair() {
         format!("{:?}: {}", page.state, page.detail)
     } else {
         "the mirror is down past its grace period".into()
-    }
+    };
+    follows.map_or(why.clone(), |before| format!("{why}; it goes on with SegmentRecovery {before}"))
 }
 
 /// Whether FTS should look now: its interval is a minute, a dead container is known at once.
 pub fn probe(desk: &Desk, plan: &Plan) -> Option<String> {
-    let catalog = desk.world.catalog.seen()?;
-    let dead = catalog.rows.iter().filter(|row| row.content.0 >= 0 && row.well());
-    let dead =
-        dead.filter(|row| page(desk, row.dbid).is_some_and(|p| !matches!(p.state, InstanceState::Serving | InstanceState::Starting)));
-    let back = plan.unwell.iter().filter(|u| !matches!(u.reason, Reason::Refused(Refusal::CatchingUp)));
-    let streams = |dbid| catalog.row(dbid).is_some_and(|row| proof::streams(desk.world, row));
-    let receives = |dbid| page(desk, dbid).is_some_and(|p| p.receiving && p.serves == Some(Role::Mirror));
-    let back = back.filter(|u| streams(u.dbid) || receives(u.dbid));
-    dead.map(|row| format!("dbid {} is up in the catalog and does not serve", row.dbid))
-        .chain(back.map(|u| format!("dbid {} receives again", u.dbid)))
-        .next()
+    let catalog = desk.catalog.as_ref()?;
+    let serves = |page: &Page| matches!(page.state, InstanceState::Serving | InstanceState::Starting);
+    let well = catalog.rows().iter().filter(|row| row.content.0 >= 0 && row.well());
+    let mut dead = well.filter(|row| desk.world.page_of(row).is_ok_and(|page| !serves(page)));
+    if let Some(row) = dead.next() {
+        return Some(format!("dbid {} is up in the catalog and does not serve", row.dbid));
+    }
+    let streams = |dbid| catalog.row(dbid).is_some_and(|row| proof::streams(desk, row));
+    let receives = |dbid| desk.page_at(dbid).is_some_and(|p| p.receiving && p.serves == Some(Role::Mirror));
+    let waited_for = |reason: &Reason| !matches!(reason, Reason::Refused(Refusal::CatchingUp));
+    let back = plan.unwell.iter().find(|u| waited_for(&u.reason) && (streams(u.dbid) || receives(u.dbid)));
+    back.map(|u| format!("dbid {} receives again", u.dbid))
 }
 
 #[cfg(test)]

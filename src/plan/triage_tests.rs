@@ -1,10 +1,10 @@
 use super::*;
 use crate::{
     model::{
-        Failure, FailureClass, Outcome, Policy, Repair, Source, Step, World,
+        Dbid, Failure, FailureClass, Outcome, Policy, Repair, Source, Step, World,
         world::fixtures::{ago, asked, now, running, walsender},
     },
-    plan::plan,
+    plan::{names, plan},
 };
 
 fn down() -> World {
@@ -32,13 +32,13 @@ fn each_state_of_a_pair_has_its_answer() {
     let starting = |p: &mut Page| (p.state, p.receiving) = (InstanceState::Starting, false);
     let deaf = |p: &mut Page| p.receiving = false;
     let failed = |world: World| {
-        let name = names::recovery(&world, Dbid(5));
+        let name = names::fault(&world, Dbid(5));
         let mut recovery = asked(&name, &[5], None);
         recovery.phase = crate::model::Phase::Failed;
         world.recovery(recovery)
     };
     let failing = |world: World| {
-        let name = names::recovery(&world, Dbid(5));
+        let name = names::fault(&world, Dbid(5));
         let failure =
             Failure { class: FailureClass::TargetAheadOfSource, step: Step::ProvingAgain, message: String::new(), evidence: String::new() };
         let outcome = Outcome {
@@ -119,4 +119,65 @@ fn fts_is_asked_to_look_when_a_container_died_or_a_mirror_is_back() {
     assert!(!asks(&deaf()));
     let streams = |source: &mut Source| source.walsenders = vec![walsender(5)];
     assert!(asks(&deaf().source_with(0, streams)), "its primary streams to it, and its page does not say so yet");
+}
+
+/// A node's clock that is ahead kept its repair waiting until the operator's had caught up; one of a coordinator, or a step of
+/// the operator's own, must not do so either.
+#[test]
+fn no_step_of_a_clock_delays_a_repair_beyond_its_patience_or_renames_it() {
+    const DAY: i64 = 86_400;
+    let policy = Policy::default();
+    let deaf = |world: World| world.page(5, |p| p.receiving = false);
+    let seen = |still: i64| move |i: &mut Instance| i.still = Some(SignedDuration::from_secs(still));
+    let name = |world: &World| plan(&policy, world, now()).new_recoveries.first().map(|new| new.name.clone());
+    let usual = name(&deaf(down().down_for(5, 31))).unwrap();
+    for step in [DAY, -DAY] {
+        let node = deaf(down().down_for(5, 31)).page(5, |p| p.since = ago(step + 40));
+        assert_eq!(name(&node), Some(usual.clone()), "node {step}");
+        assert_eq!(name(&node.instance(5, seen(31))), Some(usual.clone()), "node {step}, watched");
+        let coordinator = deaf(down().down_for(5, 31)).instance(5, |i| i.promoted_at = Some(ago(step)));
+        assert_eq!(name(&coordinator), Some(usual.clone()), "coordinator {step}");
+    }
+    let forward = deaf(down().down_for(5, DAY + 5));
+    assert_eq!(name(&forward), Some(usual.clone()), "the operator's was set forward: early at worst");
+    let back = deaf(down().down_for(5, -DAY));
+    let told = plan(&policy, &back, now());
+    assert!(told.new_recoveries.is_empty());
+    let mirror = told.unwell.iter().find(|one| one.dbid == Dbid(5)).unwrap();
+    assert_eq!(mirror.reason, Reason::Refused(Refusal::WithinGrace { seconds_left: 30 }), "no longer than the patience");
+    assert_eq!(mirror.since, now(), "from here on it counts by the new clock");
+    assert_eq!(name(&deaf(down().down_for(5, 30))), Some(usual), "and so ends");
+    let young = deaf(down().down_for(5, 600)).page(5, |p| p.since = ago(-DAY)).instance(5, seen(4));
+    assert_eq!(reason(&policy, &young, 5), "WithinGrace", "a node's clock ahead is no way around the grace either");
+}
+
+/// A mirror that replayed for ten minutes was stopped by a repair, found to need no rewind, and began again.
+#[test]
+fn a_replay_that_goes_on_is_not_stopped_by_a_repair() {
+    let starting = |still: i64| {
+        let world = down().down_for(5, 7200).page(5, |p| {
+            (p.state, p.receiving, p.since) = (InstanceState::Starting, false, ago(7200));
+        });
+        world.instance(5, |i| i.still = Some(SignedDuration::from_secs(still)))
+    };
+    assert_eq!(reason(&Policy::default(), &starting(2), 5), "WithinGrace");
+    assert_eq!(reason(&Policy::default(), &starting(599), 5), "WithinGrace");
+    assert_eq!(reason(&Policy::default(), &starting(601), 5), "planned Incremental");
+}
+
+#[test]
+fn a_primary_that_was_replaced_is_told_as_such() {
+    let world = World::of(&["2:0ppnu", "5:0mmnd"]).source(0, Look::Unknown("refused".into()));
+    let world = world.page(2, |p| (p.state, p.detail) = (InstanceState::Replaced, "dbid 5 took its place".into()));
+    let plan = plan(&Policy::default(), &world, now());
+    let primary = plan.unwell.iter().find(|one| one.dbid == Dbid(2)).unwrap();
+    assert!(matches!(&primary.reason, Reason::Refused(refusal @ Refusal::SupervisorSays { .. }) if refusal.needs_a_person()));
+    assert!(plan.new_recoveries.is_empty());
+}
+
+#[test]
+fn an_attempt_that_makes_no_progress_is_a_reason_and_not_only_a_recovery_at_work() {
+    let mut recovery = running("by-hand", 5, 0, Repair::Full, crate::model::JobState::Active);
+    recovery.instances.get_mut(&Dbid(5)).unwrap().job.as_mut().unwrap().stuck = Some("node n2 is not ready".into());
+    assert_eq!(reason(&Policy::default(), &needs_recovery().recovery(recovery), 5), "AttemptStuck");
 }

@@ -50,7 +50,7 @@ fn instance(dbid: Dbid, next: &InstanceNext, before: Option<&InstanceStatus>, jo
     status.job = next.create_job.as_ref().map(|attempt| attempt.id.clone()).or(status.job).or_else(|| same_attempt?.job.clone());
     status.step = step(next, job);
     match &next.standing {
-        Standing::Attempting => progress(&mut status, same_attempt, job),
+        Standing::Attempting | Standing::Stuck(_) => progress(&mut status, same_attempt, job),
         Standing::Proving(_) | Standing::Healed => copied(&mut status, same_attempt, job),
         Standing::Over => keep(&mut status, same_attempt),
         Standing::Waiting(_) | Standing::Refused(_) | Standing::BackingOff { .. } | Standing::Failed => {
@@ -65,6 +65,7 @@ fn step(next: &InstanceNext, job: Option<&JobSeen>) -> Option<String> {
         Standing::Waiting(_) => Some("Waiting".into()),
         Standing::BackingOff { .. } => Some("BackingOff".into()),
         Standing::Attempting => Some(job.and_then(|job| job.view.step).map_or_else(|| "Scheduling".into(), |step| step.to_string())),
+        Standing::Stuck(_) => Some("Stuck".into()),
         Standing::Proving(_) => Some("Verifying".into()),
         Standing::Refused(_) | Standing::Healed | Standing::Failed | Standing::Over => None,
     }
@@ -188,13 +189,19 @@ mod tests {
     fn next(standing: Standing, phase: Phase) -> RecoveryNext {
         let mut running = worlds::running("mend", 5, 0, Repair::Full, JobState::Active);
         let state: RecoveryInstance = running.instances.remove(&Dbid(5)).unwrap();
-        let instance = InstanceNext { state: RecoveryInstance { phase, content: Content(0), ..state }, standing, create_job: None };
+        let instance = InstanceNext {
+            state: RecoveryInstance { phase, content: Content(0), ..state },
+            standing,
+            create_job: None,
+            end_job: None,
+            note: None,
+        };
         RecoveryNext { phase, instances: BTreeMap::from([(Dbid(5), instance)]), message: "dbid 5: attempt 1 (Full)".into() }
     }
 
     fn job(bytes: u64) -> BTreeMap<Dbid, JobSeen> {
         let progress = Progress { step: Step::Copying, bytes, total: Some(200), rate: 10, seconds_left: Some((200 - bytes) / 10) };
-        let view = JobView { name: "mend-a1".into(), state: JobState::Active, step: Some(Step::Copying), progress: Some(progress) };
+        let view = JobView { step: Some(Step::Copying), progress: Some(progress), ..JobView::new("mend-a1", JobState::Active) };
         BTreeMap::from([(Dbid(5), JobSeen { view, waits: None, running_pod: None })])
     }
 

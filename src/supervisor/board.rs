@@ -88,6 +88,7 @@ fn first_page(config: &Config) -> Page {
         shape: Shape::Empty,
         serves: None,
         receiving: false,
+        replays: None,
         system_identifier: None,
         timeline: None,
         hold: None,

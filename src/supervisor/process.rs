@@ -105,12 +105,16 @@ impl Postgres {
     /// soon as its primary has told it so, so one that stays connected for a while streams too.
     pub fn receives(&self) -> bool {
         children_of(self.pid).into_iter().any(|pid| {
-            let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let title = String::from_utf8_lossy(&title).replace('\0', " ");
+            let title = title(pid);
             let receiver = title.split_once("receiver").filter(|(head, _)| head.trim_end().ends_with("wal"));
             let stays = || is_connected(pid) && age(pid).is_some_and(|age| age > ACCEPTED);
             receiver.is_some_and(|(_, tail)| tail.contains("streaming") || stays())
         })
+    }
+
+    /// What its startup process replays: `startup recovering 0000…0A` (7), `startup process   recovering 0000…0A` (6).
+    pub fn replays(&self) -> Option<String> {
+        children_of(self.pid).into_iter().find_map(|pid| replayed(&title(pid)))
     }
 
     /// Not reaped yet.
@@ -121,6 +125,17 @@ impl Postgres {
 
 /// A WAL receiver that lives for longer was let in and told to go on: what its primary can not give it ends it at once.
 const ACCEPTED: Duration = Duration::from_millis(500);
+
+fn title(pid: i32) -> String {
+    let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&title).replace('\0', " ")
+}
+
+fn replayed(title: &str) -> Option<String> {
+    let (head, file) = title.split_once(" recovering ")?;
+    let file = file.split_whitespace().next()?;
+    (head.contains("startup") && file.len() == 24).then(|| file.to_owned())
+}
 
 fn children_of(parent: Pid) -> Vec<i32> {
     let text = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
@@ -220,5 +235,15 @@ mod tests {
         assert!(!is_connected(alone.id().cast_signed()), "another's connection is not its own");
         alone.kill().unwrap();
         alone.wait().unwrap();
+    }
+
+    #[test]
+    fn what_a_startup_process_replays_is_read_from_its_title() {
+        let seven = "postgres:  6001, startup   recovering 00000001000000000000000A ";
+        let six = "postgres:  6001, startup process   recovering 00000001000000030000000B";
+        assert_eq!(replayed(seven).as_deref(), Some("00000001000000000000000A"));
+        assert_eq!(replayed(six).as_deref(), Some("00000001000000030000000B"));
+        assert_eq!(replayed("postgres:  6001, startup   waiting for 00000001000000000000000A"), None);
+        assert_eq!(replayed("psql recovering 00000001000000000000000A"), None);
     }
 }

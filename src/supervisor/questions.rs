@@ -158,8 +158,10 @@ impl Supervisor {
         };
         let state = self.shown(state);
         let shape = self.shape_now(running.dialect);
+        let replays = running.postgres.replays();
         self.board.show(|page| {
             (page.state, page.detail, page.serves, page.receiving, page.shape) = (state, detail, serves, receiving, shape);
+            page.replays = replays;
             page.timeline = timeline.or(page.timeline);
         });
     }

@@ -61,6 +61,7 @@ pub fn primary(dbid: i16, content: i16, address: &str, port: u16, directory: &st
         shape: Shape::Primary,
         serves: Some(Role::Primary),
         receiving: false,
+        replays: None,
         system_identifier: None,
         timeline: None,
         hold: None,

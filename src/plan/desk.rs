@@ -1,0 +1,186 @@
+//! What one planning pass knows and has given out so far, in such a shape that no question takes a look at everything.
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
+
+use jiff::Timestamp;
+
+use crate::model::{
+    CatalogIndex, Content, Dbid, JobState, Page, Phase, Plan, Policy, Recovery, RecoveryInstance, Refusal, Standing, Targets, World,
+};
+
+/// One planning pass.
+pub struct Desk<'a> {
+    pub policy: &'a Policy,
+    pub world: &'a World,
+    pub now: Timestamp,
+    /// `None`: the catalog could not be read.
+    pub catalog: Option<CatalogIndex<'a>>,
+    /// Not one segment has a pod among those that are selected.
+    pub nothing_selected: bool,
+    /// Jobs that run and go on, or were given out in this pass.
+    pub jobs: usize,
+    /// Contents with a Job or a proof under way, and by which recoveries.
+    taken: HashMap<Content, Vec<String>>,
+    /// Contents to which a dispatched statement got an answer.
+    dispatched: HashSet<Content>,
+    /// The recoveries that had this instance, oldest first.
+    past: HashMap<Dbid, Vec<Past<'a>>>,
+    /// The instance that the newest recovery of a content was for, of those that are over.
+    newest: HashMap<Content, Dbid>,
+    working: HashMap<Dbid, Working>,
+    by_name: HashMap<&'a str, &'a Recovery>,
+}
+
+/// A recovery's part in one instance, as of this pass.
+#[derive(Clone, Debug)]
+pub struct Past<'a> {
+    pub name: &'a str,
+    pub automatic: bool,
+    pub phase: Phase,
+    pub ended: Option<Timestamp>,
+    /// `None`: its instances were never named.
+    pub state: Option<Cow<'a, RecoveryInstance>>,
+}
+
+/// Who works on an instance, and what keeps the work from going on.
+#[derive(Clone, Debug)]
+pub struct Working {
+    pub recovery: String,
+    pub stuck: Option<Refusal>,
+}
+
+impl<'a> Desk<'a> {
+    pub fn new(policy: &'a Policy, world: &'a World, now: Timestamp) -> Self {
+        let live = || world.recoveries.iter().filter(|r| !r.phase.is_over());
+        let mut taken: HashMap<Content, Vec<String>> = HashMap::new();
+        let mut jobs = 0;
+        for recovery in live() {
+            for one in recovery.instances.values().filter(|one| !one.phase.is_over()) {
+                jobs += usize::from(runs(one));
+                if one.attempt > 0 {
+                    taken.entry(one.content).or_default().push(recovery.name.clone());
+                }
+            }
+        }
+        Self {
+            policy,
+            world,
+            now,
+            catalog: world.catalog.seen().map(CatalogIndex::of),
+            nothing_selected: world.nothing_selected(),
+            jobs,
+            taken,
+            dispatched: world.dispatch.seen().into_iter().flatten().copied().collect(),
+            past: HashMap::new(),
+            newest: HashMap::new(),
+            working: HashMap::new(),
+            by_name: world.recoveries.iter().map(|recovery| (recovery.name.as_str(), recovery)).collect(),
+        }
+    }
+
+    /// From the recoveries to what they leave undone: contents whose recovery ends in this pass are free again, so that what
+    /// comes next for them is said at once.
+    pub fn turn(&mut self, plan: &Plan) {
+        let live = |name: &String, content: Content| match plan.recoveries.get(name) {
+            None => true, // it is being deleted: its Job may still run
+            Some(next) => next.instances.values().any(|one| one.state.content == content && !one.state.phase.is_over()),
+        };
+        for (content, names) in &mut self.taken {
+            names.retain(|name| live(name, *content));
+        }
+        for recovery in &self.world.recoveries {
+            self.works(recovery, plan);
+            self.remember(recovery, plan);
+        }
+    }
+
+    /// By its next state, which may name its instances in this very pass.
+    fn works(&mut self, recovery: &Recovery, plan: &Plan) {
+        let next = plan.recoveries.get(&recovery.name).filter(|_| !recovery.phase.is_over());
+        let instances = next.into_iter().flat_map(|next| &next.instances).filter(|(_, one)| !one.state.phase.is_over());
+        for (dbid, one) in instances {
+            let stuck = match &one.standing {
+                Standing::Stuck(refusal) => Some(refusal.clone()),
+                Standing::Waiting(_)
+                | Standing::Refused(_)
+                | Standing::BackingOff { .. }
+                | Standing::Attempting
+                | Standing::Proving(_)
+                | Standing::Healed
+                | Standing::Failed
+                | Standing::Over => None,
+            };
+            self.working.entry(*dbid).or_insert_with(|| Working { recovery: recovery.name.clone(), stuck });
+        }
+    }
+
+    fn remember(&mut self, recovery: &'a Recovery, plan: &Plan) {
+        let next = plan.recoveries.get(&recovery.name);
+        let phase = next.map_or(recovery.phase, |next| next.phase);
+        let ended = recovery.ended.or_else(|| phase.is_over().then_some(self.now));
+        let past = |state| Past { name: &recovery.name, automatic: recovery.automatic, phase, ended, state };
+        let states: Vec<(Dbid, Cow<'a, RecoveryInstance>)> = match next {
+            Some(next) => next.instances.iter().map(|(dbid, one)| (*dbid, Cow::Owned(one.state.clone()))).collect(),
+            None => recovery.instances.iter().map(|(dbid, state)| (*dbid, Cow::Borrowed(state))).collect(),
+        };
+        if states.is_empty()
+            && let Targets::Dbids(dbids) = &recovery.targets
+        {
+            for dbid in dbids {
+                self.past.entry(*dbid).or_default().push(past(None));
+            }
+        }
+        for (dbid, state) in states {
+            if phase.is_over() {
+                self.newest.insert(state.content, dbid);
+            }
+            self.past.entry(dbid).or_default().push(past(Some(state)));
+        }
+    }
+
+    /// The page of an instance, if it is believed.
+    pub fn page_at(&self, dbid: Dbid) -> Option<&'a Page> {
+        self.world.page_of(self.catalog.as_ref()?.row(dbid)?).ok()
+    }
+
+    /// The recovery other than `name` that works on `content`.
+    pub fn taken_by_other(&self, content: Content, name: &str) -> Option<&str> {
+        self.taken.get(&content)?.iter().map(String::as_str).find(|by| *by != name)
+    }
+
+    pub fn take(&mut self, content: Content, recovery: &str) {
+        self.taken.entry(content).or_default().push(recovery.to_owned());
+    }
+
+    /// Whether a dispatched statement got an answer from `content`.
+    pub fn dispatched(&self, content: Content) -> bool {
+        self.dispatched.contains(&content)
+    }
+
+    /// Who works on an instance; known once the recoveries were moved on.
+    pub fn working_on(&self, dbid: Dbid) -> Option<&Working> {
+        self.working.get(&dbid)
+    }
+
+    /// What recoveries did about an instance, oldest first; known once the recoveries were moved on.
+    pub fn past(&self, dbid: Dbid) -> &[Past<'a>] {
+        self.past.get(&dbid).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether no other instance of the content was repaired since.
+    pub fn newest_of(&self, content: Content) -> Option<Dbid> {
+        self.newest.get(&content).copied()
+    }
+
+    pub fn recovery(&self, name: &str) -> Option<&'a Recovery> {
+        self.by_name.get(name).copied()
+    }
+}
+
+/// Its Job runs and goes on: one that makes no progress takes nothing that another one could use.
+fn runs(one: &RecoveryInstance) -> bool {
+    one.job.as_ref().is_some_and(|job| job.state == JobState::Active && job.stuck.is_none())
+}

@@ -1,0 +1,60 @@
+//! What a recovery is told to be doing, in one sentence for each of its instances.
+
+use std::collections::BTreeMap;
+
+use super::desk::Desk;
+use crate::model::{Dbid, InstanceNext, Missing, Phase, RecoveryInstance, Repair, Standing};
+
+/// The message of a recovery.
+pub fn message(desk: &Desk, phase: Phase, instances: &BTreeMap<Dbid, InstanceNext>) -> String {
+    if instances.is_empty() {
+        return "nothing was down".into();
+    }
+    let said: Vec<_> = instances.iter().filter_map(|(dbid, next)| line(desk, next).map(|line| format!("dbid {dbid}: {line}"))).collect();
+    if said.is_empty() { phase.as_str().to_owned() } else { said.join("; ") }
+}
+
+fn line(desk: &Desk, next: &InstanceNext) -> Option<String> {
+    let state = &next.state;
+    let said = match &next.standing {
+        Standing::Waiting(refusal) => format!("waits ({}): {refusal}; {}", refusal.code(), refusal.lifted_by()),
+        Standing::Refused(refusal) => format!("refused ({}): {refusal}; {}", refusal.code(), refusal.lifted_by()),
+        Standing::BackingOff { until } => format!("next attempt at {until} after {}{}", failure(state), in_a_row(desk, state)),
+        Standing::Attempting => attempt(state),
+        Standing::Stuck(refusal) => match &next.end_job {
+            Some(why) => format!("{} is ended: {why}", attempt(state)),
+            None => format!("{} is stuck ({}): {refusal}; {}", attempt(state), refusal.code(), refusal.lifted_by()),
+        },
+        Standing::Proving(missing) => format!("copied; not proven yet: {missing:?}{}", in_vain(desk, missing)),
+        Standing::Healed => "in sync".into(),
+        Standing::Failed => format!("{}{}", failure(state), in_a_row(desk, state)),
+        Standing::Over => return None,
+    };
+    Some(next.note.as_ref().map_or(said.clone(), |note| format!("{said}; {note}")))
+}
+
+fn attempt(state: &RecoveryInstance) -> String {
+    format!("attempt {} ({})", state.attempt, state.repair.map_or("", Repair::as_str))
+}
+
+fn failure(state: &RecoveryInstance) -> String {
+    state.failure.as_ref().map_or(String::new(), |f| format!("{}: {}", f.class.as_str(), f.message))
+}
+
+/// Since when it has been tried in vain, and for how long it will be.
+fn in_a_row(desk: &Desk, state: &RecoveryInstance) -> String {
+    match state.failing_since {
+        Some(since) if state.failures > 1 => format!(
+            "; {} attempts have not begun to copy since {since}; they are repeated for some {} hours",
+            state.failures,
+            desk.policy.retry_for.as_hours()
+        ),
+        Some(_) | None => String::new(),
+    }
+}
+
+/// Why the last point is not proven: a role that may look and not dispatch would leave the rest proven for ever.
+fn in_vain(desk: &Desk, missing: &[Missing]) -> String {
+    let why = desk.world.dispatch.unknown().filter(|_| missing == [Missing::Dispatch]);
+    why.map_or_else(String::new, |why| format!("; a statement that the coordinator was to dispatch got no answer: {why}"))
+}
