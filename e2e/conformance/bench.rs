@@ -260,10 +260,8 @@ impl Bench {
     /// Its row; what was made of it before is forgotten.
     pub async fn add_standby(&mut self) -> Result<()> {
         let Server { port, address, directory, .. } = self.server(STANDBY);
-        let (sql, directory) = (
-            format!("SELECT gp_add_master_standby('{address}', '{address}', '{}', {port})", directory.display()),
-            directory.clone(),
-        );
+        let (sql, directory) =
+            (format!("SELECT gp_add_master_standby('{address}', '{address}', '{}', {port})", directory.display()), directory.clone());
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }

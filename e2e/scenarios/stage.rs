@@ -24,8 +24,8 @@ use crate::{
 };
 
 /// Pods with a volume.
-pub const PODS: [&str; 7] =
-    ["gp-coordinator-0", "gp-primary-0", "gp-primary-1", "gp-primary-2", "gp-mirror-0", "gp-mirror-1", "gp-mirror-2"];
+pub const PODS: [&str; 8] =
+    ["gp-coordinator-0", "gp-standby-0", "gp-primary-0", "gp-primary-1", "gp-primary-2", "gp-mirror-0", "gp-mirror-1", "gp-mirror-2"];
 /// Name of the GreenplumCluster.
 pub const CLUSTER: &str = "demo";
 /// Port of the supervisors' pages.
