@@ -11,7 +11,7 @@ BIN = $(CARGO_TARGET_DIR)/x86_64-unknown-linux-gnu/debug
 SCENARIO ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint unit generated e2e demo bed-up bed-down bed-shell conformance packages crds docs config chart build figures bed-test
+.PHONY: help test lint unit generated e2e e2e-all demo bed-up bed-down bed-shell conformance packages crds docs config chart build figures bed-test
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,8 +65,11 @@ conformance: build ## What gpheal relies on, and gpheal itself, on bare processe
 	$(BIN)/conformance
 	$(CARGO) test --quiet --locked --workspace --test supervisor -- --ignored
 
-e2e: build ## Scenarios on the bed: all, or SCENARIO="name …"
-	$(BIN)/e2e run $(SCENARIO)
+e2e: build ## Scenarios on the bed: those that run with every change, or SCENARIO="name …"
+	$(BIN)/e2e run $(or $(SCENARIO),--sample)
+
+e2e-all: build ## Every scenario on the bed
+	$(BIN)/e2e run
 
 demo: build ## Watch a cluster get hurt in three ways and heal
 	$(BIN)/e2e demo

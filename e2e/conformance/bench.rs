@@ -20,6 +20,8 @@ use super::{
 use crate::fixture::image;
 
 pub const SLOT: &str = "internal_wal_replication_slot";
+/// dbid of the coordinator's standby, while there is one: a check makes it.
+pub const STANDBY: i16 = 6;
 /// Of a mirror that is gone, in seconds: short, for the suite's sake, but longer than the 5 s after which
 /// the WAL receiver of a mirror whose primary was away tries again.
 pub const GRACE: u64 = 7;
@@ -122,6 +124,12 @@ impl Bench {
         let mode = self.dialect.lone_coordinator();
         self.start_server(1, mode)?;
         self.await_session(1).await.map(drop)
+    }
+
+    /// The coordinator's standby is started as it is: that it follows stands in its directory.
+    pub fn start_standby(&mut self) -> Result<()> {
+        let mode = self.dialect.coordinator();
+        self.start_server(STANDBY, mode)
     }
 
     fn start_server(&mut self, dbid: i16, mode: &[&str]) -> Result<()> {
@@ -249,6 +257,29 @@ impl Bench {
         self.server(1).stop()
     }
 
+    /// Its row; what was made of it before is forgotten.
+    pub async fn add_standby(&mut self) -> Result<()> {
+        let Server { port, address, directory, .. } = self.server(STANDBY);
+        let (sql, directory) =
+            (format!("SELECT gp_add_master_standby('{address}', '{address}', '{}', {port})", directory.display()), directory.clone());
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        let given = self.utility(1).await?.value(&sql).await?;
+        ensure!(given == STANDBY.to_string(), "gp_add_master_standby gave dbid {given}, not the one after the highest, {STANDBY}");
+        Ok(())
+    }
+
+    /// A copy of the coordinator; unlike a mirror it has no slot.
+    pub fn copy_coordinator(&mut self) -> Result<()> {
+        let (port, directory) = (self.port(1), self.server(STANDBY).directory.clone());
+        let mut command = self.tool("pg_basebackup");
+        command.args(["-c", "fast", "-h", "127.0.0.1", "-p", &port.to_string(), "-D"]).arg(directory);
+        command.args([self.dialect.wal_method(), "--write-recovery-conf", "--target-gp-dbid", &STANDBY.to_string()]);
+        succeed(command)?;
+        self.adapt_port(STANDBY)
+    }
+
     fn copy_from_primary(&mut self, dbid: i16, source: i16) -> Result<()> {
         let directory = self.server(dbid).directory.clone();
         if directory.exists() {
@@ -339,9 +370,9 @@ fn home(folder: &Path) -> Result<PathBuf> {
 
 fn places(folder: &Path) -> Result<Vec<Server>> {
     // Held together until all are chosen, so that they differ.
-    let listeners = (0..5).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
+    let listeners = (0..6).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
     let ports = listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<Result<Vec<_>>>()?;
-    let kinds = [("coordinator", -1), ("primary0", 0), ("primary1", 1), ("mirror0", 0), ("mirror1", 1)];
+    let kinds = [("coordinator", -1), ("primary0", 0), ("primary1", 1), ("mirror0", 0), ("mirror1", 1), ("standby", -1)];
     let places = (1..).zip(kinds).zip(ports);
     Ok(places.map(|((dbid, (name, content)), port)| Server::new(folder, name, dbid, content, port)).collect())
 }

@@ -18,6 +18,7 @@ mod product;
 mod query;
 mod rights;
 mod server;
+mod standby;
 mod supervised;
 mod tls;
 mod tools;
@@ -73,6 +74,9 @@ const CHECKS: &[(&str, Check)] = checks![
     failover::double_fault_changes_nothing,
     cold::utility_mode_answers_alone_and_nothing_flips,
     cold::dispatch_hangs_until_segments_answer_and_flips_meanwhile,
+    standby::it_follows_and_fts_does_not_watch_it,
+    standby::activation_gives_it_the_catalog,
+    standby::an_old_coordinator_opens_when_nobody_stops_it,
     supervised::a_cold_cluster_comes_up,
     supervised::a_lost_primary_stays_closed_and_is_rewound,
     supervised::an_older_catalog_neither_opens_the_replaced_primary_nor_kills_the_newer,

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::fixture::{Catalog, NAMESPACE};
 
-const COORDINATOR: [(&str, i32); 1] = [("gp-coordinator", 1)];
+const COORDINATOR: [(&str, i32); 2] = [("gp-coordinator", 1), ("gp-standby", 1)];
 const SEGMENTS: [(&str, i32); 2] = [("gp-primary", 3), ("gp-mirror", 3)];
 
 pub async fn cold_start(stage: &mut Stage) -> Result<()> {
@@ -87,7 +87,7 @@ async fn all_gone(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-async fn scale(stage: &Stage, sets: &[(&str, i32)]) -> Result<()> {
+pub async fn scale(stage: &Stage, sets: &[(&str, i32)]) -> Result<()> {
     let api: Api<StatefulSet> = Api::namespaced(stage.cluster.kubernetes().clone(), NAMESPACE);
     let patches = sets.iter().map(|(name, replicas)| {
         let (api, patch) = (api.clone(), Patch::Merge(json!({ "spec": { "replicas": replicas } })));

@@ -20,7 +20,8 @@ const INJURIES: [&str; 3] = ["crash-in-place", "primary-lost", "mirror-emptied"]
 pub async fn demo(bed: Bed, out: std::path::PathBuf) -> Result<bool> {
     fixture::destroy(&bed).await?; // else the last one's end would be the first thing to be seen
     let watch = watch(&bed)?;
-    let options = Options { names: INJURIES.iter().map(|name| (*name).to_owned()).collect(), out, stop_at_failure: true, keep: false };
+    let options =
+        Options { names: INJURIES.iter().map(|name| (*name).to_owned()).collect(), sample: false, out, stop_at_failure: true, keep: false };
     let healed = runner::run(bed, &options).await;
     watch.abort();
     let healed = healed?;

@@ -77,7 +77,7 @@ async fn ended_at_each(stage: &mut Stage, target: &Row, steps: &[(Step, bool)]) 
 }
 
 /// The pod of the Job that waits at a step.
-async fn job_pod_at(stage: &Stage, target: &Row, step: Step) -> Result<String> {
+pub async fn job_pod_at(stage: &Stage, target: &Row, step: Step) -> Result<String> {
     let there = |_: &_, i: &InstanceStatus| i.step.as_deref() == Some(&step.to_string()) && i.job.is_some();
     let recovery = stage.wait_recovery(target.dbid, &format!("the step {step}"), there).await?;
     let job = super::stage::instance_of(&recovery, target.dbid).and_then(|i| i.job).context("no Job is named")?;

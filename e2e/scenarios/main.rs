@@ -24,6 +24,9 @@ enum Verb {
     /// Run scenarios by name, or all.
     Run {
         names: Vec<String>,
+        /// Without names: those that run with every change.
+        #[arg(long)]
+        sample: bool,
         /// Where the report and what explains a failure are kept.
         #[arg(long, default_value = "e2e/out")]
         out: PathBuf,
@@ -75,12 +78,13 @@ fn act(verb: Verb) -> Result<bool> {
     match verb {
         Verb::List => {
             for scenario in scenarios::all() {
-                println!("{:<16} {}", scenario.name, scenario.what);
+                let mark = if scenario.when == scenarios::When::Sample { '*' } else { ' ' };
+                println!("{mark} {:<21} {}", scenario.name, scenario.what);
             }
             Ok(true)
         }
-        Verb::Run { names, out, stop_at_failure, keep, release } => {
-            let options = Options { names, out, stop_at_failure, keep };
+        Verb::Run { names, sample, out, stop_at_failure, keep, release } => {
+            let options = Options { names, sample, out, stop_at_failure, keep };
             match Elsewhere::from_env()? {
                 None => {
                     on_the_bed(if release { Profile::Release } else { Profile::Dev }, async move |bed| scenarios::run(bed, &options).await)

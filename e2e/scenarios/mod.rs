@@ -3,15 +3,19 @@
 //! `list` names them, `stage` is what they act on, `runner` goes through them and proves after each
 //! that no acknowledged row is gone, `watchdog` looks on all the time, `report` writes down the times.
 
+mod ahead;
 mod asked;
 mod bad;
 mod cold;
 mod contract;
+mod coordinators;
 pub mod copies;
 mod crashes;
 mod demo;
 mod doubles;
 mod elsewhere;
+mod frozen;
+mod handover;
 mod hands;
 mod installs;
 mod jobs;
@@ -26,6 +30,7 @@ mod policy;
 mod report;
 mod rights;
 mod runner;
+mod squatters;
 mod stage;
 mod tablespaces;
 mod tls;
@@ -34,7 +39,7 @@ mod watchdog;
 
 pub use self::{
     demo::demo,
-    list::{Scenario, all},
+    list::{Scenario, When, all},
     runner::{Options, run},
     stage::{Stage, until},
 };

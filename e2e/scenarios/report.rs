@@ -48,7 +48,7 @@ pub fn write(folder: &Path, lines: &[Line]) -> Result<()> {
 }
 
 fn table(lines: &[Line]) -> String {
-    let head = format!("{:<16} {:<7} {:>8} {:>7}  phases (seconds since the hurt)\n", "scenario", "result", "seconds", "rows");
+    let head = format!("{:<21} {:<7} {:>8} {:>7}  phases (seconds since the hurt)\n", "scenario", "result", "seconds", "rows");
     let table = lines.iter().fold(head, |text, line| text + &row(line));
     match lines.iter().filter_map(|line| line.memory).reduce(Peaks::max) {
         Some(Peaks { operator, supervisor }) => {
@@ -60,12 +60,12 @@ fn table(lines: &[Line]) -> String {
 
 fn row(line: &Line) -> String {
     if let Some(why) = &line.skipped {
-        return format!("{:<16} skipped: {why}\n", line.name);
+        return format!("{:<21} skipped: {why}\n", line.name);
     }
     let result = if line.passed { "passed" } else { "FAILED" };
     let marks: Vec<_> = line.marks.iter().map(|(what, at)| format!("{at:.1} {}", short(what))).collect();
-    let error = line.error.as_ref().map(|error| format!("{:<16} {error}\n", "")).unwrap_or_default();
-    format!("{:<16} {result:<7} {:>8.1} {:>7}  {}\n{error}", line.name, line.seconds, line.acknowledged_rows, marks.join(" · "))
+    let error = line.error.as_ref().map(|error| format!("{:<21} {error}\n", "")).unwrap_or_default();
+    format!("{:<21} {result:<7} {:>8.1} {:>7}  {}\n{error}", line.name, line.seconds, line.acknowledged_rows, marks.join(" · "))
 }
 
 fn short(what: &str) -> String {

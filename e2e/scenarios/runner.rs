@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{
-    Scenario, Stage, all,
+    Scenario, Stage, When, all,
     elsewhere::out_of_reach,
+    handover,
     memory::Peaks,
     operator, person,
     report::{self, Line},
@@ -24,8 +25,10 @@ use crate::{
 
 /// What to run.
 pub struct Options {
-    /// Names; empty is all.
+    /// Names; empty is all, or the sample.
     pub names: Vec<String>,
+    /// Of all only those that run with every change.
+    pub sample: bool,
     pub out: PathBuf,
     /// Stop at the first that fails, and leave everything as it is.
     pub stop_at_failure: bool,
@@ -35,7 +38,7 @@ pub struct Options {
 
 /// Runs the scenarios; `true` when all passed. Call it from inside the bed's network, with images loaded.
 pub async fn run(bed: Bed, options: &Options) -> Result<bool> {
-    let chosen = chosen(&options.names)?;
+    let chosen = chosen(&options.names, options.sample)?;
     if !options.keep {
         say("taking away the cluster of an earlier run");
         fixture::destroy(&bed).await?;
@@ -63,10 +66,10 @@ pub async fn run(bed: Bed, options: &Options) -> Result<bool> {
     Ok(passed + skipped == chosen.len())
 }
 
-fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
+fn chosen(names: &[String], sample: bool) -> Result<Vec<Scenario>> {
     let all = all();
     if names.is_empty() {
-        return Ok(all);
+        return Ok(all.into_iter().filter(|scenario| !sample || scenario.when == When::Sample).collect());
     }
     let known = || all.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
     let find = |name: &String| {
@@ -127,6 +130,7 @@ async fn start_healthy(stage: &mut Stage) -> Result<()> {
     person::nothing_is_said(stage).await?;
     stage.healing(json!({ "mode": "Automatic", "paused": false, "full": "Allow", "gracePeriod": "5s", "maxRate": null })).await?;
     stage.wait_healthy().await.context("before the scenario")?;
+    handover::as_built(stage).await?;
     stage.forget_recoveries().await
 }
 

@@ -24,8 +24,8 @@ use crate::{
 };
 
 /// Pods with a volume.
-pub const PODS: [&str; 7] =
-    ["gp-coordinator-0", "gp-primary-0", "gp-primary-1", "gp-primary-2", "gp-mirror-0", "gp-mirror-1", "gp-mirror-2"];
+pub const PODS: [&str; 8] =
+    ["gp-coordinator-0", "gp-standby-0", "gp-primary-0", "gp-primary-1", "gp-primary-2", "gp-mirror-0", "gp-mirror-1", "gp-mirror-2"];
 /// Name of the GreenplumCluster.
 pub const CLUSTER: &str = "demo";
 /// Port of the supervisors' pages.
@@ -66,10 +66,27 @@ impl Stage {
         Ok(())
     }
 
-    /// Ends it, if it has not ended. A scenario does so itself before it makes a lie of what would be acknowledged.
+    /// Ends it, if it has not ended.
     pub async fn stop_writing(&mut self) -> Result<()> {
         if let Some(writer) = self.writer.take() {
-            self.acked = writer.stop().await?;
+            self.acked = std::mem::take(&mut self.acked).and(writer.stop().await?);
+        }
+        Ok(())
+    }
+
+    /// Begins again; what was acknowledged before still counts.
+    pub async fn go_on_writing(&mut self) -> Result<()> {
+        self.stop_writing().await?;
+        self.writer = Some(Writer::start(&self.cluster).await?);
+        Ok(())
+    }
+
+    /// Ends it as well. What was acknowledged of one content since it last began does not count: the scenario made a lie of it.
+    pub async fn stop_writing_lies(&mut self, content: i16) -> Result<()> {
+        if let Some(writer) = self.writer.take() {
+            let mut told = writer.stop().await?;
+            told.ids.remove(&content);
+            self.acked = std::mem::take(&mut self.acked).and(told);
         }
         Ok(())
     }
@@ -103,6 +120,14 @@ impl Stage {
         let primary = catalog.acting_primary(content).cloned().with_context(|| format!("content {content} has no primary"))?;
         let mirror = catalog.acting_mirror(content).cloned().with_context(|| format!("content {content} has no mirror"))?;
         Ok((primary, mirror))
+    }
+
+    /// The acting coordinator, and its standby.
+    pub async fn coordinators(&self) -> Result<(Row, Row)> {
+        let catalog = self.catalog().await?;
+        let acting = catalog.coordinator().cloned().context("the catalog has no acting coordinator")?;
+        let standby = catalog.standby().cloned().context("the coordinator has no standby")?;
+        Ok((acting, standby))
     }
 
     pub async fn container(&self, row: &Row) -> Result<Container> {

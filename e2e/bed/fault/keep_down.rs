@@ -44,6 +44,15 @@ pub fn keep_down(container: &Container) -> Result<KeptDown> {
     Ok(kept)
 }
 
+/// Stops the kubelet of the container's node alone: after 20 seconds the node counts as lost, while all that runs there runs on.
+pub fn lose_node(container: &Container) -> Result<KeptDown> {
+    let (layout, node) = (container.layout().clone(), container.node());
+    let _lock = lock_node(&layout, node)?;
+    let claim = make_claim(&layout, container)?;
+    suspend(&layout, node).inspect_err(|_| drop(fs::remove_file(&claim)))?;
+    Ok(KeptDown { layout, node, claim })
+}
+
 impl KeptDown {
     pub fn release(self) -> Result<()> {
         self.give_back()

@@ -5,6 +5,7 @@ mod container;
 mod keep_down;
 mod node;
 mod operator;
+mod pod_network;
 mod postgres;
 
 use std::{
@@ -28,10 +29,11 @@ use nix::{
 
 pub use self::{
     container::Container,
-    keep_down::{KeptDown, keep_down},
+    keep_down::{KeptDown, keep_down, lose_node},
     node::{cut_network, heal_network, start_node, stop_node},
     operator::{delete_operator, kill_operator, leader, suspend_operator},
-    postgres::{Asleep, kill_postmaster, stop_postgres_group, wake_postgres_group},
+    pod_network::{CutOff, cut_pod},
+    postgres::{Asleep, freeze, kill_postmaster, stop_postgres_group, wake_postgres_group},
 };
 use super::{Bed, Volume, proc};
 

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::{Api, ResourceExt, api::ListParams};
 
-use super::{Asleep, Container, delete_pod_now, kill_until_none, postgres::stop_all};
+use super::{Asleep, Container, delete_pod_now, freeze, kill_until_none};
 use crate::bed::Bed;
 
 const NAMESPACE: &str = "gpheal-system";
@@ -37,10 +37,9 @@ pub async fn leader(bed: &Bed) -> Result<String> {
     lease.spec.and_then(|spec| spec.holder_identity).context("nobody holds the operators' lease")
 }
 
-/// Stops an operator's processes with SIGSTOP, as a machine does that runs out of time.
+/// Stops an operator's processes.
 pub async fn suspend_operator(bed: &Bed, pod: &str) -> Result<Asleep> {
-    let container = Container::find(bed, NAMESPACE, pod, "operator").await?;
-    stop_all(&container, Container::processes)
+    freeze(&Container::find(bed, NAMESPACE, pod, "operator").await?)
 }
 
 async fn pods(bed: &Bed) -> Result<Vec<Pod>> {

@@ -50,6 +50,11 @@ pub fn stop_postgres_group(container: &Container) -> Result<Asleep> {
     stop_all(container, Container::postgres)
 }
 
+/// Stops every process of the container with SIGSTOP, as a machine does that runs out of time.
+pub fn freeze(container: &Container) -> Result<Asleep> {
+    stop_all(container, Container::processes)
+}
+
 /// Stops these processes of the container, until all of them are.
 pub(super) fn stop_all(container: &Container, which: fn(&Container) -> Result<Vec<i32>>) -> Result<Asleep> {
     let limit = Instant::now() + Duration::from_secs(10);

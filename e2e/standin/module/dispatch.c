@@ -189,6 +189,7 @@ gp_standin_recovery_main(Datum argument)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(CATALOG_DATABASE, NULL, 0);
+	finish_activation();
 	while (!reaches_all_primaries())
 	{
 		/* A segment that cannot be reached sets off the prober, also here. */

@@ -124,6 +124,7 @@ gp_standin_fts_main(Datum argument)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(CATALOG_DATABASE, NULL, 0);
+	finish_activation();
 	announce_prober();
 	for (;;)
 	{

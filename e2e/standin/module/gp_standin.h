@@ -74,6 +74,10 @@ extern void access_init(void);
 extern void catalog_guard_init(void);
 extern bool catalog_writes_allowed;
 
+/* activation.c */
+extern void activation_init(void);
+extern void finish_activation(void);
+
 /* topology.c */
 typedef struct Instance
 {

@@ -173,6 +173,7 @@ _PG_init(void)
 	shared_init();
 	access_init();
 	catalog_guard_init();
+	activation_init();
 	if (serves_as_coordinator() && IsPostmasterEnvironment)
 	{
 		fts_register_worker();

@@ -72,7 +72,7 @@ BEGIN
     END IF;
 END $$;
 
--- A row for every content that has a mirror, also when no walsender serves it.
+-- A row for every content that has a mirror, also when no walsender serves it; for the coordinator's standby only while one does.
 CREATE FUNCTION pg_catalog.gp_standin_replication()
     RETURNS TABLE (gp_segment_id int4, pid int4, usesysid oid, usename name, application_name text,
         client_addr inet, client_hostname text, client_port int4, backend_start timestamptz,
@@ -88,12 +88,17 @@ BEGIN
 END $$;
 
 CREATE VIEW pg_catalog.gp_stat_replication AS
+    SELECT current_setting('gp_contentid')::int4 AS gp_segment_id, s.pid, s.usesysid, s.usename, s.application_name, s.client_addr, s.client_hostname, s.client_port,
+        s.backend_start, s.backend_xmin, s.state, s.sent_lsn, s.write_lsn, s.flush_lsn, s.replay_lsn,
+        s.write_lag, s.flush_lag, s.replay_lag, s.sync_priority, s.sync_state, s.reply_time, 'none' AS sync_error
+    FROM pg_catalog.pg_stat_replication s
+    UNION ALL
     SELECT coalesce(r.gp_segment_id, c.content) AS gp_segment_id, r.pid, r.usesysid, r.usename,
         r.application_name, r.client_addr, r.client_hostname, r.client_port, r.backend_start,
         r.backend_xmin, r.state, r.sent_lsn, r.write_lsn, r.flush_lsn, r.replay_lsn,
         r.write_lag, r.flush_lag, r.replay_lag, r.sync_priority, r.sync_state, r.reply_time, r.sync_error
     FROM (SELECT content::int4 FROM pg_catalog.gp_segment_configuration
-          WHERE role = 'm' AND current_setting('gp_role') = 'dispatch') c
+          WHERE role = 'm' AND content >= 0 AND current_setting('gp_role') = 'dispatch') c
     LEFT JOIN pg_catalog.gp_standin_replication() r ON r.gp_segment_id = c.content;
 
 CREATE OR REPLACE FUNCTION pg_catalog.version() RETURNS text LANGUAGE sql STABLE AS $$

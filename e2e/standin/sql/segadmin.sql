@@ -88,3 +88,29 @@ BEGIN
     END IF;
     RETURN true;
 END $$;
+
+-- The standby of the coordinator gets the next number, not the lowest free one; its mode and status are what nobody looks after.
+CREATE FUNCTION pg_catalog.gp_add_master_standby(hostname text, address text, datadir text, port int4)
+    RETURNS int2 LANGUAGE plpgsql SET allow_system_table_mods = on AS $$
+DECLARE
+    given int2;
+BEGIN
+    PERFORM pg_catalog.gp_standin_check_caller('gp_add_master_standby', true);
+    LOCK TABLE pg_catalog.gp_segment_configuration IN ACCESS EXCLUSIVE MODE;
+    IF EXISTS (SELECT FROM pg_catalog.gp_segment_configuration c WHERE c.content = -1 AND c.role = 'm') THEN
+        RAISE EXCEPTION USING ERRCODE = 'XX000', MESSAGE = 'only a single coordinator standby may be defined';
+    END IF;
+    SELECT max(c.dbid) + 1 INTO given FROM pg_catalog.gp_segment_configuration c;
+    INSERT INTO pg_catalog.gp_segment_configuration VALUES (given, -1, 'm', 'm', 's', 'u', port, hostname, address, datadir);
+    RETURN given;
+END $$;
+
+CREATE FUNCTION pg_catalog.gp_remove_master_standby() RETURNS bool LANGUAGE plpgsql SET allow_system_table_mods = on AS $$
+BEGIN
+    PERFORM pg_catalog.gp_standin_check_caller('gp_remove_master_standby', true);
+    DELETE FROM pg_catalog.gp_segment_configuration WHERE content = -1 AND role = 'm';
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'XX000', MESSAGE = 'no coordinator standby defined';
+    END IF;
+    RETURN true;
+END $$;

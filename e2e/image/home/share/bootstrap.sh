@@ -27,10 +27,10 @@ say() { echo "bootstrap: $*"; }
 case $(postgres --gp-version) in
     *"Greenplum Database) 6."*)
         six=yes auth=md5 utility=gp_session_role=utility log=pg_log
-        mirror_settings=recovery.conf copy_options=(--xlog-method stream) ;;
+        mirror_settings=recovery.conf copy_options=(--xlog-method stream) slot_creation=() ;;
     *)
         six='' auth=scram-sha-256 utility=gp_role=utility log=log
-        mirror_settings=postgresql.auto.conf copy_options=(--wal-method stream --create-slot) ;;
+        mirror_settings=postgresql.auto.conf copy_options=(--wal-method stream) slot_creation=(--create-slot) ;;
 esac
 
 # Never a second time: what is there may be the last good copy.
