@@ -20,6 +20,7 @@ mod peer;
 mod person;
 mod process;
 mod questions;
+mod server_log;
 mod serving;
 mod watch;
 

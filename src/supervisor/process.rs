@@ -19,6 +19,7 @@ use nix::{
     unistd::Pid,
 };
 
+use super::server_log::Log;
 use crate::{greenplum::Dialect, volume::Volume};
 
 /// Lines of postgres' output that are kept for the classification of its end.
@@ -92,11 +93,11 @@ impl Postgres {
         let _ = kill(self.pid, signal);
     }
 
-    /// The last lines that it wrote: its own output, then the newest server log's.
-    pub fn last_lines(&self, data: &Path, dialect: Dialect) -> Vec<String> {
-        let mut lines: Vec<String> = self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-        lines.extend(newest_log(&data.join(dialect.log_folder()), self.started).unwrap_or_default());
-        lines
+    /// The last lines that it wrote: its own output, and the newest server log's.
+    pub fn last_lines(&self, data: &Path, dialect: Dialect) -> Log {
+        let output = self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        let (csv, file) = newest_log(&data.join(dialect.log_folder()), self.started).unwrap_or_default();
+        Log { postmaster: self.pid.as_raw().unsigned_abs(), output, file, csv }
     }
 
     /// One of its processes is a WAL receiver that works. A mirror refuses sessions, so its processes are the
@@ -147,20 +148,22 @@ fn age(pid: i32) -> Option<Duration> {
     Duration::try_from_secs_f64(uptime).ok()?.checked_sub(Duration::from_millis(ticks * 1000 / per_second))
 }
 
-/// The end of the newest file in a log folder that was written since `since`; Greenplum's logging collector writes there.
-fn newest_log(folder: &Path, since: SystemTime) -> io::Result<Vec<String>> {
+/// The end of the newest file in a log folder that was written since `since`, and whether it is CSV; Greenplum's logging
+/// collector writes there.
+fn newest_log(folder: &Path, since: SystemTime) -> io::Result<(bool, Vec<String>)> {
     use std::io::{Read, Seek, SeekFrom};
     let files = std::fs::read_dir(folder)?.flatten();
     let newest = files.filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path()))).filter(|(at, _)| *at >= since).max();
-    let Some((_, path)) = newest else { return Ok(vec![]) };
-    let mut file = std::fs::File::open(path)?;
+    let Some((_, path)) = newest else { return Ok((false, vec![])) };
+    let mut file = std::fs::File::open(&path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(16 * 1024)))?;
     let mut bytes = vec![];
     file.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let lines: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
-    Ok(lines[lines.len().saturating_sub(KEPT_LINES)..].to_vec())
+    let csv = path.extension().is_some_and(|extension| extension == "csv");
+    Ok((csv, lines[lines.len().saturating_sub(KEPT_LINES)..].to_vec()))
 }
 
 /// Reaps every child that has ended, orphans of the postmaster included; `Some` when `postmaster` was among them.
