@@ -134,10 +134,10 @@ enum Round {
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let volume = Volume::open(&config.data_directory)?;
     let board = Board::new(&config);
-    let server = tokio::spawn(board::serve(board.clone(), config.listen));
+    let page = board::serve(board.clone(), config.listen);
     let mut supervisor = Supervisor { signals: Signals::new()?, config, volume, board, memory: Memory::default() };
     tokio::select! {
-        page = server => Ok(page??),
+        never = page => match never {},
         ended = supervisor.rounds() => ended,
     }
 }
