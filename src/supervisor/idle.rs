@@ -61,6 +61,7 @@ impl Supervisor {
             return self.stay(InstanceState::LockBusy, format!("process {pid} lives in the data directory without the lock")).await;
         }
         self.end_dead_hold(&lock)?;
+        self.heed_adoption(&said);
         let marks = self.volume.marks();
         let here = self.look_here(&marks);
         self.show_incarnations();

@@ -101,4 +101,57 @@ impl Volume {
     pub fn write_token(&self, token: &Token) -> Result<(), MarkError> {
         self.write(TOKEN, token)
     }
+
+    /// Gives the token to this place, whatever place it names, when it is of this database. All else that it remembers stays.
+    ///
+    /// # Errors
+    /// [`MarkError`]; one that is missing, unreadable or of another database is given to nobody.
+    pub fn give_token_to(&self, database: SystemIdentifier, cluster: &str, address: &str, port: u16) -> Result<(), MarkError> {
+        let other = |why: String| MarkError::Content { path: self.mark(TOKEN), why };
+        let token = self.read::<Token>(TOKEN)?.ok_or_else(|| other("there is none".into()))?;
+        if token.system_identifier != database {
+            return Err(other(format!("it is of database {}", token.system_identifier)));
+        }
+        let data_directory = self.data().to_string_lossy().into_owned();
+        self.write_token(&Token { cluster: cluster.into(), address: address.into(), port, data_directory, ..token })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(volume: &Volume) -> Token {
+        Token {
+            cluster: "demo".into(),
+            system_identifier: SystemIdentifier(7),
+            dbid: Dbid(5),
+            content: Content(0),
+            address: "seg-5.gp".into(),
+            port: 6000,
+            data_directory: volume.data().to_string_lossy().into_owned(),
+            coordinator_timeline: Timeline(3),
+            peer: None,
+            followed: vec![],
+            replaced: Some(Replaced { coordinator_timeline: Timeline(2), at: Timestamp::UNIX_EPOCH }),
+            coordinator: None,
+            adopted: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_token_is_given_to_a_new_place_of_its_own_database_and_forgets_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        assert!(volume.give_token_to(SystemIdentifier(7), "demo", "a", 1).is_err(), "there is none");
+        volume.write_token(&token(&volume)).unwrap();
+        assert!(matches!(volume.token("demo", "seg-5.new", 7000), TokenState::Foreign(_)));
+        assert!(volume.give_token_to(SystemIdentifier(8), "demo", "seg-5.new", 7000).is_err(), "another database");
+        assert!(matches!(volume.token("demo", "seg-5.gp", 6000), TokenState::Mine(_)), "nothing was written");
+        volume.give_token_to(SystemIdentifier(7), "demo", "seg-5.new", 7000).unwrap();
+        let moved = Token { address: "seg-5.new".into(), port: 7000, ..token(&volume) };
+        assert_eq!(volume.token("demo", "seg-5.new", 7000), TokenState::Mine(Box::new(moved)));
+        std::fs::write(volume.mark(TOKEN), "{").unwrap();
+        assert!(volume.give_token_to(SystemIdentifier(7), "demo", "a", 1).is_err(), "nobody knows whose it was");
+    }
 }
