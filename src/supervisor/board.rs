@@ -14,9 +14,12 @@ use prometheus_client::{
 };
 
 use super::config::Config;
-use crate::model::{
-    InstanceState, Page,
-    page::{PAGE_VERSION, Shape},
+use crate::{
+    model::{
+        InstanceState, Page,
+        page::{PAGE_VERSION, Shape},
+    },
+    volume::holder,
 };
 
 /// The page and the counters, shared between the loop and the server.
@@ -37,6 +40,7 @@ pub struct Counts {
     pub holds: Counter,
     pub catalog_reads: Counter,
     pub page_faults: Counter,
+    pub round_faults: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -55,6 +59,7 @@ impl Board {
         registry.register("holds", "Holds obeyed", counts.holds.clone());
         registry.register("catalog_reads", "Reads of the catalog", counts.catalog_reads.clone());
         registry.register("page_faults", "Times that these pages could not be served", counts.page_faults.clone());
+        registry.register("round_faults", "Decisions that could not be carried out, each tried again", counts.round_faults.clone());
         registry.register("state", "1 for the state that the instance is in", states.clone());
         Self { page: Arc::new(Mutex::new(first_page(config))), registry: Arc::new(registry), counts, states }
     }
@@ -103,8 +108,8 @@ fn first_page(config: &Config) -> Page {
         incarnations: vec![],
         followed: vec![],
         coordinator_timeline: None,
-        boot: None,
-        node: None,
+        boot: holder::boot(),
+        node: Some(config.node.clone()).filter(|node| !node.is_empty()),
         untrusted_lock: None,
     }
 }
