@@ -117,7 +117,7 @@ impl Config {
         folders.iter().map(|folder| logins::login(folder, &self.tls))
     }
 
-    /// Brings the password file up to date: what can be read is written, and whose secret can not be keeps what was written before.
+    /// Brings the password file up to date: what can be read is written, and whose secret cannot be keeps what was written before.
     ///
     /// # Errors
     /// What is wrong with the secrets or the file.

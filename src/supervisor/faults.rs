@@ -1,5 +1,5 @@
 //! What keeps a supervisor from doing what it decided, and passes: a full disk, no room for one more process, a file that
-//! can not be read for a moment. It is told and tried again. A supervisor that ended for it would take every process of
+//! cannot be read for a moment. It is told and tried again. A supervisor that ended for it would take every process of
 //! its container with it, and be started later and later.
 
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) async fn open(config: &Config, board: &Board, signals: &mut Signals) 
             Err(error @ (VolumeError::Marks { .. } | VolumeError::Look { .. })) => error,
         };
         let why = error::chain(&error);
-        tracing::warn!(why, "the volume can not be opened; it is tried again");
+        tracing::warn!(why, "the volume cannot be opened; it is tried again");
         board.counts.round_faults.inc();
         board.show(|page| (page.state, page.detail) = (InstanceState::Deciding, why));
         if told_to_end(signals, pause(faults)).await {

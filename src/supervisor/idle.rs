@@ -332,7 +332,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// A hold whose attempt is dead: its heartbeat is old and nobody holds the lock but us. One that can not be removed
+    /// A hold whose attempt is dead: its heartbeat is old and nobody holds the lock but us. One that cannot be removed
     /// stands, and is told as any other.
     fn end_dead_hold(&self, _lock: &Held) {
         if let Some(hold) = self.volume.marks().hold.filter(|hold| is_dead(hold.heartbeat)) {

@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_millis(20);
 const LATER: Duration = Duration::from_secs(1);
 
 impl Supervisor {
-    /// Kills everything that came of `postgres` and waits until it is gone. What can not be killed, or not be looked at,
+    /// Kills everything that came of `postgres` and waits until it is gone. What cannot be killed, or not be looked at,
     /// is said on the page for as long as it lasts; the caller's lock is kept meanwhile. `false`: we were told to end
     /// before it was gone.
     pub(super) async fn kill_all(&mut self, postgres: &Postgres) -> bool {
@@ -54,8 +54,8 @@ fn unkillable(left: &Found) -> String {
     );
     match &left.unknown {
         None => remain,
-        Some(why) if left.pids.is_empty() => format!("whether all of postgres is gone can not be told: {why}"),
-        Some(why) => format!("{remain}; and whether these are all can not be told: {why}"),
+        Some(why) if left.pids.is_empty() => format!("whether all of postgres is gone cannot be told: {why}"),
+        Some(why) => format!("{remain}; and whether these are all cannot be told: {why}"),
     }
 }
 
@@ -68,7 +68,7 @@ mod tests {
         let of = |pids: &[i32], unknown: Option<&str>| Found { pids: pids.into(), unknown: unknown.map(str::to_owned) };
         assert!(of(&[], None).is_nobody());
         let blind = of(&[], Some("EMFILE"));
-        assert!(!blind.is_nobody() && unkillable(&blind) == "whether all of postgres is gone can not be told: EMFILE");
+        assert!(!blind.is_nobody() && unkillable(&blind) == "whether all of postgres is gone cannot be told: EMFILE");
         let both = unkillable(&of(&[1], Some("EMFILE")));
         assert!(both.contains("do not end, 10 s after SIGKILL: 1 (") && both.ends_with("EMFILE"), "{both}");
     }

@@ -38,7 +38,7 @@ pub fn write_passfile(path: &Path, logins: &[Login]) -> io::Result<()> {
     write_lines(path, &lines(logins))
 }
 
-/// The same where one of the secrets can not be read: whoever has a line in the file and none among `logins` keeps it.
+/// The same where one of the secrets cannot be read: whoever has a line in the file and none among `logins` keeps it.
 ///
 /// # Errors
 /// As of the file system.

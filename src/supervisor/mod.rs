@@ -161,7 +161,7 @@ enum Round {
 /// Runs until told to end. Once postgres may run, nothing else ends this process: every process of the container dies with it.
 ///
 /// # Errors
-/// When the volume can not be guarded at all: kubelet shows it and tries again.
+/// When the volume cannot be guarded at all: kubelet shows it and tries again.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let board = Board::new(&config);
     let mut signals = Signals::new()?;
@@ -229,7 +229,7 @@ impl Supervisor {
 
     /// While a person works here the page says so and nothing else, so that everybody keeps away.
     fn shown(&self, state: crate::model::InstanceState) -> crate::model::InstanceState {
-        // A mark that can not be looked at now says what it said before.
+        // A mark that cannot be looked at now says what it said before.
         let before = || self.board.page().state == crate::model::InstanceState::Maintenance;
         let works = self.volume.stands("maintenance").unwrap_or_else(|_| before());
         if works { crate::model::InstanceState::Maintenance } else { state }

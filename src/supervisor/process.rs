@@ -71,7 +71,7 @@ impl std::fmt::Display for End {
 /// Starts postgres. It inherits every descriptor that is not closed on exec: the lock's.
 ///
 /// # Errors
-/// That it can not be executed, or that there is no room for one more process.
+/// That it cannot be executed, or that there is no room for one more process.
 pub fn spawn(executable: &str, data: &Path, port: u16, role: &[&str], passfile: &Path, lock: &Held) -> io::Result<Postgres> {
     let (lock, tail) = (lock.id()?, Arc::new(Mutex::new(VecDeque::new())));
     // Whoever reads is there before anybody writes.

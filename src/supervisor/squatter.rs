@@ -11,7 +11,7 @@ use crate::{
 
 impl Supervisor {
     /// Waits until nobody lives in the data directory. The caller's lock is kept for as long as somebody does: it is all
-    /// that keeps a Job, in whose pod the process can not be seen, from writing beside it. `Some`: we were told to end.
+    /// that keeps a Job, in whose pod the process cannot be seen, from writing beside it. `Some`: we were told to end.
     pub(super) async fn keep_from_squatters(&mut self) -> anyhow::Result<Option<Round>> {
         loop {
             let Some((state, why)) = squatted(&self.volume.squatters()) else { return Ok(None) };

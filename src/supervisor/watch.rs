@@ -191,7 +191,7 @@ impl Supervisor {
         let marks = self.marks();
         self.show_volume(&marks);
         let shape = self.shape_now(running.dialect);
-        // What can not be looked at has not turned.
+        // What cannot be looked at has not turned.
         let known = if shape == Shape::Unknown { running.turned_from.0 } else { shape };
         Self::notice_turn(running, (known, marks.hold.is_some()));
         let facts = Facts {

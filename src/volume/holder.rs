@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The record's size. Written over and never cut, so that it needs no room on a full disk, and there is no moment
 /// at which nothing stands there. What it says fits into its first 512 bytes as a rule, which a disk writes whole.
 const SIZE: usize = 4096;
-/// A person names this node when the record itself can not tell one.
+/// A person names this node when the record itself cannot tell one.
 pub const UNKNOWN_NODE: &str = "unknown";
 
 /// Who holds the lock, as its file says. A holder on another kernel counts until it is proven gone (design §3.2).
@@ -88,7 +88,7 @@ impl Holder {
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.what.is_empty() {
-            return write!(f, "somebody whose record can not be read ({})", self.pod);
+            return write!(f, "somebody whose record cannot be read ({})", self.pod);
         }
         let node = if self.node.is_empty() { "(no NODE_NAME)" } else { &self.node };
         write!(f, "{} in pod {} on node {node}", self.what, self.pod)
@@ -107,10 +107,10 @@ fn began(stat: &str) -> Option<Timestamp> {
     Timestamp::from_second(seconds).ok()
 }
 
-/// The record of the last holder; `None` when nobody ever wrote one. What can not be read was somebody.
+/// The record of the last holder; `None` when nobody ever wrote one. What cannot be read was somebody.
 ///
 /// # Errors
-/// That the file can not be read now.
+/// That the file cannot be read now.
 pub(super) fn last(file: &File) -> io::Result<Option<Holder>> {
     let metadata = file.metadata()?;
     if metadata.len() == 0 {
@@ -169,7 +169,7 @@ mod tests {
         assert!(!holder.is_gone_for(&taker("two", before), None), "a second kernel, which ran when the record was written");
         assert!(holder.is_gone_for(&taker("two", after), None), "the node was started anew");
         assert!(!holder.is_gone_for(&taker("two", after).of_this_boot(), None), "a Job does not go by clocks");
-        assert!(!holder.is_gone_for(&taker("two", None), None), "it can not be told");
+        assert!(!holder.is_gone_for(&taker("two", None), None), "it cannot be told");
         assert!(!holder.is_gone_for(&Holder { node: "n2".into(), ..taker("two", after) }, None), "another node");
         assert!(!holder.is_gone_for(&Holder { node: String::new(), ..taker("two", after) }, None));
         let silent = Holder { boot: String::new(), ..holder.clone() };
@@ -216,7 +216,7 @@ mod tests {
             let holder = last(&File::open(&path).unwrap()).unwrap().unwrap();
             assert!(!holder.is_gone_for(&Holder::here("n1", "p", "supervisor"), Some("n1")), "{damage}");
             assert!(holder.is_gone_for(&Holder::here("n1", "p", "supervisor"), Some(UNKNOWN_NODE)), "{damage}: a person says it");
-            assert!(holder.how_to_end().ends_with("node-gone=unknown") && holder.to_string().contains("can not be read"));
+            assert!(holder.how_to_end().ends_with("node-gone=unknown") && holder.to_string().contains("cannot be read"));
         }
     }
 

@@ -48,7 +48,7 @@ pub enum LockError {
     /// It is free on this kernel, and its last holder was on another one that may still write.
     #[error("the last holder, {who}, did not give the volume back, and a lock says nothing about another kernel; {how}", who = .0, how = .0.how_to_end())]
     Elsewhere(Holder),
-    #[error("the lock {path} can not be used: {source}")]
+    #[error("the lock {path} cannot be used: {source}")]
     Io { path: PathBuf, source: io::Error },
 }
 
@@ -102,7 +102,7 @@ impl Volume {
     pub fn squatters(&self) -> Found {
         match self.folders() {
             Ok(folders) => processes::writing_below(&folders),
-            Err(error) => Found { pids: vec![], unknown: Some(format!("{} can not be looked at: {error}", self.data.display())) },
+            Err(error) => Found { pids: vec![], unknown: Some(format!("{} cannot be looked at: {error}", self.data.display())) },
         }
     }
 
@@ -123,7 +123,7 @@ impl Volume {
         match std::fs::metadata(self.mark("lock")) {
             Ok(lock) => processes::having_open(FileId::from(&lock)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Found::default(),
-            Err(error) => Found { pids: vec![], unknown: Some(format!("the lock can not be looked at: {error}")) },
+            Err(error) => Found { pids: vec![], unknown: Some(format!("the lock cannot be looked at: {error}")) },
         }
     }
 }
@@ -144,7 +144,7 @@ fn said_by(file: &File) -> String {
     match holder::last(file) {
         Ok(Some(holder)) => holder.to_string(),
         Ok(None) => "nobody knows who".into(),
-        Err(error) => format!("its record can not be read: {error}"),
+        Err(error) => format!("its record cannot be read: {error}"),
     }
 }
 
@@ -177,9 +177,9 @@ impl Held {
     /// removed or replaced the one that stands there is taken, too, for as long as we live; but postgres holds the old one.
     pub fn fault(&mut self) -> Option<String> {
         match is_at(&self.file, &self.path) {
-            Ok(true) => self.still_unwritten().map(|why| format!("who holds the volume's lock can not be written down: {why}")),
+            Ok(true) => self.still_unwritten().map(|why| format!("who holds the volume's lock cannot be written down: {why}")),
             Ok(false) => Some(self.fault_of_path()),
-            Err(error) => Some(format!("the volume's lock {} can not be looked at: {error}", self.path.display())),
+            Err(error) => Some(format!("the volume's lock {} cannot be looked at: {error}", self.path.display())),
         }
     }
 
@@ -208,18 +208,18 @@ impl Held {
         {
             return Ok(());
         }
-        let file = open(&self.path).map_err(|error| format!("a new one can not be made: {error}"))?;
+        let file = open(&self.path).map_err(|error| format!("a new one cannot be made: {error}"))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(format!("somebody else holds the one that stands there now: {}", said_by(&file))),
-            Err(TryLockError::Error(error)) => return Err(format!("the one that stands there now can not be taken: {error}")),
+            Err(TryLockError::Error(error)) => return Err(format!("the one that stands there now cannot be taken: {error}")),
         }
         let _ = holder::write_down(&file, &self.holder);
         self.instead = Some(file);
         Ok(())
     }
 
-    /// A full disk must not keep a segment down, so that it can not be written is told, and no error.
+    /// A full disk must not keep a segment down, so that it cannot be written is told, and no error.
     fn write_down(&mut self) {
         self.holder.written = Some(jiff::Timestamp::now());
         let files = std::iter::once(&self.file).chain(&self.instead);

@@ -117,7 +117,7 @@ impl Volume {
     /// Whether a mark stands whose being there is all that it says.
     ///
     /// # Errors
-    /// [`MarkError::Io`] when it can not be looked at, which is not that it is missing.
+    /// [`MarkError::Io`] when it cannot be looked at, which is not that it is missing.
     pub fn stands(&self, name: &str) -> Result<bool, MarkError> {
         let path = self.mark(name);
         path.try_exists().map_err(|source| MarkError::Io { path, source })

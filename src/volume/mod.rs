@@ -45,7 +45,7 @@ pub enum VolumeError {
     #[error("the folder of marks {path} can not be used; check fsGroup and the volume's owner")]
     Marks { path: PathBuf, source: io::Error },
     /// Passes, perhaps.
-    #[error("the data directory {path} can not be looked at: {source}")]
+    #[error("the data directory {path} cannot be looked at: {source}")]
     Look { path: PathBuf, source: io::Error },
 }
 

@@ -82,7 +82,7 @@ impl Mount {
 pub fn worthless_lock(data: &Path) -> Option<String> {
     match std::fs::read_to_string("/proc/self/mountinfo") {
         Ok(mountinfo) => why_worthless(find(&mountinfo, &resolved(data)).as_ref(), data),
-        Err(error) => Some(format!("the file system of {} is not known, as /proc/self/mountinfo can not be read: {error}", data.display())),
+        Err(error) => Some(format!("the file system of {} is not known, as /proc/self/mountinfo cannot be read: {error}", data.display())),
     }
 }
 
@@ -141,7 +141,7 @@ pub fn of(path: &Path) -> io::Result<u64> {
     number.ok_or_else(|| io::Error::other(format!("the kernel does not tell the mount of {}", existing.display())))
 }
 
-/// The deepest folder of `path` that there is. One that can not be looked at is not missing.
+/// The deepest folder of `path` that there is. One that cannot be looked at is not missing.
 fn what_exists(path: &Path) -> io::Result<&Path> {
     for folder in path.ancestors() {
         if folder.try_exists()? {

@@ -56,7 +56,7 @@ impl Process {
         stat(pid).ok().filter(|stat| !stat.is_dead()).map(|stat| Self { pid, start: stat.start })
     }
 
-    /// It has not ended. What can not be looked at now is not gone.
+    /// It has not ended. What cannot be looked at now is not gone.
     pub fn lives(self) -> bool {
         match stat(self.pid) {
             Ok(stat) => !stat.is_dead() && stat.start == self.start,
@@ -128,7 +128,7 @@ fn look(wanted: impl Fn(i32) -> io::Result<bool>) -> Found {
     let me = std::process::id().cast_signed();
     let list = match pids() {
         Ok(list) => list,
-        Err(error) => return Found::unknown(format!("/proc can not be listed: {error}")),
+        Err(error) => return Found::unknown(format!("/proc cannot be listed: {error}")),
     };
     let mut found = Found::default();
     for pid in list.filter(|pid| *pid != me) {
@@ -136,7 +136,7 @@ fn look(wanted: impl Fn(i32) -> io::Result<bool>) -> Found {
             Ok(true) => found.pids.push(pid),
             Ok(false) => {}
             Err(error) if is_nobodys(pid, &error) => {}
-            Err(error) => found.unknown = Some(format!("what process {pid} has open can not be looked at: {error}")),
+            Err(error) => found.unknown = Some(format!("what process {pid} has open cannot be looked at: {error}")),
         }
     }
     found

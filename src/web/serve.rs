@@ -100,7 +100,7 @@ pub async fn keep_served(at: SocketAddr, router: Router, fault: impl Fn(Option<S
                     Err(error) => format!("what serves at {at} ended: {error}"),
                 }
             }
-            Err(error) => format!("{at} can not be listened at: {error}"),
+            Err(error) => format!("{at} cannot be listened at: {error}"),
         };
         if begun.elapsed() > LONGEST {
             failed = 0;
@@ -270,7 +270,7 @@ mod tests {
         let router = Router::new().route("/livez", get(|| async { "lives" }));
         tokio::spawn(keep_served(at, router, move |fault| told.lock().unwrap().push(fault)));
         sleep(Duration::from_millis(250)).await;
-        assert!(faults.lock().unwrap().iter().any(|fault| fault.as_ref().is_some_and(|why| why.contains("can not be listened at"))));
+        assert!(faults.lock().unwrap().iter().any(|fault| fault.as_ref().is_some_and(|why| why.contains("cannot be listened at"))));
         drop(taken);
         let until = Instant::now() + Duration::from_secs(10);
         while faults.lock().unwrap().last() != Some(&None) {

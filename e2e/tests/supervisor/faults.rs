@@ -52,7 +52,7 @@ fn descriptors(place: &Place, supervisor: &Supervisor, most: Option<u32>) -> Res
 /// All that may fail for a while between the end of a postgres and the start of the next.
 const PASSING: &[(&str, Change, Change)] = &[
     (
-        "a secret that can not be read",
+        "a secret that cannot be read",
         |p, _| rename(p, "credentials/password", "credentials/gone"),
         |p, _| rename(p, "credentials/gone", "credentials/password"),
     ),
@@ -62,8 +62,8 @@ const PASSING: &[(&str, Change, Change)] = &[
         |p, _| rename(p, "home/bin/postgres", "home/bin/gone"),
         |p, _| rename(p, "home/bin/gone", "home/bin/postgres"),
     ),
-    ("marks that can not be written", |p, _| mode(p, "volume/.gpheal", 0o500), |p, _| mode(p, "volume/.gpheal", 0o700)),
-    ("a volume that can not be looked at", |p, _| mode(p, "volume", 0o000), |p, _| mode(p, "volume", 0o700)),
+    ("marks that cannot be written", |p, _| mode(p, "volume/.gpheal", 0o500), |p, _| mode(p, "volume/.gpheal", 0o700)),
+    ("a volume that cannot be looked at", |p, _| mode(p, "volume", 0o000), |p, _| mode(p, "volume", 0o700)),
     ("no room for one more process", |p, s| processes(p, s, Some(1)), |p, s| processes(p, s, None)),
     ("no descriptor left", |p, s| descriptors(p, s, Some(8)), |p, s| descriptors(p, s, None)),
 ];

@@ -67,7 +67,7 @@ pub fn user(data: &Path, user: Uid) -> Verdict {
 /// The folder of marks can be written, or made.
 pub fn marks_folder(volume: &Volume) -> Verdict {
     let folder = volume.marks_folder();
-    // What can not be looked at is asked for all the same, and says why.
+    // What cannot be looked at is asked for all the same, and says why.
     let there = if folder.try_exists().unwrap_or(true) { folder } else { folder.parent().unwrap_or(folder) };
     match access(there, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK) {
         Ok(()) if there == folder => Verdict::Ok(format!("{} can be written", folder.display())),
@@ -107,7 +107,7 @@ pub fn lock(volume: &Volume, supervised: bool) -> Verdict {
     let busy = |why: String| Verdict::NotOk(Fault::State(InstanceState::LockBusy, why));
     let squatters = volume.squatters();
     match (volume.lock_seen(), squatters.pids.as_slice(), squatters.unknown) {
-        (Err(error), ..) => busy(format!("the lock can not be looked at: {error}")),
+        (Err(error), ..) => busy(format!("the lock cannot be looked at: {error}")),
         (Ok(LockSeen::Held(who)), ..) => Verdict::Ok(format!("held by: {who}{}", pids(&volume.lock_holders()))),
         (Ok(_), [], Some(why)) => Verdict::Skipped(format!("free; whether somebody writes without it is not known: {why}")),
         (Ok(LockSeen::Free), [], None) => Verdict::Ok("free".into()),
