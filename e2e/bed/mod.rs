@@ -36,7 +36,7 @@ mod network;
 mod node;
 mod packages;
 mod pki;
-mod proc;
+pub(crate) mod proc;
 mod up;
 mod volume;
 mod wait;

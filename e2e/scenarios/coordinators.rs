@@ -171,12 +171,12 @@ async fn waits_for(stage: &Stage, set: &str, seconds: Option<&str>) -> Result<()
 pub async fn replaced(stage: &mut Stage) -> Result<()> {
     stage.healing(json!({ "paused": true })).await?;
     let (first, second) = stage.coordinators().await?;
-    let (stale, serving) = stage.pair(0).await?;
+    let (old_side, serving) = stage.pair(0).await?;
     pod_is(stage, &second, false).await?;
-    let down = keep_down(&stage.container(&stale).await?)?;
+    let down = keep_down(&stage.container(&old_side).await?)?;
     stage.wait_row(serving.dbid, "pnu").await?;
     down.release()?;
-    stage.wait_page(&stale, "being stale", |page| page.state == InstanceState::NeedsRecovery).await?;
+    stage.wait_page(&old_side, "being stale", |page| page.state == InstanceState::NeedsRecovery).await?;
     stage.mark("failed over; the standby has not seen it");
     serves_again(stage, &serving).await?;
     let postmaster = stage.container(&serving).await?.postmaster()?;
@@ -185,27 +185,27 @@ pub async fn replaced(stage: &mut Stage) -> Result<()> {
     pod_is(stage, &second, true).await?;
     stage.wait_page(&second, "its standby's role", |page| page.serves.is_some()).await?;
     activate(stage, &second).await?;
-    neither_opened_nor_killed(stage, &stale, &serving, postmaster).await?;
+    neither_opened_nor_killed(stage, &old_side, &serving, postmaster).await?;
     stage.wait_row(serving.dbid, "pnu").await?;
     stage.mark("FTS of the new one has found who serves");
     ensure!(stage.container(&serving).await?.postmaster()? == postmaster, "{} was restarted", serving.pod());
     stage.healing(json!({ "paused": false })).await?;
-    stage.wait_succeeded(stale.dbid).await?;
+    stage.wait_succeeded(old_side.dbid).await?;
     stage.wait_healthy().await?;
     as_built(stage).await
 }
 
 /// Looked at for as long as the older catalog stands, which is some seconds.
-async fn neither_opened_nor_killed(stage: &mut Stage, stale: &Row, serving: &Row, postmaster: i32) -> Result<()> {
+async fn neither_opened_nor_killed(stage: &mut Stage, old_side: &Row, serving: &Row, postmaster: i32) -> Result<()> {
     until("the stale primary to say that it was replaced", HEALED_WITHIN, async || {
-        let container = stage.container(stale).await?;
+        let container = stage.container(old_side).await?;
         ensure!(container.postgres()?.is_empty(), "the stale primary was opened");
         let alive = stage.container(serving).await?.postmaster().ok();
         ensure!(alive == Some(postmaster), "the one that serves was killed: {alive:?} is there instead of {postmaster}");
-        Ok(match stage.page(stale).await {
+        Ok(match stage.page(old_side).await {
             Ok(page) if page.state == InstanceState::Replaced => Ok(()),
             // FTS was quicker: its row is a mirror's again, and the older catalog is over.
-            Ok(_) if stage.catalog().await?.by_dbid(stale.dbid).is_some_and(|row| row.role == 'm') => Ok(()),
+            Ok(_) if stage.catalog().await?.by_dbid(old_side.dbid).is_some_and(|row| row.role == 'm') => Ok(()),
             Ok(page) => Err(format!("{:?}: {}", page.state, page.detail)),
             Err(error) => Err(format!("{error:#}")),
         })

@@ -4,7 +4,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead, BufReader, Seek, SeekFrom},
-    path::PathBuf,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::{Stage, stage::PODS};
 use crate::{
-    bed::{Volume, fault::lock_holders},
+    bed::{Volume, proc},
     fixture::{NAMESPACE, volume_of},
 };
 
@@ -66,17 +67,29 @@ impl Watchdog {
     }
 }
 
-/// Volumes whose lock is open in writers of two pods at once.
+/// Volumes on which writers of two pods live at once. Who writes is seen by what it has open, whoever has the lock.
 fn two_writers(volumes: &[Volume]) -> Vec<String> {
     let mut found = vec![];
+    let writers: Vec<_> = proc::all().into_iter().filter(|pid| is_writer(*pid)).collect();
     for volume in volumes {
-        let writers = lock_holders(volume).into_iter().filter(|holder| is_writer(holder.pid));
-        let pods: BTreeSet<_> = writers.filter_map(|holder| pod_of(holder.pid)).collect();
+        let pods: BTreeSet<_> = writers.iter().filter(|pid| lives_on(**pid, volume)).filter_map(|pid| pod_of(*pid)).collect();
         if pods.len() > 1 {
             found.push(format!("{} has writers of several pods: {pods:?}", volume.folder().display()));
         }
     }
     found
+}
+
+/// It works below the volume's folder, or has a file open there. Its paths are those of its own container, so each folder
+/// above is looked at by its identity.
+fn lives_on(pid: i32, volume: &Volume) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    let Some(wanted) = identity(volume.folder()) else { return false };
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let below =
+        |path: &Path| path.ancestors().any(|folder| identity(&root.join(folder.strip_prefix("/").unwrap_or(folder))) == Some(wanted));
+    let cwd = fs::read_link(format!("/proc/{pid}/cwd")).ok();
+    cwd.into_iter().chain(proc::open_files(pid).into_iter().map(|(_, target)| target)).any(|path| path.is_absolute() && below(&path))
 }
 
 fn is_writer(pid: i32) -> bool {

@@ -89,6 +89,8 @@ classes! {
     CoordinatorUnreachable => Retry,
     /// The instance's postgres did not stop, or somebody else holds the volume's lock.
     LockBusy => Retry,
+    /// The volume's lock proves nothing: its file system is one that other nodes or kernels may have mounted, too.
+    LockUntrusted => Stop "by a data directory on a node-local or block volume; until then its mirror is repaired by hand",
     /// Another repair of this content holds the advisory lock on the source.
     SourceBusy => Retry,
     /// Replication slot or walsenders of the source are taken.

@@ -49,7 +49,7 @@ fn text(metrics: &Metrics) -> impl IntoResponse + use<> {
 /// # Errors
 /// Of the listener.
 pub async fn serve(listener: TcpListener, metrics: Metrics, health: Health) -> std::io::Result<()> {
-    web::serve::serve(listener, pages(metrics, health)).await
+    Err(web::serve::serve(listener, pages(metrics, health)).await)
 }
 
 #[cfg(test)]

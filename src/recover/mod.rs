@@ -31,7 +31,7 @@ use crate::{
     greenplum::{Ca, Login, Server, Tls, TlsMode},
     model::{Attempt, FailureClass, Outcome, Repair, Step},
     supervisor,
-    volume::{Held, Holder, Volume},
+    volume::{Held, Holder, Volume, mount},
 };
 
 /// Repairs one instance (the command of a Job; told everything by the operator).
@@ -113,6 +113,9 @@ impl Work {
 
     async fn repair(&self) -> Result<String, Fault> {
         self.step(Step::Proving).await;
+        if let Some(why) = mount::worthless_lock(self.volume.data()) {
+            return Err(Fault::new(FailureClass::LockUntrusted, &why)); // it would be all that keeps postgres and us apart
+        }
         let source_lock = SourceLock::take(self).await?;
         prove::prove(self, &source_lock).await?;
         self.step(Step::Holding).await;
@@ -149,7 +152,7 @@ impl Work {
 
     /// What the lock's file says while the attempt holds it.
     fn holder(&self) -> Holder {
-        Holder::here(&self.node, &self.pod, &format!("attempt {}", self.attempt.id))
+        Holder::here(&self.node, &self.pod, &format!("attempt {}", self.attempt.id)).of_this_boot()
     }
 
     fn outcome(&self, result: Result<String, Fault>, seconds: u64) -> Outcome {

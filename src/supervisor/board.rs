@@ -1,6 +1,9 @@
 //! What the supervisor shows: one page, kept by the loop, served over HTTP, never waited for.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use jiff::Timestamp;
@@ -11,9 +14,12 @@ use prometheus_client::{
 };
 
 use super::config::Config;
-use crate::model::{
-    InstanceState, Page,
-    page::{PAGE_VERSION, Shape},
+use crate::{
+    model::{
+        InstanceState, Page,
+        page::{PAGE_VERSION, Shape},
+    },
+    volume::holder,
 };
 
 /// The page and the counters, shared between the loop and the server.
@@ -33,6 +39,8 @@ pub struct Counts {
     pub fences: Counter,
     pub holds: Counter,
     pub catalog_reads: Counter,
+    pub page_faults: Counter,
+    pub round_faults: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -50,6 +58,8 @@ impl Board {
         registry.register("fences", "Stale primaries killed while they ran", counts.fences.clone());
         registry.register("holds", "Holds obeyed", counts.holds.clone());
         registry.register("catalog_reads", "Reads of the catalog", counts.catalog_reads.clone());
+        registry.register("page_faults", "Times that these pages could not be served", counts.page_faults.clone());
+        registry.register("round_faults", "Decisions that could not be carried out, each tried again", counts.round_faults.clone());
         registry.register("state", "1 for the state that the instance is in", states.clone());
         Self { page: Arc::new(Mutex::new(first_page(config))), registry: Arc::new(registry), counts, states }
     }
@@ -85,7 +95,7 @@ fn first_page(config: &Config) -> Page {
         state: InstanceState::Deciding,
         since: Timestamp::now(),
         detail: String::new(),
-        shape: Shape::Empty,
+        shape: Shape::Unknown,
         serves: None,
         receiving: false,
         replays: None,
@@ -99,24 +109,27 @@ fn first_page(config: &Config) -> Page {
         incarnations: vec![],
         followed: vec![],
         coordinator_timeline: None,
-        boot: None,
-        node: None,
+        boot: holder::boot(),
+        node: Some(config.node.clone()).filter(|node| !node.is_empty()),
         untrusted_lock: None,
     }
 }
 
-/// Serves the page until the process ends.
-///
-/// # Errors
-/// That the address can not be bound.
-pub async fn serve(board: Board, listen: std::net::SocketAddr) -> std::io::Result<()> {
+/// Serves the page for as long as the process lives, whatever happens to its port.
+pub async fn serve(board: Board, listen: std::net::SocketAddr) -> Infallible {
+    let faults = board.counts.page_faults.clone();
     let router = Router::new()
         .route("/livez", get(|| async { "the supervisor lives\n" }))
         .route("/readyz", get(ready))
         .route("/status", get(|State(board): State<Board>| async move { Json(board.page()) }))
         .route("/metrics", get(metrics))
         .with_state(board);
-    crate::web::serve::serve(tokio::net::TcpListener::bind(listen).await?, router).await
+    let count = move |fault: Option<String>| {
+        if fault.is_some() {
+            faults.inc();
+        }
+    };
+    crate::web::serve::keep_served(listen, router, count).await
 }
 
 async fn ready(State(board): State<Board>) -> (StatusCode, String) {

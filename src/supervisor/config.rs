@@ -108,17 +108,32 @@ impl Config {
     /// # Errors
     /// [`NoCredentials`]
     pub fn postgres_logins(&self) -> Result<Vec<Login>, NoCredentials> {
-        let own = std::slice::from_ref(&self.credentials);
-        let folders = if self.postgres_credentials.is_empty() { own } else { &self.postgres_credentials };
-        folders.iter().map(|folder| logins::login(folder, &self.tls)).collect()
+        self.each_postgres_login().collect()
     }
 
-    /// Brings the password file up to date.
+    fn each_postgres_login(&self) -> impl Iterator<Item = Result<Login, NoCredentials>> {
+        let own = std::slice::from_ref(&self.credentials);
+        let folders = if self.postgres_credentials.is_empty() { own } else { &self.postgres_credentials };
+        folders.iter().map(|folder| logins::login(folder, &self.tls))
+    }
+
+    /// Brings the password file up to date: what can be read is written, and whose secret cannot be keeps what was written before.
     ///
     /// # Errors
     /// What is wrong with the secrets or the file.
     pub fn write_passfile(&self) -> anyhow::Result<()> {
-        Ok(logins::write_passfile(&self.passfile, &self.postgres_logins()?)?)
+        let (mut logins, mut faults) = (vec![], vec![]);
+        for login in self.each_postgres_login() {
+            match login {
+                Ok(login) => logins.push(login),
+                Err(error) => faults.push(error.to_string()),
+            }
+        }
+        if faults.is_empty() {
+            return Ok(logins::write_passfile(&self.passfile, &logins)?);
+        }
+        logins::add_to_passfile(&self.passfile, &logins)?;
+        anyhow::bail!(faults.join("; "))
     }
 
     /// Patience with a stop.

@@ -47,12 +47,12 @@ impl Supervisor {
     /// Runs the coordinator: utility mode until the segments live, then dispatch mode.
     pub(super) async fn run_coordinator(&mut self, lock: Held, here: &Here) -> anyhow::Result<Round> {
         let dialect = here.shaped.dialect.unwrap_or(Dialect::Seven);
-        let postgres = self.spawn(dialect.coordinator_utility_arguments())?;
+        let postgres = self.spawn(dialect.coordinator_utility_arguments(), &lock)?;
         let first = self.wait_for_segments(&postgres, here).await;
         match first {
             First::Ended(end) => {
                 tracing::warn!(%end, "the coordinator ended in utility mode");
-                self.kill_all(None).await;
+                self.kill_all(&postgres).await;
                 self.memory.crashes += 1;
                 self.memory.not_before = Some(Instant::now() + Duration::from_secs(2));
                 Ok(Round::Again)
@@ -96,7 +96,7 @@ impl Supervisor {
                 woken = self.signals.next() => if woken == Woken::ToEnd { return First::Told },
                 () = tokio::time::sleep(pause) => {}
             }
-            if let Some(end) = process::reap(Some(postgres.pid)) {
+            if let Some(end) = postgres.reap() {
                 return First::Ended(end);
             }
         }

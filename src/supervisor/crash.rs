@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::server_log::{Log, Said};
 use crate::model::page::ExitClass;
 
 /// Crashes in a row after which a primary with a mirror in sync stays down, so that FTS can fail over.
@@ -36,18 +37,6 @@ const WORDS: &[(ExitClass, &[&str])] = &[
         ],
     ),
     (
-        ExitClass::Environment,
-        &[
-            "No space left on device",
-            "could not bind",
-            "could not create any TCP/IP sockets",
-            "Cannot allocate memory",
-            "could not map anonymous shared memory",
-            "could not create shared memory",
-            "could not create lock file",
-        ],
-    ),
-    (
         ExitClass::Configuration,
         &[
             "unrecognized configuration parameter",
@@ -60,20 +49,62 @@ const WORDS: &[(ExitClass, &[&str])] = &[
     ),
 ];
 
+/// What the environment of a server refused it, in the words of the system and its own. These are looked for first: what
+/// could not be opened or read for one of them is not damaged.
+const ENVIRONMENT: &[&str] = &[
+    "No space left on device",
+    "Disk quota exceeded",
+    "Too many open files",
+    "Permission denied",
+    "Operation not permitted",
+    "Input/output error",
+    "Read-only file system",
+    "Stale file handle",
+    "Structure needs cleaning",
+    "Transport endpoint is not connected",
+    "Device or resource busy",
+    "Resource temporarily unavailable",
+    "Connection timed out",
+    "No such device",
+    "Remote I/O error",
+    "Cannot allocate memory",
+    "out of memory",
+    "could not bind",
+    "could not create any TCP/IP sockets",
+    "could not map anonymous shared memory",
+    "could not create shared memory",
+    "could not create lock file",
+];
+
 /// The class of an end, and the log line that led to it.
-pub fn classify(signal: Option<i32>, log: &[String]) -> (ExitClass, String) {
-    let last = log.iter().rev().find(|line| tells(line)).cloned().unwrap_or_default();
+pub fn classify(signal: Option<i32>, log: &Log) -> (ExitClass, String) {
+    let last = || log.lines().rev().find(|line| tells(line)).cloned().unwrap_or_default();
     if signal.is_some() {
-        return (ExitClass::Killed, last); // whatever the log holds, it did not end for that
+        return (ExitClass::Killed, last()); // whatever the log holds, it did not end for that
     }
-    // What ends a server is said so loudly; the same words in a logged statement mean nothing.
-    let loud: Vec<_> = log.iter().filter(|line| line.contains("FATAL") || line.contains("PANIC")).collect();
+    let said = log.said_by_server();
+    // What ends a server is said so loudly.
+    let loud = || said.iter().rev().filter(|said| said.severity == "FATAL" || said.severity == "PANIC");
+    if let Some(refused) = loud().find(|said| is_environment(said)) {
+        return (ExitClass::Environment, refused.line.clone());
+    }
     for (class, words) in WORDS {
-        if let Some(line) = loud.iter().rev().find(|line| words.iter().any(|word| line.contains(word))) {
-            return (*class, (*line).clone());
+        if let Some(found) = loud().find(|said| words.iter().any(|word| says(&said.message, word))) {
+            // What it could not read a moment before, it said more softly.
+            let refused = said.iter().rev().find(|said| said.pid.is_some() && said.pid == found.pid && is_environment(said));
+            return refused.map_or_else(|| (*class, found.line.clone()), |refused| (ExitClass::Environment, refused.line.clone()));
         }
     }
-    (ExitClass::Unclassified, last)
+    (ExitClass::Unclassified, last())
+}
+
+fn is_environment(said: &Said) -> bool {
+    ENVIRONMENT.iter().any(|word| says(&said.message, word))
+}
+
+/// The message says so itself: what stands between its quotes is a name, and may be anybody's.
+fn says(message: &str, word: &str) -> bool {
+    message.starts_with(word) || message.split('"').step_by(2).collect::<Vec<_>>().join("\"\"").contains(word)
 }
 
 /// Neither a continuation of another line nor a refusal of a client, our own looks included: a mirror's log is full of those.
@@ -107,7 +138,11 @@ mod tests {
     use super::*;
 
     fn class(signal: Option<i32>, lines: &[&str]) -> ExitClass {
-        classify(signal, &lines.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>()).0
+        classify(signal, &log(lines)).0
+    }
+
+    fn log(lines: &[&str]) -> Log {
+        Log { postmaster: 7, output: lines.iter().map(|line| (*line).to_owned()).collect(), ..Log::default() }
     }
 
     #[test]
@@ -122,17 +157,53 @@ mod tests {
         assert_eq!(class(None, &["something new"]), ExitClass::Unclassified);
     }
 
+    /// Nobody could read it is not that it is damaged: a disk that is away for a moment costs no full copy.
+    #[test]
+    fn what_the_environment_refused_is_not_damage() {
+        for refusal in ["Permission denied", "Too many open files", "Input/output error", "Stale file handle", "Cannot allocate memory"] {
+            let control = format!("PANIC:  could not open file \"global/pg_control\": {refusal}");
+            assert_eq!(class(None, &[&control]), ExitClass::Environment, "{control}");
+            let before = format!("x UTC [9] LOG:  could not open file \"pg_wal/000000010000000000000001\": {refusal}");
+            let panic = "x UTC [9] PANIC:  could not locate a valid checkpoint record";
+            let ended = "x UTC [7] LOG:  startup process (PID 9) was terminated by signal 6: Aborted";
+            assert_eq!(class(None, &[&before, panic, ended]), ExitClass::Environment, "{before}");
+            assert_eq!(class(None, &[panic, ended]), ExitClass::DataUnusable);
+            let other = before.replace("[9]", "[8]");
+            assert_eq!(class(None, &[&other, panic, ended]), ExitClass::DataUnusable, "another process' trouble");
+        }
+        assert_eq!(class(None, &["PANIC:  could not open file \"global/pg_control\": No such file or directory"]), ExitClass::DataUnusable);
+    }
+
+    #[test]
+    fn no_client_decides_how_an_end_is_classified() {
+        for text in [
+            "could not locate a valid checkpoint record",
+            "requested timeline 2 is not a child of this server's history",
+            "contains errors",
+        ] {
+            for line in [
+                format!("x UTC [8] FATAL:  database \"{text}\" does not exist"),
+                format!("x UTC [8] ann@db FATAL:  {text}"),
+                format!("FATAL:  password authentication failed for user \"{text}\""),
+                format!("12:03:58 UTC|ann|db|7|||:-FATAL:  {text}"),
+                format!("\tPANIC:  {text}"),
+            ] {
+                assert_eq!(class(None, &[&line]), ExitClass::Unclassified, "{line}");
+            }
+        }
+    }
+
     #[test]
     fn the_last_line_that_tells_something_is_the_evidence() {
         // As a mirror of Greenplum 6 logs.
-        let log = [
+        let lines = [
             "12:03:57 UTC|||2|wal receiver||:-LOG:  started streaming WAL from primary at 0/C000000 on timeline 1",
             "12:03:58 UTC|gpadmin|postgres|3|||:-FATAL:  the database system is in recovery mode",
             "12:03:58 UTC|gpadmin|postgres|3|||:-          DETAIL:  last replayed record at 0/C000000",
             "\t- VERSION: PostgreSQL 9.4.26 (Greenplum Database 6.24.3)",
         ];
-        let (class, evidence) = classify(Some(9), &log.map(str::to_owned));
-        assert_eq!((class, evidence.as_str()), (ExitClass::Killed, log[0]));
+        let (class, evidence) = classify(Some(9), &log(&lines));
+        assert_eq!((class, evidence.as_str()), (ExitClass::Killed, lines[0]));
     }
 
     #[test]

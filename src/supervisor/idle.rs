@@ -56,19 +56,23 @@ impl Supervisor {
             Err(error @ LockError::Elsewhere(_)) => return self.stay(InstanceState::HeldElsewhere, error.to_string()).await,
             Err(error) => return self.stay(InstanceState::Deciding, error.to_string()).await,
         };
-        if let Some(pid) = self.volume.squatter() {
-            drop(lock);
-            return self.stay(InstanceState::LockBusy, format!("process {pid} lives in the data directory without the lock")).await;
+        if let Some(over) = self.keep_from_squatters().await? {
+            return Ok(over);
         }
-        self.end_dead_hold(&lock)?;
-        let marks = self.volume.marks();
+        self.end_dead_hold(&lock);
+        self.heed_adoption(&said);
+        let marks = self.marks();
         let here = self.look_here(&marks);
         self.show_incarnations();
         if let (Some((state, why)), false) = (by_marks(&marks), marks.maintenance) {
             drop(lock);
             return self.stay(state, why).await;
         }
-        let facts = self.facts(marks, &here, &said).await;
+        let mut told = self.signals.told();
+        let facts = tokio::select! {
+            facts = self.facts(marks, &here, &said) => facts,
+            () = told.heard() => return Ok(Round::End), // what is asked may take long, and the volume is wanted by others
+        };
         self.carry_out(lock, &here, &facts).await
     }
 
@@ -362,13 +366,15 @@ impl Supervisor {
         Ok(())
     }
 
-    /// A hold whose attempt is dead: its heartbeat is old and nobody holds the lock but us.
-    fn end_dead_hold(&self, _lock: &Held) -> anyhow::Result<()> {
+    /// A hold whose attempt is dead: its heartbeat is old and nobody holds the lock but us. One that cannot be removed
+    /// stands, and is told as any other.
+    fn end_dead_hold(&self, _lock: &Held) {
         if let Some(hold) = self.volume.marks().hold.filter(|hold| is_dead(hold.heartbeat)) {
             tracing::warn!(attempt = hold.attempt, "its attempt is gone; the hold is ended");
-            self.volume.remove("hold")?;
+            if let Err(error) = self.volume.remove("hold") {
+                tracing::warn!(%error, "the hold could not be ended");
+            }
         }
-        Ok(())
     }
 
     fn too_soon(&self) -> bool {
@@ -382,7 +388,7 @@ impl Supervisor {
     }
 
     /// Shows why postgres does not run, and waits until something may have changed. The lock is free meanwhile.
-    async fn stay(&mut self, state: InstanceState, why: String) -> anyhow::Result<Round> {
+    pub(super) async fn stay(&mut self, state: InstanceState, why: String) -> anyhow::Result<Round> {
         if self.board.page().state != self.shown(state) {
             self.memory.stays = 0;
         }
@@ -404,10 +410,14 @@ impl Supervisor {
             let now = self.volume.marks();
             let over = Instant::now() >= until;
             self.show_volume(&now);
+            if self.is_squatted(state) {
+                return Ok(Round::Again);
+            }
             match state {
                 // A heartbeat is no change; a hold that lives is waited for without asking anybody.
                 InstanceState::Held if now.hold.as_ref().is_some_and(|hold| !is_dead(hold.heartbeat)) => {}
-                InstanceState::Held => return Ok(Round::Again),
+                InstanceState::Held if now.hold.is_none() => return Ok(Round::Again),
+                // Its attempt is dead, and somebody else has the lock: as often as any other who has.
                 _ if over || without_heartbeat(&now) != without_heartbeat(&marks) => return Ok(Round::Again),
                 _ => {}
             }
@@ -429,6 +439,7 @@ fn patience(state: InstanceState, stays: u32) -> Duration {
     let most = match state {
         InstanceState::LockBusy | InstanceState::HeldElsewhere | InstanceState::BackingOff => 1,
         InstanceState::StayingDown
+        | InstanceState::Held
         | InstanceState::WaitingForPeer
         | InstanceState::WaitingForPrimary
         | InstanceState::PrimaryDataMissing => 2,
@@ -441,7 +452,6 @@ fn patience(state: InstanceState, stays: u32) -> Duration {
         | InstanceState::NotAnswering
         | InstanceState::Stopping
         | InstanceState::Unkillable
-        | InstanceState::Held
         | InstanceState::CopyUnfinished
         | InstanceState::VolumeUnrecognised
         | InstanceState::NotInCatalog

@@ -1,12 +1,14 @@
-//! The end of everything that holds the volume's lock, which one process in uninterruptible sleep can put off for ever.
+//! The end of everything that came of a postgres, which one process in uninterruptible sleep can put off for ever.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
-use super::{Supervisor, process};
-use crate::model::InstanceState;
+use super::{Supervisor, process::Postgres};
+use crate::{
+    model::InstanceState,
+    volume::processes::{self, Found},
+};
 
 /// What SIGKILL ends is gone within milliseconds; what is not gone by now sits in a system call that does not return.
 const DYING: Duration = Duration::from_secs(10);
@@ -15,13 +17,15 @@ const SOON: Duration = Duration::from_millis(20);
 const LATER: Duration = Duration::from_secs(1);
 
 impl Supervisor {
-    /// Kills everything that holds the lock besides us and waits until it is gone. What can not be killed is said on the
-    /// page for as long as it lasts; the caller's lock is kept meanwhile. `false`: we were told to end before it was gone.
-    pub(super) async fn kill_all(&mut self, postmaster: Option<Pid>) -> bool {
+    /// Kills everything that came of `postgres` and waits until it is gone. What cannot be killed, or not be looked at,
+    /// is said on the page for as long as it lasts; the caller's lock is kept meanwhile. `false`: we were told to end
+    /// before it was gone.
+    pub(super) async fn kill_all(&mut self, postgres: &Postgres) -> bool {
         let patience = Instant::now() + DYING;
+        let mut known = BTreeSet::new();
         loop {
-            let left = process::kill_holders(&self.volume, postmaster);
-            if left.is_empty() {
+            let left = postgres.kill_all(&mut known);
+            if left.is_nobody() {
                 return true;
             }
             let stuck = Instant::now() >= patience;
@@ -35,13 +39,37 @@ impl Supervisor {
         }
     }
 
-    fn say_unkillable(&self, left: &[i32]) {
-        let detail = format!(
-            "processes that hold the volume's lock do not end, {} s after SIGKILL: {}; look at the node's disks and mounts, or restart it",
-            DYING.as_secs(),
-            process::describe(left)
-        );
+    fn say_unkillable(&self, left: &Found) {
         let state = self.shown(InstanceState::Unkillable);
+        let detail = unkillable(left);
         self.board.show(|page| (page.state, page.detail, page.serves, page.receiving) = (state, detail, None, false));
+    }
+}
+
+fn unkillable(left: &Found) -> String {
+    let seconds = DYING.as_secs();
+    let remain = format!(
+        "processes of postgres do not end, {seconds} s after SIGKILL: {}; look at the node's disks and mounts, or restart it",
+        processes::describe(&left.pids)
+    );
+    match &left.unknown {
+        None => remain,
+        Some(why) if left.pids.is_empty() => format!("whether all of postgres is gone cannot be told: {why}"),
+        Some(why) => format!("{remain}; and whether these are all cannot be told: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_looked_at_is_not_called_gone() {
+        let of = |pids: &[i32], unknown: Option<&str>| Found { pids: pids.into(), unknown: unknown.map(str::to_owned) };
+        assert!(of(&[], None).is_nobody());
+        let blind = of(&[], Some("EMFILE"));
+        assert!(!blind.is_nobody() && unkillable(&blind) == "whether all of postgres is gone cannot be told: EMFILE");
+        let both = unkillable(&of(&[1], Some("EMFILE")));
+        assert!(both.contains("do not end, 10 s after SIGKILL: 1 (") && both.ends_with("EMFILE"), "{both}");
     }
 }

@@ -35,17 +35,55 @@ pub fn login(folder: &Path, tls: &TlsOptions) -> Result<Login, NoCredentials> {
 /// # Errors
 /// As of the file system.
 pub fn write_passfile(path: &Path, logins: &[Login]) -> io::Result<()> {
+    write_lines(path, &lines(logins))
+}
+
+/// The same where one of the secrets cannot be read: whoever has a line in the file and none among `logins` keeps it.
+///
+/// # Errors
+/// As of the file system.
+pub fn add_to_passfile(path: &Path, logins: &[Login]) -> io::Result<()> {
+    let fresh = lines(logins);
+    let there = match fs::read_to_string(path) {
+        Ok(there) => there,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error),
+    };
+    let kept = there.lines().filter(|old| !fresh.lines().any(|line| user_of(line) == user_of(old)));
+    let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+    write_lines(path, &(fresh + &kept))
+}
+
+/// The user of a line, as it is written there.
+fn user_of(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("*:*:*:")?;
+    let mut escaped = false;
+    let end = rest.find(|letter| {
+        let ends = letter == ':' && !escaped;
+        escaped = letter == '\\' && !escaped;
+        ends
+    })?;
+    Some(&rest[..end])
+}
+
+fn lines(logins: &[Login]) -> String {
     let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
-    let line = |login: &Login| format!("*:*:*:{}:{}\n", escaped(&login.user), escaped(&login.password));
-    let wanted: String = logins.iter().map(line).collect();
+    let line = |login: &Login| ["*:*:*:", &escaped(&login.user), ":", &escaped(&login.password), "\n"].concat();
+    logins.iter().map(line).collect()
+}
+
+fn write_lines(path: &Path, wanted: &str) -> io::Result<()> {
     if fs::read_to_string(path).is_ok_and(|there| there == wanted) {
         return Ok(());
     }
     // By rename: a connection that is being made reads one or the other.
     let fresh = path.with_added_extension("new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(wanted.as_bytes())?;
-    fs::rename(fresh, path)
+    let write = || {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(wanted.as_bytes())?;
+        fs::rename(&fresh, path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&fresh)))
 }
 
 impl Supervisor {
@@ -108,5 +146,25 @@ mod tests {
         let broken = Config { passfile: folder.path().join("pass"), ..own };
         assert!(broken.write_passfile().unwrap_err().to_string().contains("the keys username and password"));
         assert_eq!(fs::read_to_string(&broken.passfile).unwrap(), "*:*:*:gpadmin:new\n", "what worked stays");
+    }
+
+    #[test]
+    fn one_secret_that_can_not_be_read_takes_no_password_from_the_others_or_from_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = ["a:b", "a:c"].map(|name| secret(folder.path(), name, "old:1"));
+        let config = parsed(&format!("--postgres-credentials {first},{second}")).unwrap();
+        let config = Config { passfile: folder.path().join("pass"), ..config };
+        config.write_passfile().unwrap();
+        secret(folder.path(), "a:b", "new:2");
+        fs::remove_file(folder.path().join("a:c/password")).unwrap();
+        assert!(config.write_passfile().unwrap_err().to_string().contains("a:c"));
+        let both = "*:*:*:a\\:b:new\\:2\n*:*:*:a\\:c:old\\:1\n";
+        assert_eq!(fs::read_to_string(&config.passfile).unwrap(), both);
+        fs::remove_file(&config.passfile).unwrap(); // another container's
+        config.write_passfile().unwrap_err();
+        assert_eq!(fs::read_to_string(&config.passfile).unwrap(), "*:*:*:a\\:b:new\\:2\n", "what can be read is written");
+        secret(folder.path(), "a:c", "new:3");
+        config.write_passfile().unwrap();
+        assert!(fs::read_to_string(&config.passfile).unwrap().ends_with("a\\:c:new\\:3\n"));
     }
 }

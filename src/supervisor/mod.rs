@@ -11,6 +11,7 @@ pub mod config;
 mod coordinator;
 pub mod crash;
 pub mod decide;
+mod faults;
 mod history;
 mod idle;
 mod killing;
@@ -20,7 +21,9 @@ mod peer;
 mod person;
 mod process;
 mod questions;
+mod server_log;
 mod serving;
+mod squatter;
 mod watch;
 
 use std::time::Duration;
@@ -80,6 +83,10 @@ struct Memory {
     stays: u32,
     /// Why the password file is not up to date, as last said.
     passfile_fault: Option<String>,
+    /// Why a lock on this volume proves nothing, wherever it is.
+    shared_volume: Option<String>,
+    /// Rounds in a row that something kept from being carried out.
+    faults: u32,
 }
 
 struct Signals {
@@ -88,16 +95,41 @@ struct Signals {
     interrupt: Signal,
     /// We were told to end, however long ago.
     ending: bool,
+    /// The same for who waits for something else.
+    told: tokio::sync::watch::Receiver<bool>,
+}
+
+/// Whether we were told to end, for as long as something else is waited for.
+struct Told(tokio::sync::watch::Receiver<bool>);
+
+impl Told {
+    /// Ends when we were told to.
+    async fn heard(&mut self) {
+        if self.0.wait_for(|told| *told).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
+        let (tell, told) = tokio::sync::watch::channel(false);
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            let _ = tell.send(true);
+        });
         Ok(Self {
             child: signal(SignalKind::child())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             ending: false,
+            told,
         })
+    }
+
+    fn told(&self) -> Told {
+        Told(self.told.clone())
     }
 
     /// The next signal that concerns us.
@@ -126,28 +158,42 @@ enum Round {
     End,
 }
 
-/// Runs until told to end.
+/// Runs until told to end. Once postgres may run, nothing else ends this process: every process of the container dies with it.
 ///
 /// # Errors
-/// When the volume can not be guarded at all or the page can not be served: kubelet shows it and tries again.
+/// When the volume cannot be guarded at all: kubelet shows it and tries again.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let volume = Volume::open(&config.data_directory)?;
     let board = Board::new(&config);
-    let server = tokio::spawn(board::serve(board.clone(), config.listen));
-    let mut supervisor = Supervisor { signals: Signals::new()?, config, volume, board, memory: Memory::default() };
+    let mut signals = Signals::new()?;
+    let page = board::serve(board.clone(), config.listen);
+    let guarded = async {
+        let Some(volume) = faults::open(&config, &board, &mut signals).await? else { return Ok(()) };
+        let mut supervisor = Supervisor { signals, config: config.clone(), volume, board: board.clone(), memory: Memory::default() };
+        supervisor.rounds().await;
+        Ok(())
+    };
     tokio::select! {
-        page = server => Ok(page??),
-        ended = supervisor.rounds() => ended,
+        never = page => match never {},
+        ended = guarded => ended,
     }
 }
 
 impl Supervisor {
-    async fn rounds(&mut self) -> anyhow::Result<()> {
+    async fn rounds(&mut self) {
+        self.volume.sweep();
         loop {
             self.keep_passfile();
-            match self.round().await? {
+            self.judge_mount();
+            let round = match self.round().await {
+                Ok(round) => {
+                    self.memory.faults = 0;
+                    round
+                }
+                Err(error) => self.after_fault(&error).await,
+            };
+            match round {
                 Round::Again => {}
-                Round::End => return Ok(()),
+                Round::End => return,
             }
         }
     }
@@ -183,7 +229,10 @@ impl Supervisor {
 
     /// While a person works here the page says so and nothing else, so that everybody keeps away.
     fn shown(&self, state: crate::model::InstanceState) -> crate::model::InstanceState {
-        if self.volume.mark("maintenance").exists() { crate::model::InstanceState::Maintenance } else { state }
+        // A mark that cannot be looked at now says what it said before.
+        let before = || self.board.page().state == crate::model::InstanceState::Maintenance;
+        let works = self.volume.stands("maintenance").unwrap_or_else(|_| before());
+        if works { crate::model::InstanceState::Maintenance } else { state }
     }
 
     /// Puts what stands on the volume onto the page.

@@ -4,7 +4,10 @@
 use std::{fs, path::Path};
 
 use super::Supervisor;
-use crate::model::{Dbid, Timeline};
+use crate::{
+    model::{Dbid, SystemIdentifier, Timeline, page::Shape},
+    volume::{Token, TokenState, Volume, places, shape, token::TOKEN},
+};
 
 /// A person works here: postgres runs without being asked about, and gpheal keeps away (design §3.2).
 const MAINTENANCE: &str = "gpheal.io/maintenance";
@@ -14,6 +17,9 @@ const NODE_GONE: &str = "gpheal.io/node-gone";
 const NOT_REPLACED: &str = "gpheal.io/not-replaced";
 /// The timeline of the coordinator that is to be believed although a higher one was seen: it was put back on an older copy.
 const COORDINATOR_TIMELINE: &str = "gpheal.io/coordinator-timeline";
+/// The volume is this place's, though its token names another: address, port, directory or cluster were changed on
+/// purpose. The value is the database's system identifier, so that it says nothing about another volume that is mounted later.
+const ADOPT_VOLUME: &str = "gpheal.io/adopt-volume";
 /// What a maintenance mark says that came from the annotation. One that a person wrote is that person's to remove.
 const BY_ANNOTATION: &str = "by annotation\n";
 
@@ -24,6 +30,7 @@ pub struct Said {
     pub gone_node: Option<String>,
     pub not_replaced: Option<Dbid>,
     pub coordinator_timeline: Option<Timeline>,
+    adopt: Option<SystemIdentifier>,
 }
 
 /// Reads the file of the downward API: a line `key="value"` each, the value quoted as in Go. `None`: it can not be read
@@ -40,15 +47,22 @@ fn read(file: &Path) -> Option<Said> {
         gone_node: value(NODE_GONE).filter(|node| !node.is_empty()),
         not_replaced: value(NOT_REPLACED).and_then(|dbid| dbid.parse().ok()).map(Dbid),
         coordinator_timeline: value(COORDINATOR_TIMELINE).and_then(|timeline| timeline.parse().ok()).map(Timeline),
+        adopt: value(ADOPT_VOLUME).and_then(|value| value.parse().ok()),
     })
 }
 
 /// The mark stands while the annotation does. One that a person wrote stays.
 fn follow(maintenance: bool, mark: &Path) -> std::io::Result<()> {
-    match (maintenance, fs::read_to_string(mark)) {
-        (true, Err(_)) => fs::write(mark, BY_ANNOTATION),
-        (false, Ok(by)) if by == BY_ANNOTATION => fs::remove_file(mark),
-        _ => Ok(()),
+    let by = match fs::read_to_string(mark) {
+        Ok(by) => Some(by),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Ok(()), // not our words
+        Err(error) => return Err(error),
+    };
+    match (maintenance, by) {
+        (true, None) => fs::write(mark, BY_ANNOTATION),
+        (false, Some(by)) if by == BY_ANNOTATION => fs::remove_file(mark),
+        (true, Some(_)) | (false, Some(_) | None) => Ok(()),
     }
 }
 
@@ -60,6 +74,39 @@ impl Supervisor {
             tracing::warn!(%error, "the maintenance mark does not follow the pod's annotation");
         }
         said
+    }
+
+    /// Gives a volume to this place whose token names another one, when a person says that it is the same database. Every
+    /// other question is asked as ever: the catalog has to have this instance at this place.
+    pub(super) fn heed_adoption(&self, said: &Said) {
+        let Some(database) = said.adopt else { return };
+        let config = &self.config;
+        let TokenState::Foreign(why) = self.volume.token(&config.cluster, &config.address, config.port) else { return };
+        let adopted = may_adopt(&self.volume, database).and_then(|()| {
+            let given = self.volume.give_token_to(database, &config.cluster, &config.address, config.port);
+            given.map_err(|error| error.to_string())
+        });
+        match adopted {
+            Ok(()) => tracing::warn!(was = why, %database, "the volume is adopted at its new place, as its pod's annotation says"),
+            Err(error) => tracing::warn!(error, %database, "the volume is not adopted, though its pod's annotation says so"),
+        }
+    }
+}
+
+/// The directory, where there is one, is of that database and of the token's instance.
+fn may_adopt(volume: &Volume, database: SystemIdentifier) -> Result<(), String> {
+    let token = volume.read::<Token>(TOKEN).map_err(|error| error.to_string())?.ok_or("there is no token")?;
+    let shaped = shape::look(volume.data());
+    match (shaped.shape, shaped.control) {
+        (Shape::Unknown, _) => return Err(shaped.why),
+        (_, Some(control)) if control.system_identifier != database => {
+            return Err(format!("the directory is of database {}", control.system_identifier));
+        }
+        (Shape::Empty | Shape::Unusable | Shape::Primary | Shape::Mirror, _) => {}
+    }
+    match places::identity(volume.data()).0 {
+        Some(dbid) if dbid != token.dbid => Err(format!("the directory is dbid {dbid}, the token's is {}", token.dbid)),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -100,6 +147,8 @@ mod tests {
         assert_eq!(says("gpheal.io/not-replaced=\"5\"\n").not_replaced, Some(Dbid(5)));
         assert_eq!(says("gpheal.io/not-replaced=\"yes\"\n").not_replaced, None, "it has to name the dbid");
         assert_eq!(says("gpheal.io/coordinator-timeline=\"2\"\n").coordinator_timeline, Some(Timeline(2)));
+        assert_eq!(says("gpheal.io/adopt-volume=\"7123456789012345678\"\n").adopt, Some(SystemIdentifier(7_123_456_789_012_345_678)));
+        assert_eq!(says("gpheal.io/adopt-volume=\"true\"\n").adopt, None, "it has to say which");
         assert_eq!(read(Path::new("/nowhere/annotations")), None, "not readable says nothing");
     }
 }

@@ -2,8 +2,9 @@
 //! stopped by signals, killed whole when it must be.
 
 use std::{
-    collections::VecDeque,
-    io::{self, BufRead, BufReader, Write},
+    cell::Cell,
+    collections::{BTreeSet, VecDeque},
+    io::{self, BufRead, BufReader, PipeReader, Write},
     path::Path,
     process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -19,7 +20,14 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{greenplum::Dialect, volume::Volume};
+use super::server_log::Log;
+use crate::{
+    greenplum::Dialect,
+    volume::{
+        Held,
+        processes::{self, FileId, Found, Process},
+    },
+};
 
 /// Lines of postgres' output that are kept for the classification of its end.
 const KEPT_LINES: usize = 60;
@@ -27,6 +35,10 @@ const KEPT_LINES: usize = 60;
 /// A running postmaster.
 pub struct Postgres {
     pub pid: Pid,
+    /// The file of the lock that it inherited, by which all that came of it is found.
+    lock: FileId,
+    /// It was reaped: its number may be another process' by now.
+    reaped: Cell<bool>,
     started: SystemTime,
     tail: Arc<Mutex<VecDeque<String>>>,
 }
@@ -59,22 +71,25 @@ impl std::fmt::Display for End {
 /// Starts postgres. It inherits every descriptor that is not closed on exec: the lock's.
 ///
 /// # Errors
-/// That it can not be executed.
-pub fn spawn(executable: &str, data: &Path, port: u16, role: &[&str], passfile: &Path) -> io::Result<Postgres> {
+/// That it cannot be executed, or that there is no room for one more process.
+pub fn spawn(executable: &str, data: &Path, port: u16, role: &[&str], passfile: &Path, lock: &Held) -> io::Result<Postgres> {
+    let (lock, tail) = (lock.id()?, Arc::new(Mutex::new(VecDeque::new())));
+    // Whoever reads is there before anybody writes.
+    let (stdout, out) = io::pipe()?;
+    let (stderr, err) = io::pipe()?;
+    forward(stdout, Arc::clone(&tail))?;
+    forward(stderr, Arc::clone(&tail))?;
     let mut command = Command::new(executable);
     command.arg("-D").arg(data).arg("-p").arg(port.to_string()).args(role);
-    command.env("PGPASSFILE", passfile).env("LC_MESSAGES", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    let tail = Arc::new(Mutex::new(VecDeque::new()));
-    forward(child.stdout.take(), Arc::clone(&tail));
-    forward(child.stderr.take(), Arc::clone(&tail));
-    Ok(Postgres { pid: Pid::from_raw(child.id().cast_signed()), started: SystemTime::now(), tail })
+    command.env("PGPASSFILE", passfile).env("LC_MESSAGES", "C").stdin(Stdio::null()).stdout(out).stderr(err);
+    let child = command.spawn()?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    Ok(Postgres { pid, lock, reaped: Cell::new(false), started: SystemTime::now(), tail })
 }
 
 /// Forwards output line by line to our own, and keeps the last lines. A thread: it must go on when the loop is busy.
-fn forward(stream: Option<impl io::Read + Send + 'static>, tail: Arc<Mutex<VecDeque<String>>>) {
-    let Some(stream) = stream else { return };
-    std::thread::spawn(move || {
+fn forward(stream: PipeReader, tail: Arc<Mutex<VecDeque<String>>>) -> io::Result<()> {
+    let read = move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
             let _ = writeln!(io::stderr(), "{line}");
@@ -84,19 +99,54 @@ fn forward(stream: Option<impl io::Read + Send + 'static>, tail: Arc<Mutex<VecDe
             }
             tail.push_back(line);
         }
-    });
+    };
+    std::thread::Builder::new().spawn(read).map(drop)
 }
 
 impl Postgres {
     pub fn signal(&self, signal: Signal) {
-        let _ = kill(self.pid, signal);
+        if !self.reaped.get() {
+            let _ = kill(self.pid, signal);
+        }
     }
 
-    /// The last lines that it wrote: its own output, then the newest server log's.
-    pub fn last_lines(&self, data: &Path, dialect: Dialect) -> Vec<String> {
-        let mut lines: Vec<String> = self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-        lines.extend(newest_log(&data.join(dialect.log_folder()), self.started).unwrap_or_default());
-        lines
+    /// Reaps every child that has ended; how the postmaster did, when it was among them.
+    pub fn reap(&self) -> Option<End> {
+        let end = reap(Some(self.pid));
+        self.reaped.set(self.reaped.get() || end.is_some() || kill(self.pid, None) == Err(Errno::ESRCH));
+        end
+    }
+
+    /// It has ended, as far as the last reaping showed.
+    pub fn has_ended(&self) -> bool {
+        self.reaped.get()
+    }
+
+    /// Kills everything that came of it, and tells who is left: the postmaster, whose number is known; what is below it
+    /// now and was when `known` was last looked at; and who has the lock's descriptor, whatever the lock's path names. A
+    /// stopped process ignores every other signal, and backends have sessions of their own.
+    pub fn kill_all(&self, known: &mut BTreeSet<Process>) -> Found {
+        if !self.has_ended() {
+            known.extend(processes::descendants(self.pid.as_raw()));
+            self.signal(Signal::SIGKILL);
+        }
+        let holders = processes::having_open(self.lock);
+        known.extend(holders.pids.iter().filter_map(|pid| Process::at(*pid)));
+        known.retain(|process| process.lives());
+        for process in known.iter() {
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+        }
+        self.reap();
+        let postmaster = (!self.has_ended()).then_some(self.pid.as_raw());
+        let others = known.iter().map(|process| process.pid).filter(|pid| Some(*pid) != postmaster);
+        Found { pids: postmaster.into_iter().chain(others).collect(), unknown: holders.unknown }
+    }
+
+    /// The last lines that it wrote: its own output, and the newest server log's.
+    pub fn last_lines(&self, data: &Path, dialect: Dialect) -> Log {
+        let output = self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        let (csv, file) = newest_log(&data.join(dialect.log_folder()), self.started).unwrap_or_default();
+        Log { postmaster: self.pid.as_raw().unsigned_abs(), output, file, csv }
     }
 
     /// One of its processes is a WAL receiver that works. A mirror refuses sessions, so its processes are the
@@ -115,11 +165,6 @@ impl Postgres {
     /// What its startup process replays: `startup recovering 0000…0A` (7), `startup process   recovering 0000…0A` (6).
     pub fn replays(&self) -> Option<String> {
         children_of(self.pid).into_iter().find_map(|pid| replayed(&title(pid)))
-    }
-
-    /// Not reaped yet.
-    pub fn exists(&self) -> bool {
-        kill(self.pid, None) != Err(Errno::ESRCH)
     }
 }
 
@@ -162,20 +207,22 @@ fn age(pid: i32) -> Option<Duration> {
     Duration::try_from_secs_f64(uptime).ok()?.checked_sub(Duration::from_millis(ticks * 1000 / per_second))
 }
 
-/// The end of the newest file in a log folder that was written since `since`; Greenplum's logging collector writes there.
-fn newest_log(folder: &Path, since: SystemTime) -> io::Result<Vec<String>> {
+/// The end of the newest file in a log folder that was written since `since`, and whether it is CSV; Greenplum's logging
+/// collector writes there.
+fn newest_log(folder: &Path, since: SystemTime) -> io::Result<(bool, Vec<String>)> {
     use std::io::{Read, Seek, SeekFrom};
     let files = std::fs::read_dir(folder)?.flatten();
     let newest = files.filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path()))).filter(|(at, _)| *at >= since).max();
-    let Some((_, path)) = newest else { return Ok(vec![]) };
-    let mut file = std::fs::File::open(path)?;
+    let Some((_, path)) = newest else { return Ok((false, vec![])) };
+    let mut file = std::fs::File::open(&path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(16 * 1024)))?;
     let mut bytes = vec![];
     file.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let lines: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
-    Ok(lines[lines.len().saturating_sub(KEPT_LINES)..].to_vec())
+    let csv = path.extension().is_some_and(|extension| extension == "csv");
+    Ok((csv, lines[lines.len().saturating_sub(KEPT_LINES)..].to_vec()))
 }
 
 /// Reaps every child that has ended, orphans of the postmaster included; `Some` when `postmaster` was among them.
@@ -192,34 +239,6 @@ pub fn reap(postmaster: Option<Pid>) -> Option<End> {
             ended = Some(end);
         }
     }
-}
-
-/// Kills everything that holds the volume's lock besides us, and tells who is left. A stopped process ignores every
-/// other signal; backends have sessions of their own, so the lock says who they are.
-pub fn kill_holders(volume: &Volume, postmaster: Option<Pid>) -> Vec<i32> {
-    let mut left = volume.lock_holders();
-    for pid in &left {
-        let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
-    }
-    let reaped = |pid: Pid| reap(Some(pid)).is_some() || kill(pid, None) == Err(Errno::ESRCH);
-    if let Some(postmaster) = postmaster.filter(|pid| !reaped(*pid))
-        && !left.contains(&postmaster.as_raw())
-    {
-        left.push(postmaster.as_raw());
-    }
-    left
-}
-
-/// Processes by pid, state and title, for people: `123 (D, postgres: checkpointer)`.
-pub fn describe(pids: &[i32]) -> String {
-    let one = |pid: &i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next()).unwrap_or("gone");
-        let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let title = String::from_utf8_lossy(&title).replace('\0', " ");
-        format!("{pid} ({state}, {})", title.trim())
-    };
-    pids.iter().take(5).map(one).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

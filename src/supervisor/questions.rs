@@ -38,6 +38,7 @@ impl Supervisor {
         if running.probe.is_none() && now >= running.next_probe {
             self.keep_passfile();
             if self.still_follows(running) {
+                self.settle(running);
                 running.next_probe = now + CALM;
             } else {
                 let (config, known) = (self.config.clone(), running.timeline);
@@ -134,15 +135,12 @@ impl Supervisor {
         let uneasy = if running.started.elapsed() < BEGINS { BEGINNING } else { UNEASY };
         running.next_probe = Instant::now() + if receiving || serves == Some(Role::Primary) { CALM } else { uneasy };
         if serves.is_some() {
-            let since = *running.serving_since.get_or_insert_with(Instant::now);
             running.was_primary |= serves == Some(Role::Primary);
             if running.timeline.is_none() {
                 self.opened(running, timeline);
             }
             running.timeline = timeline;
-            if since.elapsed() > SETTLED {
-                (self.memory.crashes, self.memory.not_before) = (0, None);
-            }
+            self.settle(running);
         } else if running.serving_since.take().is_some() {
             running.next_read = Instant::now(); // it served and does not any more: ask what became of its role
         }
@@ -166,6 +164,13 @@ impl Supervisor {
         });
     }
 
+    /// It serves: after a while its crashes are no news any more, also those of a mirror that is asked nothing while it follows.
+    fn settle(&mut self, running: &mut Running) {
+        if running.serving_since.get_or_insert_with(Instant::now).elapsed() > SETTLED {
+            (self.memory.crashes, self.memory.not_before) = (0, None);
+        }
+    }
+
     /// It tells its timeline for the first time: it takes writes.
     fn opened(&mut self, running: &mut Running, timeline: Option<Timeline>) {
         let Some(timeline) = timeline else { return };
@@ -179,12 +184,12 @@ impl Supervisor {
 
     /// Whether it is shaped as a mirror now: promotion takes the marker away. What can not be looked at is not gone.
     pub(super) fn shape_now(&self, dialect: Dialect) -> Shape {
-        let data = self.volume.data();
-        let gone = data.join("PG_VERSION").try_exists().is_ok_and(|there| !there);
-        match (gone, data.join(dialect.mirror_marker()).exists()) {
-            (true, _) => Shape::Empty,
-            (false, true) => Shape::Mirror,
-            (false, false) => Shape::Primary,
+        let there = |file: &str| self.volume.data().join(file).try_exists();
+        match (there("PG_VERSION"), there(dialect.mirror_marker())) {
+            (Ok(false), _) => Shape::Empty,
+            (_, Ok(true)) => Shape::Mirror,
+            (Ok(true), Ok(false)) => Shape::Primary,
+            (Err(_), Ok(false)) | (_, Err(_)) => Shape::Unknown,
         }
     }
 
@@ -216,7 +221,7 @@ impl Supervisor {
     /// Once a minute while all is well; every second or two while the row may change under us.
     fn next_read(&self, running: &Running) -> Duration {
         let flip_window = running.was_primary && running.started.elapsed() < FLIP_WINDOW;
-        let uneasy = running.serving_since.is_none() || running.row.seen().is_none() || self.volume.mark("hold").exists();
+        let uneasy = running.serving_since.is_none() || running.row.seen().is_none() || self.volume.stands("hold").unwrap_or(true);
         // Whether the pair was in sync is what decides when there is no coordinator to ask.
         let degraded = matches!(running.row, Look::Seen(RowHere::Mine { in_sync: false, .. }));
         match (flip_window, uneasy || self.volume.keeps(), degraded) {

@@ -90,7 +90,7 @@ impl Supervisor {
         let dialect = here.shaped.dialect.unwrap_or(Dialect::Seven);
         let coordinator = here.content == Some(crate::model::Content::COORDINATOR);
         let role = if coordinator { dialect.coordinator_dispatch_arguments() } else { dialect.segment_arguments() };
-        let postgres = self.spawn(role)?;
+        let postgres = self.spawn(role, &lock)?;
         let now = Instant::now();
         let running = Running {
             postgres,
@@ -125,11 +125,11 @@ impl Supervisor {
         self.watch_over(running).await
     }
 
-    pub(super) fn spawn(&mut self, role: &[&str]) -> anyhow::Result<Postgres> {
+    pub(super) fn spawn(&mut self, role: &[&str], lock: &Held) -> anyhow::Result<Postgres> {
         self.board.counts.starts.inc();
         self.board.show(|page| (page.state, page.detail, page.serves) = (InstanceState::Starting, "postgres was started".into(), None));
         let executable = self.config.postgres.first().map_or("postgres", String::as_str);
-        Ok(process::spawn(executable, self.volume.data(), self.config.port, role, &self.config.passfile)?)
+        Ok(process::spawn(executable, self.volume.data(), self.config.port, role, &self.config.passfile, lock)?)
     }
 
     async fn watch_over(&mut self, mut running: Running) -> anyhow::Result<Round> {
@@ -150,7 +150,7 @@ impl Supervisor {
                     self.board.counts.fences.inc();
                 }
                 self.board.show(|page| (page.state, page.detail, page.serves) = (InstanceState::Stopping, why, None));
-                self.kill_all(Some(running.postgres.pid)).await;
+                self.kill_all(&running.postgres).await;
                 Ok(Round::Again)
             }
             Outcome::Stop { acknowledge, why } => {
@@ -158,7 +158,7 @@ impl Supervisor {
                 let gone = self.stop(&running.postgres, running.was_primary).await;
                 drop(running.lock);
                 if acknowledge && gone {
-                    self.acknowledge(None)?;
+                    self.acknowledge(None);
                 }
                 Ok(Round::Again)
             }
@@ -177,7 +177,7 @@ impl Supervisor {
                 look = join(&mut running.others) => self.others_said(running, look),
                 look = join(&mut running.source) => self.source_said(running, look),
             }
-            if let Some(end) = process::reap(Some(running.postgres.pid)) {
+            if let Some(end) = running.postgres.reap() {
                 return Outcome::Ended(end);
             }
             self.ask_again(running);
@@ -190,10 +190,13 @@ impl Supervisor {
     /// Marks and row against a running postgres.
     fn judge(&mut self, running: &mut Running) -> Option<Outcome> {
         self.memory.allowed_timeline = self.heed_person().coordinator_timeline;
-        let marks = self.volume.marks();
+        self.look_after(&mut running.lock);
+        let marks = self.marks();
         self.show_volume(&marks);
         let shape = self.shape_now(running.dialect);
-        Self::notice_turn(running, (shape, marks.hold.is_some()));
+        // What cannot be looked at has not turned.
+        let known = if shape == Shape::Unknown { running.turned_from.0 } else { shape };
+        Self::notice_turn(running, (known, marks.hold.is_some()));
         let facts = Facts {
             marks,
             token: running.here.token.clone(),
@@ -268,19 +271,17 @@ impl Supervisor {
     fn disobey(&mut self, running: &mut Running, why: String) {
         if running.refused.as_ref() != Some(&why) {
             tracing::warn!(why, "a hold is not obeyed");
-            if let Err(error) = self.acknowledge(Some(why.clone())) {
-                tracing::warn!(%error, "the refusal could not be left on the volume");
-            }
+            self.acknowledge(Some(why.clone()));
             running.refused = Some(why);
         }
     }
 
-    /// Answers the hold that stands.
-    fn acknowledge(&self, refused: Option<String>) -> anyhow::Result<()> {
-        if let Some(hold) = self.volume.marks().hold {
-            self.volume.write("ack", &Ack { attempt: hold.attempt, refused })?;
+    /// Answers the hold that stands. Without the answer a free lock is one, and a refusal comes to the same after a while.
+    fn acknowledge(&self, refused: Option<String>) {
+        let Some(hold) = self.volume.marks().hold else { return };
+        if let Err(error) = self.volume.write("ack", &Ack { attempt: hold.attempt, refused }) {
+            tracing::warn!(%error, "the answer to a hold could not be left on the volume");
         }
-        Ok(())
     }
 
     /// Removes what a full copy has replaced, once the new one is proven: in sync by the catalog, and receiving.
@@ -302,14 +303,17 @@ impl Supervisor {
             }
         };
         tracing::info!(folder = %gone.display(), "proven: what was replaced is removed");
-        self.memory.removal = Some(std::thread::spawn(move || remove_old(&gone)));
+        match std::thread::Builder::new().spawn(move || remove_old(&gone)) {
+            Ok(removal) => self.memory.removal = Some(removal),
+            Err(error) => tracing::warn!(%error, "what was replaced is removed later"),
+        }
     }
 
     /// postgres ended and nobody had asked for it.
     async fn ended(&mut self, running: &Running, end: End) {
         self.board.counts.crashes.inc();
         self.memory.crashes += 1;
-        self.kill_all(None).await; // orphans of a killed postmaster
+        self.kill_all(&running.postgres).await; // orphans of a killed postmaster
         let lines = running.postgres.last_lines(self.volume.data(), running.dialect);
         let (class, evidence) = crash::classify(end.signal(), &lines);
         match class {
@@ -336,7 +340,7 @@ impl Supervisor {
         self.memory.last_exit = Some(LastExit { at: Timestamp::now(), how: end.to_string(), class, evidence });
     }
 
-    /// Stops postgres: fast, then immediate, then by SIGKILL of everything that holds the lock. Whether all of it is gone.
+    /// Stops postgres: fast, then immediate, then by SIGKILL of everything that came of it. Whether all of it is gone.
     pub(super) async fn stop(&mut self, postgres: &Postgres, primary: bool) -> bool {
         let patience = if primary { self.config.stop() } else { MIRROR_STOP };
         self.board.show(|page| {
@@ -348,13 +352,13 @@ impl Supervisor {
             postgres.signal(signal);
             let until = Instant::now() + patience;
             while Instant::now() < until {
-                if process::reap(Some(postgres.pid)).is_some() || !postgres.exists() {
-                    return self.kill_all(None).await;
+                if postgres.reap().is_some() || postgres.has_ended() {
+                    return self.kill_all(postgres).await;
                 }
                 tokio::select! { _ = self.signals.next() => {}, () = tokio::time::sleep(MARKS) => {} }
             }
         }
-        self.kill_all(Some(postgres.pid)).await
+        self.kill_all(postgres).await
     }
 }
 

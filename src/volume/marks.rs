@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -15,6 +16,10 @@ use crate::model::{Dbid, Outcome, Repair};
 
 /// Version of the marks' shape.
 const VERSION: u32 = 1;
+/// Ending of a mark that is being written.
+const UNFINISHED: &str = ".tmp";
+/// Nobody writes a mark for so long.
+const ABANDONED: Duration = Duration::from_mins(10);
 
 /// An attempt asks postgres to stay down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,8 +94,13 @@ pub enum MarkError {
 impl Volume {
     /// All marks. One that can not be understood stands; one that can not be looked at is unknown.
     pub fn marks(&self) -> Marks {
-        let mut marks =
-            Marks { retired: self.mark("retired").exists(), maintenance: self.mark("maintenance").exists(), ..Marks::default() };
+        let mut marks = Marks::default();
+        for (name, stands) in [("retired", &mut marks.retired), ("maintenance", &mut marks.maintenance)] {
+            match self.stands(name) {
+                Ok(there) => *stands = there,
+                Err(error) => marks.unknown = Some(error.to_string()),
+            }
+        }
         match self.read("hold") {
             Ok(hold) => marks.hold = hold,
             Err(MarkError::Content { path, why }) => marks.hold = Some(nobodys_hold(&path, why)),
@@ -102,6 +112,15 @@ impl Volume {
             Err(error @ MarkError::Io { .. }) => marks.unknown = Some(error.to_string()),
         }
         marks
+    }
+
+    /// Whether a mark stands whose being there is all that it says.
+    ///
+    /// # Errors
+    /// [`MarkError::Io`] when it cannot be looked at, which is not that it is missing.
+    pub fn stands(&self, name: &str) -> Result<bool, MarkError> {
+        let path = self.mark(name);
+        path.try_exists().map_err(|source| MarkError::Io { path, source })
     }
 
     /// The newest attempt's outcome.
@@ -131,17 +150,31 @@ impl Volume {
     /// [`MarkError::Io`]
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), MarkError> {
         let path = self.mark(name);
+        // Every Job is pid 1 of its own namespace; two may meet here.
+        let fresh = self.mark(&format!("{name}.{}.{}{UNFINISHED}", std::process::id(), Timestamp::now().as_nanosecond()));
         let write = || -> io::Result<()> {
             let bytes = serde_json::to_vec_pretty(&Versioned { version: VERSION, value })?;
-            // Every Job is pid 1 of its own namespace; two may meet here.
-            let fresh = self.mark(&format!("{name}.{}.{}.tmp", std::process::id(), Timestamp::now().as_nanosecond()));
             let mut file = File::create(&fresh)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             std::fs::rename(&fresh, &path)?;
             sync_folder_of(&path)
         };
-        write().map_err(|source| MarkError::Io { path: path.clone(), source })
+        write().map_err(|source| {
+            let _ = std::fs::remove_file(&fresh); // on a full disk one would be left with every heartbeat
+            MarkError::Io { path: path.clone(), source }
+        })
+    }
+
+    /// Removes what writers that were killed in the middle have left behind. What is younger may be being written.
+    pub fn sweep(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.marks) else { return };
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with(UNFINISHED)) {
+            let age = std::fs::metadata(&path).and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+            if age.is_some_and(|age| age > ABANDONED) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
     }
 
     /// Ends a mark; that it does not stand is as good.
@@ -212,5 +245,33 @@ mod tests {
         std::fs::create_dir(volume.mark("copy")).unwrap(); // reading a folder fails otherwise than by its content
         let marks = volume.marks();
         assert!(marks.unknown.is_some() && marks.unreadable.is_none() && marks.copy.is_none());
+    }
+
+    #[test]
+    fn a_mark_of_a_person_that_can_not_be_looked_at_is_unknown_and_not_missing() {
+        for name in ["retired", "maintenance"] {
+            let dir = tempfile::tempdir().unwrap();
+            let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+            std::os::unix::fs::symlink(volume.mark(name), volume.mark(name)).unwrap(); // looks for itself for ever
+            let marks = volume.marks();
+            assert!(marks.unknown.is_some() && !marks.retired && !marks.maintenance, "{name}: {marks:?}");
+            assert!(volume.stands(name).is_err());
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_written_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        std::fs::create_dir_all(volume.mark("hold").join("in the way")).unwrap();
+        assert!(volume.write("hold", &hold()).is_err());
+        let names = || std::fs::read_dir(volume.marks_folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        assert_eq!(names(), ["hold"]);
+        for (name, age) in [("copy.7.1.tmp", 3600), ("copy.7.2.tmp", 0)] {
+            let file = File::create(volume.mark(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+        }
+        volume.sweep();
+        assert!(!volume.mark("copy.7.1.tmp").exists() && volume.mark("copy.7.2.tmp").exists(), "{:?}", names());
     }
 }

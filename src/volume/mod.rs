@@ -2,22 +2,24 @@
 //!
 //! Shared by the supervisor and the Job; it is where the two meet (design §3.2, §3.4).
 
+pub mod holder;
 pub mod incarnations;
 pub mod lock;
 pub mod marks;
 pub mod mount;
 pub mod places;
+pub mod processes;
 pub mod replaced;
 pub mod shape;
 pub mod token;
 
 use std::{
     io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-pub use lock::{Held, Holder, LockError, LockSeen};
+pub use holder::Holder;
+pub use lock::{Held, LockError, LockSeen};
 pub use marks::{Copy, Hold, Marks, Old};
 pub use token::{Token, TokenState};
 
@@ -42,6 +44,9 @@ pub enum VolumeError {
     DataDirIsMountRoot(PathBuf),
     #[error("the folder of marks {path} can not be used; check fsGroup and the volume's owner")]
     Marks { path: PathBuf, source: io::Error },
+    /// Passes, perhaps.
+    #[error("the data directory {path} cannot be looked at: {source}")]
+    Look { path: PathBuf, source: io::Error },
 }
 
 impl Volume {
@@ -61,7 +66,7 @@ impl Volume {
     /// [`VolumeError`]
     pub fn at(data: &Path) -> Result<Self, VolumeError> {
         let parent = data.parent().filter(|_| data.is_absolute()).ok_or_else(|| VolumeError::NotAbsolute(data.to_owned()))?;
-        if is_mount_root(data, parent) {
+        if is_mount_root(data, parent).map_err(|source| VolumeError::Look { path: data.to_owned(), source })? {
             return Err(VolumeError::DataDirIsMountRoot(data.to_owned()));
         }
         Ok(Self { data: data.to_owned(), marks: parent.join(MARKS) })
@@ -110,9 +115,24 @@ fn beside(place: &Path, tail: &str) -> PathBuf {
     place.with_file_name(name)
 }
 
-fn is_mount_root(data: &Path, parent: &Path) -> bool {
-    match (std::fs::metadata(data), std::fs::metadata(parent)) {
-        (Ok(data), Ok(parent)) => data.dev() != parent.dev(),
-        _ => false,
+/// A directory that does not exist yet is none.
+fn is_mount_root(data: &Path, parent: &Path) -> io::Result<bool> {
+    Ok(data.try_exists()? && mount::of(data)? != mount::of(parent)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_can_not_be_looked_at_is_not_called_fine() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(Volume::at(&dir.path().join("gpseg")).is_ok(), "there is none yet");
+        let looped = dir.path().join("loop");
+        std::os::unix::fs::symlink(&looped, &looped).unwrap();
+        assert!(matches!(Volume::at(&looped), Err(VolumeError::Look { .. })));
+        assert!(matches!(Volume::at(Path::new("/proc")), Err(VolumeError::DataDirIsMountRoot(_))));
     }
 }

@@ -110,6 +110,20 @@ impl Volume {
     pub fn write_token(&self, token: &Token) -> Result<(), MarkError> {
         self.write(TOKEN, token)
     }
+
+    /// Gives the token to this place, whatever place it names, when it is of this database. All else that it remembers stays.
+    ///
+    /// # Errors
+    /// [`MarkError`]; one that is missing, unreadable or of another database is given to nobody.
+    pub fn give_token_to(&self, database: SystemIdentifier, cluster: &str, address: &str, port: u16) -> Result<(), MarkError> {
+        let other = |why: String| MarkError::Content { path: self.mark(TOKEN), why };
+        let token = self.read::<Token>(TOKEN)?.ok_or_else(|| other("there is none".into()))?;
+        if token.system_identifier != database {
+            return Err(other(format!("it is of database {}", token.system_identifier)));
+        }
+        let data_directory = self.data().to_string_lossy().into_owned();
+        self.write_token(&Token { cluster: cluster.into(), address: address.into(), port, data_directory, ..token })
+    }
 }
 
 #[cfg(test)]
@@ -117,7 +131,42 @@ mod tests {
     use super::*;
     use crate::model::Lsn;
 
-    fn token() -> Token {
+    fn token(volume: &Volume) -> Token {
+        Token {
+            cluster: "demo".into(),
+            system_identifier: SystemIdentifier(7),
+            dbid: Dbid(5),
+            content: Content(0),
+            address: "seg-5.gp".into(),
+            port: 6000,
+            data_directory: volume.data().to_string_lossy().into_owned(),
+            coordinator_timeline: Timeline(3),
+            peer: None,
+            followed: vec![],
+            followed_in: None,
+            replaced: Some(Replaced { coordinator_timeline: Timeline(2), at: Timestamp::UNIX_EPOCH }),
+            coordinator: None,
+            adopted: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_token_is_given_to_a_new_place_of_its_own_database_and_forgets_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        assert!(volume.give_token_to(SystemIdentifier(7), "demo", "a", 1).is_err(), "there is none");
+        volume.write_token(&token(&volume)).unwrap();
+        assert!(matches!(volume.token("demo", "seg-5.new", 7000), TokenState::Foreign(_)));
+        assert!(volume.give_token_to(SystemIdentifier(8), "demo", "seg-5.new", 7000).is_err(), "another database");
+        assert!(matches!(volume.token("demo", "seg-5.gp", 6000), TokenState::Mine(_)), "nothing was written");
+        volume.give_token_to(SystemIdentifier(7), "demo", "seg-5.new", 7000).unwrap();
+        let moved = Token { address: "seg-5.new".into(), port: 7000, ..token(&volume) };
+        assert_eq!(volume.token("demo", "seg-5.new", 7000), TokenState::Mine(Box::new(moved)));
+        std::fs::write(volume.mark(TOKEN), "{").unwrap();
+        assert!(volume.give_token_to(SystemIdentifier(7), "demo", "a", 1).is_err(), "nobody knows whose it was");
+    }
+
+    fn following() -> Token {
         let followed = vec![Incarnation { number: 1, nonce: "a".into(), timeline: Timeline(1), began: Lsn(1) }];
         let text = r#"{"cluster":"demo","systemIdentifier":"7","dbid":5,"content":0,"address":"a","port":1,"dataDirectory":"/d",
             "coordinatorTimeline":1,"adopted":"2026-01-01T00:00:00Z"}"#;
@@ -126,14 +175,14 @@ mod tests {
 
     #[test]
     fn what_was_followed_counts_for_the_directory_that_did() {
-        assert_eq!(token().of_directory(Some(9)), token());
-        assert!(token().of_directory(Some(10)).followed.is_empty() && token().of_directory(None).followed.is_empty());
-        assert!(token().after_repair().followed.is_empty());
+        assert_eq!(following().of_directory(Some(9)), following());
+        assert!(following().of_directory(Some(10)).followed.is_empty() && following().of_directory(None).followed.is_empty());
+        assert!(following().after_repair().followed.is_empty());
     }
 
     #[test]
     fn a_token_of_before_is_read_and_one_of_today_can_be_read_by_then() {
-        let written = serde_json::to_value(token()).unwrap();
+        let written = serde_json::to_value(following()).unwrap();
         let known =
             ["cluster", "systemIdentifier", "dbid", "content", "address", "port", "dataDirectory", "coordinatorTimeline", "adopted"];
         assert!(known.iter().all(|field| written.get(field).is_some()), "{written}");

@@ -1,6 +1,6 @@
 //! Serves small pages to whoever asks, and lets nobody take more than a little: connections, memory and time are bounded.
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -11,7 +11,7 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 /// Connections at once. When one more comes, the oldest gives way: a kubelet that asks whether we live must be answered,
@@ -24,23 +24,50 @@ const HEAD: Duration = Duration::from_secs(5);
 /// Until a connection is over: one request, one answer.
 const LONGEST: Duration = Duration::from_secs(15);
 
-/// Serves until the listener fails.
-///
-/// # Errors
-/// Of the listener, when it can not accept at all any more.
-pub async fn serve(listener: TcpListener, router: Router) -> io::Result<()> {
+/// After a failed `accept`, doubled with each in a row.
+const PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Before a listener is made again, doubled with each that failed in a row.
+const REBIND: Duration = Duration::from_millis(100);
+const LONGEST_REBIND: Duration = Duration::from_secs(5);
+
+/// Where connections come from.
+pub trait Accept {
+    /// The next connection.
+    fn next(&mut self) -> impl Future<Output = io::Result<TcpStream>> + Send;
+}
+
+impl Accept for TcpListener {
+    async fn next(&mut self) -> io::Result<TcpStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+/// Serves for as long as the listener is one; what it returns is why it is none any more. No other error of `accept(2)`
+/// ends it: they are the other side's, the network's, or pass when there is memory and a descriptor again, and the process
+/// that serves a page has more important things to do than to die of it.
+pub async fn serve(mut listener: impl Accept, router: Router) -> io::Error {
     let mut connections = JoinSet::new();
     let mut oldest_first = VecDeque::new();
+    let mut failed: u32 = 0;
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            // Theirs, or there is no descriptor left for a moment; neither ends the server.
-            Err(error) if is_passing(&error) => {
-                sleep(Duration::from_millis(50)).await;
+        let stream = match listener.next().await {
+            Ok(stream) => stream,
+            Err(error) if is_broken(&error) => return error,
+            Err(error) => {
+                if failed == 0 {
+                    tracing::warn!(%error, "a connection to our pages could not be accepted; it is tried again until it goes");
+                }
+                sleep(PAUSE.saturating_mul(1 << failed.min(10)).min(LONGEST_PAUSE)).await;
+                failed = failed.saturating_add(1);
                 continue;
             }
-            Err(error) => return Err(error),
         };
+        if failed > 0 {
+            tracing::info!(failed, "connections to our pages are accepted again");
+        }
+        failed = 0;
         while connections.try_join_next().is_some() {}
         oldest_first.retain(|connection: &tokio::task::AbortHandle| !connection.is_finished());
         if oldest_first.len() >= MOST
@@ -52,10 +79,37 @@ pub async fn serve(listener: TcpListener, router: Router) -> io::Result<()> {
     }
 }
 
-fn is_passing(error: &io::Error) -> bool {
-    let theirs = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::Interrupted];
-    let no_descriptor = [nix::errno::Errno::EMFILE as i32, nix::errno::Errno::ENFILE as i32];
-    theirs.contains(&error.kind()) || error.raw_os_error().is_some_and(|code| no_descriptor.contains(&code))
+/// There is no listener behind the descriptor, whatever passes (accept(2)).
+fn is_broken(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let broken = [Errno::EBADF, Errno::EFAULT, Errno::EINVAL, Errno::ENOTSOCK, Errno::EOPNOTSUPP];
+    error.raw_os_error().is_some_and(|code| broken.contains(&Errno::from_raw(code)))
+}
+
+/// Serves at `at` for ever: binds again where the listener broke or could not be had, and goes on after a panic of what
+/// serves. `fault` is told why the page is away, and when it is not any more.
+pub async fn keep_served(at: SocketAddr, router: Router, fault: impl Fn(Option<String>)) -> Infallible {
+    let mut failed: u32 = 0;
+    loop {
+        let begun = Instant::now();
+        let why = match TcpListener::bind(at).await {
+            Ok(listener) => {
+                fault(None);
+                match tokio::spawn(serve(listener, router.clone())).await {
+                    Ok(error) => format!("the listener at {at} broke: {error}"),
+                    Err(error) => format!("what serves at {at} ended: {error}"),
+                }
+            }
+            Err(error) => format!("{at} cannot be listened at: {error}"),
+        };
+        if begun.elapsed() > LONGEST {
+            failed = 0;
+        }
+        tracing::error!(why, "our pages are not served; it is tried again until they are");
+        fault(Some(why));
+        sleep(REBIND.saturating_mul(1 << failed.min(10)).min(LONGEST_REBIND)).await;
+        failed = failed.saturating_add(1);
+    }
 }
 
 /// How a connection ends concerns whoever opened it.
@@ -136,5 +190,93 @@ mod tests {
         let mut answer = vec![];
         let closed = timeout(HEAD + Duration::from_secs(3), stream.read_to_end(&mut answer)).await;
         assert!(closed.is_ok(), "it is still open");
+    }
+
+    /// A listener that fails as often as there are errors in it, and then is the real one.
+    struct Failing(Vec<i32>, TcpListener);
+
+    impl Accept for Failing {
+        async fn next(&mut self) -> io::Result<TcpStream> {
+            match self.0.pop() {
+                Some(code) => Err(io::Error::from_raw_os_error(code)),
+                None => self.1.next().await,
+            }
+        }
+    }
+
+    /// Every error that accept(2) names, and some that it does not.
+    #[tokio::test]
+    async fn no_error_of_accept_ends_the_page_unless_there_is_no_listener() {
+        use nix::errno::Errno::{self, *};
+        let passing: [Errno; 26] = [
+            EAGAIN,
+            ECONNABORTED,
+            ECONNRESET,
+            EINTR,
+            EMFILE,
+            ENFILE,
+            ENOBUFS,
+            ENOMEM,
+            EPERM,
+            EPROTO,
+            ENETDOWN,
+            ENOPROTOOPT,
+            EHOSTDOWN,
+            ENONET,
+            EHOSTUNREACH,
+            ENETUNREACH,
+            ENOSR,
+            ESOCKTNOSUPPORT,
+            EPROTONOSUPPORT,
+            ETIMEDOUT,
+            EACCES,
+            EIO,
+            ENOSPC,
+            ENOSYS,
+            EPIPE,
+            ENODEV,
+        ];
+        for errors in passing.chunks(3) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let router = Router::new().route("/livez", get(|| async { "lives" }));
+            let failing = Failing(errors.iter().map(|errno| *errno as i32).collect(), listener);
+            let served = tokio::spawn(serve(failing, router));
+            assert!(say(&mut connect(port).await, LIVEZ).await.ends_with("lives"), "{errors:?}");
+            assert!(!served.is_finished(), "{errors:?}");
+        }
+        for broken in [EBADF, EINVAL, ENOTSOCK, EOPNOTSUPP, EFAULT] {
+            let failing = Failing(vec![broken as i32], TcpListener::bind("127.0.0.1:0").await.unwrap());
+            let ended = timeout(Duration::from_secs(5), serve(failing, Router::new())).await.expect("it has to be bound again");
+            assert_eq!(ended.raw_os_error(), Some(broken as i32));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listener_that_goes_on_failing_is_not_asked_in_a_circle() {
+        let failing = Failing(vec![nix::errno::Errno::ENOMEM as i32; 1000], TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let begun = Instant::now();
+        let broken = Failing([vec![nix::errno::Errno::EBADF as i32], failing.0].concat(), failing.1);
+        serve(broken, Router::new()).await;
+        assert!(begun.elapsed() > Duration::from_mins(15), "{:?} for a thousand errors", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_told_and_had_when_it_is_free() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = taken.local_addr().unwrap();
+        let faults = std::sync::Arc::new(std::sync::Mutex::new(vec![]));
+        let told = faults.clone();
+        let router = Router::new().route("/livez", get(|| async { "lives" }));
+        tokio::spawn(keep_served(at, router, move |fault| told.lock().unwrap().push(fault)));
+        sleep(Duration::from_millis(250)).await;
+        assert!(faults.lock().unwrap().iter().any(|fault| fault.as_ref().is_some_and(|why| why.contains("cannot be listened at"))));
+        drop(taken);
+        let until = Instant::now() + Duration::from_secs(10);
+        while faults.lock().unwrap().last() != Some(&None) {
+            assert!(Instant::now() < until, "it is not bound");
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert!(say(&mut connect(at.port()).await, LIVEZ).await.ends_with("lives"));
     }
 }

@@ -2,8 +2,13 @@
 //! SIGKILL does not end is said on its page, and keeps the lock. The check of the contract finds what was broken, and
 //! changes nothing.
 
+mod adopt;
+mod catalog;
 mod coordinator;
+mod faults;
+mod fence;
 mod pages;
+mod squatter;
 
 use std::{
     collections::BTreeMap,
@@ -164,7 +169,11 @@ impl Place {
     fn postgres(&self) -> Vec<i32> {
         let volume = gpheal::volume::Volume::open(&self.at("volume/gpseg"));
         let holders = volume.map(|volume| volume.lock_holders()).unwrap_or_default();
-        holders.into_iter().filter(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("postgres"))).collect()
+        holders
+            .pids
+            .into_iter()
+            .filter(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("postgres")))
+            .collect()
     }
 }
 

@@ -1,9 +1,6 @@
 //! What can be seen without asking anybody: the volume, its marks and lock, the user, the processes.
 
-use std::{
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::{os::unix::fs::MetadataExt, path::Path};
 
 use nix::unistd::{AccessFlags, Uid, access};
 
@@ -15,17 +12,25 @@ use super::{
 use crate::{
     model::{InstanceState, page::Shape, refusal::ContractPoint},
     supervisor::decide::by_marks,
-    volume::{LockSeen, Marks, TokenState, Volume, VolumeError, shape::Shaped},
+    volume::{
+        LockSeen, Marks, TokenState, Volume, VolumeError, mount as mounts,
+        processes::{self, Found},
+        shape::Shaped,
+    },
 };
 
 /// The volume, if its data directory can have marks beside it.
 pub fn volume(data: &Path) -> (Option<Volume>, Verdict) {
-    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    match Volume::at(data) {
-        Err(VolumeError::DataDirIsMountRoot(_)) => (None, Verdict::NotOk(Fault::Contract(ContractPoint::DataDirIsMountRoot))),
-        Err(error) => (None, malformed(&error.to_string())),
-        // As others resolve it: a folder above may be a link.
-        Ok(volume) => (Some(volume), mount::judge(mount::of(&mountinfo, &resolved(data)).as_ref(), &resolved(data)).into()),
+    let unreadable = |why: String| Verdict::NotOk(Fault::Seen(Shortcoming::DirectoryUnreadable { why }));
+    match (Volume::at(data), std::fs::read_to_string("/proc/self/mountinfo")) {
+        (Err(VolumeError::DataDirIsMountRoot(_)), _) => (None, Verdict::NotOk(Fault::Contract(ContractPoint::DataDirIsMountRoot))),
+        (Err(error @ VolumeError::NotAbsolute(_)), _) => (None, malformed(&error.to_string())),
+        (Err(error @ (VolumeError::Look { .. } | VolumeError::Marks { .. })), _) => (None, unreadable(error.to_string())),
+        (Ok(volume), Ok(mountinfo)) => {
+            let place = mounts::resolved(data);
+            (Some(volume), mount::judge(mounts::find(&mountinfo, &place).as_ref(), &place).into())
+        }
+        (Ok(volume), Err(error)) => (Some(volume), unreadable(format!("/proc/self/mountinfo: {error}"))),
     }
 }
 
@@ -33,18 +38,20 @@ fn malformed(why: &str) -> Verdict {
     Verdict::NotOk(Fault::Seen(Shortcoming::VariableMalformed { variable: "GPHEAL_DATA_DIRECTORY".into(), why: why.into() }))
 }
 
-fn resolved(data: &Path) -> PathBuf {
-    let parent = data.parent().and_then(|parent| parent.canonicalize().ok());
-    data.canonicalize().ok().or_else(|| Some(parent?.join(data.file_name()?))).unwrap_or_else(|| data.to_owned())
-}
-
 /// postgres would take this directory as its own.
 pub fn user(data: &Path, user: Uid) -> Verdict {
     if user.is_root() {
         return Verdict::NotOk(Fault::Seen(Shortcoming::RunsAsRoot));
     }
-    let Ok(directory) = std::fs::metadata(data) else {
-        return Verdict::Ok(format!("runs as user {user}; there is no data directory to own"));
+    let directory = match std::fs::metadata(data) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Verdict::Ok(format!("runs as user {user}; there is no data directory to own"));
+        }
+        Err(error) => {
+            let why = format!("{}: {error}", data.display());
+            return Verdict::NotOk(Fault::Seen(Shortcoming::DirectoryUnreadable { why }));
+        }
     };
     let (name, mode) = (data.display().to_string(), directory.mode() & 0o7777);
     if directory.uid() != user.as_raw() {
@@ -60,7 +67,8 @@ pub fn user(data: &Path, user: Uid) -> Verdict {
 /// The folder of marks can be written, or made.
 pub fn marks_folder(volume: &Volume) -> Verdict {
     let folder = volume.marks_folder();
-    let there = if folder.exists() { folder } else { folder.parent().unwrap_or(folder) };
+    // What cannot be looked at is asked for all the same, and says why.
+    let there = if folder.try_exists().unwrap_or(true) { folder } else { folder.parent().unwrap_or(folder) };
     match access(there, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK) {
         Ok(()) if there == folder => Verdict::Ok(format!("{} can be written", folder.display())),
         Ok(()) => Verdict::Ok(format!("{} will be made", folder.display())),
@@ -97,21 +105,30 @@ pub fn token(token: &TokenState, shape: Shape) -> Verdict {
 /// The lock can be taken, or is held by who should hold it. `supervised`: a supervisor is pid 1 here.
 pub fn lock(volume: &Volume, supervised: bool) -> Verdict {
     let busy = |why: String| Verdict::NotOk(Fault::State(InstanceState::LockBusy, why));
-    match (volume.lock_seen(), volume.squatter()) {
-        (Err(error), _) => busy(format!("the lock can not be looked at: {error}")),
-        (Ok(LockSeen::Held(who)), _) => Verdict::Ok(format!("held by: {who}{}", pids(&volume.lock_holders()))),
-        (Ok(_), Some(pid)) if supervised => busy(format!("process {pid} lives in the data directory without the lock")),
-        (Ok(_), Some(pid)) => {
-            Verdict::Ok(format!("free; process {pid} runs postgres without it, as long as the supervisor is not the command"))
+    let squatters = volume.squatters();
+    match (volume.lock_seen(), squatters.pids.as_slice(), squatters.unknown) {
+        (Err(error), ..) => busy(format!("the lock cannot be looked at: {error}")),
+        (Ok(LockSeen::Held(who)), ..) => Verdict::Ok(format!("held by: {who}{}", pids(&volume.lock_holders()))),
+        (Ok(_), [], Some(why)) => Verdict::Skipped(format!("free; whether somebody writes without it is not known: {why}")),
+        (Ok(LockSeen::Free), [], None) => Verdict::Ok("free".into()),
+        (Ok(LockSeen::Never), [], None) => Verdict::Ok("nobody ever took it".into()),
+        (Ok(_), pids, _) if supervised => {
+            busy(format!("who lives or writes in the data directory without the lock: process {}", processes::describe(pids)))
         }
-        (Ok(LockSeen::Free), None) => Verdict::Ok("free".into()),
-        (Ok(LockSeen::Never), None) => Verdict::Ok("nobody ever took it".into()),
+        (Ok(_), pids, _) => Verdict::Ok(format!(
+            "free; without it, as long as the supervisor is not the command, run process {}",
+            processes::describe(pids)
+        )),
     }
 }
 
-fn pids(pids: &[i32]) -> String {
-    let names: Vec<_> = pids.iter().map(ToString::to_string).collect();
-    if names.is_empty() { " (no process of this container)".into() } else { format!(" (processes {})", names.join(", ")) }
+fn pids(found: &Found) -> String {
+    let names: Vec<_> = found.pids.iter().map(ToString::to_string).collect();
+    match &found.unknown {
+        Some(why) => format!(" (processes {}; not all could be looked at: {why})", names.join(", ")),
+        None if names.is_empty() => " (no process of this container)".into(),
+        None => format!(" (processes {})", names.join(", ")),
+    }
 }
 
 /// What stands in the data directory.

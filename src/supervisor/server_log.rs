@@ -1,0 +1,258 @@
+//! Lines of a server log, and whose they are. Whatever a client sends can reach the log: its statement, its name, the
+//! database that it asks for. Only what the postmaster and its own children wrote says why the server ended.
+//!
+//! Three forms are known: Greenplum's CSV, in which a session names its user; the prefix in which Greenplum writes to
+//! standard error, `%m|%u|%d|%p|…:-`; and any prefix of PostgreSQL that holds `[%p]`, by whose process a line is known.
+
+const SEVERITIES: [&str; 5] = ["LOG", "WARNING", "ERROR", "FATAL", "PANIC"];
+
+/// A line that no client had a part in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Who wrote it; `None` before the server has read how its lines begin.
+    pub pid: Option<u32>,
+    pub severity: String,
+    pub message: String,
+    /// As it stands in the log.
+    pub line: String,
+}
+
+/// The end of a server's log, as far as it was read.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// The postmaster, as it counts processes.
+    pub postmaster: u32,
+    /// On its standard error.
+    pub output: Vec<String>,
+    /// In the newest file of its log folder.
+    pub file: Vec<String>,
+    /// That file is CSV.
+    pub csv: bool,
+}
+
+impl Log {
+    /// Every line, whoever wrote it.
+    pub fn lines(&self) -> impl DoubleEndedIterator<Item = &String> {
+        self.output.iter().chain(&self.file)
+    }
+
+    /// What the postmaster said, and its children of whom it says that they ended wrongly.
+    pub fn said_by_server(&self) -> Vec<Said> {
+        let file: Vec<_> = if self.csv { csv::records(&self.file) } else { self.file.iter().filter_map(|line| of_line(line)).collect() };
+        let mut said: Vec<_> = self.output.iter().filter_map(|line| of_line(line)).chain(file).collect();
+        let by_postmaster = said.iter().filter(|said| said.pid == Some(self.postmaster));
+        let mut own: Vec<_> = by_postmaster.filter_map(|said| ended_child(&said.message)).collect();
+        own.push(self.postmaster);
+        said.retain(|said| said.pid.is_none_or(|pid| own.contains(&pid)));
+        said
+    }
+}
+
+/// `startup process (PID 4711) exited with exit code 1`, as the postmaster says of each of its children that ends wrongly.
+fn ended_child(message: &str) -> Option<u32> {
+    let (_, rest) = message.split_once("(PID ")?;
+    let (pid, rest) = rest.split_once(')')?;
+    (rest.starts_with(" exited") || rest.starts_with(" was terminated")).then(|| pid.parse().ok())?
+}
+
+/// One line on standard error, where a message's own line ends are followed by a tab.
+fn of_line(line: &str) -> Option<Said> {
+    if line.starts_with(char::is_whitespace) {
+        return None;
+    }
+    piped(line).or_else(|| prefixed(line)).or_else(|| bare(line))
+}
+
+/// `12:03:57 UTC|USER|DATABASE|PID|WHAT||:-LOG:  …`, with neither user nor database. A name may hold a bar, so their number counts.
+fn piped(line: &str) -> Option<Said> {
+    let (prefix, rest) = line.split_once(":-")?;
+    let [_, user, database, pid, _, _, last] = prefix.split('|').collect::<Vec<_>>().try_into().ok()?;
+    let pid = pid.trim_start_matches('p').parse().ok()?;
+    let (severity, message) = severity(rest)?;
+    let own = user.is_empty() && database.is_empty() && last.is_empty();
+    own.then(|| Said { pid: Some(pid), severity, message, line: line.into() })
+}
+
+/// `2026-01-01 12:00:00.000 UTC [PID] LOG:  …`. Where a prefix puts a client's words before the process, they could look
+/// like one; then there are two, and the line is nobody's.
+fn prefixed(line: &str) -> Option<Said> {
+    let (_, rest) = line.split_once('[')?;
+    let (pid, rest) = rest.split_once(']')?;
+    let pid = pid.parse().ok()?;
+    let (severity, message) = severity(rest.trim_start())?;
+    let twice = SEVERITIES.iter().any(|word| message.contains(&format!("] {word}:")));
+    (!twice).then(|| Said { pid: Some(pid), severity, message, line: line.into() })
+}
+
+fn bare(line: &str) -> Option<Said> {
+    let (severity, message) = severity(line)?;
+    Some(Said { pid: None, severity, message, line: line.into() })
+}
+
+fn severity(text: &str) -> Option<(String, String)> {
+    let (word, message) = text.split_once(':')?;
+    SEVERITIES.contains(&word).then(|| (word.to_owned(), message.trim_start().to_owned()))
+}
+
+/// Greenplum's CSV: `time,"user","database",pPID,thread,"host","port",…,"severity","state","message",…`. Every quote in a text
+/// is doubled, so no text can make up a field of its own; what is not strictly of this form is nothing.
+mod csv {
+    use super::{SEVERITIES, Said};
+
+    /// Where the fields stand.
+    const USER: usize = 1;
+    const DATABASE: usize = 2;
+    const PID: usize = 3;
+    const HOST: usize = 5;
+    const SEVERITY: usize = 16;
+    const MESSAGE: usize = 18;
+
+    /// The records that no session wrote. The first lines may be the rest of one that began before them.
+    pub fn records(lines: &[String]) -> Vec<Said> {
+        let (mut found, mut at) = (vec![], 0);
+        while at < lines.len() {
+            match record(&lines[at..]) {
+                Some((fields, length)) => {
+                    found.extend(own(&fields, &lines[at]));
+                    at += length;
+                }
+                None => at += 1,
+            }
+        }
+        found
+    }
+
+    fn own(fields: &[String], line: &str) -> Option<Said> {
+        let field = |at: usize| fields.get(at).map(String::as_str);
+        let nobody = [USER, DATABASE, HOST].iter().all(|at| field(*at) == Some(""));
+        let quoted = |at: usize| field(at)?.strip_prefix('"');
+        let severity = quoted(SEVERITY).filter(|word| SEVERITIES.contains(word))?.to_owned();
+        let pid = field(PID)?.strip_prefix('p')?.parse().ok()?;
+        nobody.then_some(Said { pid: Some(pid), severity, message: quoted(MESSAGE)?.to_owned(), line: line.into() })
+    }
+
+    /// The record that begins with the first line, and how many lines it has. A field that is quoted keeps one quote in front.
+    fn record(lines: &[String]) -> Option<(Vec<String>, usize)> {
+        let first = lines.first()?;
+        let dated = first.split('-').next().is_some_and(|year| year.len() == 4 && year.bytes().all(|byte| byte.is_ascii_digit()));
+        if !dated {
+            return None;
+        }
+        let (mut fields, mut field, mut state) = (vec![], String::new(), State::Begin);
+        for (number, line) in lines.iter().enumerate() {
+            for letter in line.chars() {
+                state = match (state, letter) {
+                    (State::Begin | State::Closed, '"') => {
+                        field.push('"');
+                        State::Quoted
+                    }
+                    (State::Begin | State::Plain | State::Closed, ',') => {
+                        fields.push(std::mem::take(&mut field));
+                        State::Begin
+                    }
+                    (State::Quoted, '"') => State::Closed,
+                    (State::Plain, '"') | (State::Closed, _) => return None,
+                    (State::Quoted, _) => {
+                        field.push(letter);
+                        State::Quoted
+                    }
+                    (State::Begin | State::Plain, _) => {
+                        field.push(letter);
+                        State::Plain
+                    }
+                };
+            }
+            match state {
+                State::Quoted => field.push('\n'),
+                State::Begin | State::Plain | State::Closed => {
+                    fields.push(field);
+                    return Some((fields, number + 1));
+                }
+            }
+        }
+        None
+    }
+
+    #[derive(Clone, Copy)]
+    enum State {
+        Begin,
+        Plain,
+        Quoted,
+        /// After a quote inside a quoted field: its end, or half of a doubled one.
+        Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn messages(output: &str, file: &str, csv: bool) -> Vec<String> {
+        let log = Log { postmaster: 100, output: lines(output), file: lines(file), csv };
+        log.said_by_server().into_iter().map(|said| format!("{} {}", said.severity, said.message)).collect()
+    }
+
+    /// As Greenplum 6 writes it: the postmaster, its startup process, and a session.
+    fn record(user: &str, pid: u32, severity: &str, message: &str) -> String {
+        let name = if user.is_empty() { String::new() } else { format!("\"{user}\"") };
+        let host = if user.is_empty() { "" } else { "\"10.1.2.3\",\"5555\"" };
+        let host = if host.is_empty() { "," } else { host };
+        let message = message.replace('"', "\"\"");
+        format!(
+            "2026-01-01 12:00:00.000001 UTC,{name},{name},p{pid},th-1,{host},,0,,,seg0,,,,,\"{severity}\",\"XX000\",\"{message}\",,,,,,,0,,\"xlog.c\",6642,"
+        )
+    }
+
+    #[test]
+    fn in_csv_only_the_servers_own_records_count() {
+        let log = [
+            record("ann", 200, "ERROR", "invalid input syntax for integer: \"PANIC: could not locate a valid checkpoint record\""),
+            record("", 300, "PANIC", "could not locate a valid checkpoint record"),
+            record("", 400, "FATAL", "of a child that nobody speaks of"),
+            record("", 100, "LOG", "startup process (PID 300) was terminated by signal 6: Aborted"),
+        ];
+        let said = messages("", &log.join("\n"), true);
+        assert_eq!(
+            said,
+            ["PANIC could not locate a valid checkpoint record", "LOG startup process (PID 300) was terminated by signal 6: Aborted"]
+        );
+    }
+
+    #[test]
+    fn no_text_of_a_session_makes_up_a_record_wherever_the_look_begins() {
+        let made_up = format!("x\n{}\nPANIC:  could not locate a valid checkpoint record\n\t", record("", 100, "PANIC", "made up"));
+        let unquoted = "y\n2026-01-01 12:00:00 UTC,,,p100,th-1,,,,0,,,seg0,,,,,PANIC,XX000,made up,\n".to_owned();
+        for text in [made_up, unquoted] {
+            let whole = record("ann", 200, "ERROR", &text);
+            let all = lines(&whole);
+            for begin in 0..all.len() {
+                assert_eq!(messages("", &all[begin..].join("\n"), true), Vec::<String>::new(), "from line {begin} of {whole}");
+            }
+        }
+    }
+
+    #[test]
+    fn on_standard_error_a_line_is_known_by_its_process() {
+        let output = "\
+2026-01-01 12:00:00.000 UTC [200] FATAL:  database \"PANIC:  could not locate a valid checkpoint record\" does not exist
+2026-01-01 12:00:00.000 UTC [201] ann@x FATAL:  unrecognized configuration parameter \"x\"
+\tPANIC:  could not locate a valid checkpoint record
+2026-01-01 12:00:00.000 UTC [100] FATAL:  x [100] FATAL:  a name that looks like a process
+2026-01-01 12:00:00.000 UTC [300] PANIC:  could not locate a valid checkpoint record
+2026-01-01 12:00:00.000 UTC [100] LOG:  startup process (PID 300) exited with exit code 1";
+        let said = messages(output, "", false);
+        assert_eq!(said, ["PANIC could not locate a valid checkpoint record", "LOG startup process (PID 300) exited with exit code 1"]);
+        let piped = "\
+12:03:58 UTC|gpadmin|postgres|300|||:-FATAL:  the database system is in recovery mode
+12:03:58 UTC||||300|x||:-FATAL:  with a bar in its name
+12:03:58 UTC|||300|startup||:-FATAL:  requested timeline 2 is not a child of this server's history
+12:03:58 UTC|||100|||:-LOG:  startup process (PID 300) exited with exit code 1";
+        assert_eq!(messages(piped, "", false)[0], "FATAL requested timeline 2 is not a child of this server's history");
+        assert_eq!(messages(piped, "", false).len(), 2);
+        assert_eq!(messages("FATAL:  configuration file \"x\" contains errors", "", false).len(), 1, "before it has a prefix");
+    }
+}
