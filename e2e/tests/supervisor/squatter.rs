@@ -63,11 +63,12 @@ async fn the_lock_is_kept_while_somebody_else_runs_postgres_there() -> Result<()
     wait_for(18099, "one that stays down", down).await?;
 
     let by_hand = ByHand::start(&place)?;
-    let named = by_hand.pid().to_string();
-    let busy = |page: &Page| page.state == InstanceState::LockBusy && page.detail.contains(&named);
-    wait_for(18099, "naming the postgres that a person started", busy).await?;
+    wait_for(18099, "a postgres that a person started", |page| page.state == InstanceState::LockBusy).await?;
     let volume = Volume::open(&place.at("volume/gpseg"))?;
     is_kept(&volume).await?;
+    let named = by_hand.pid().to_string();
+    let busy = |page: &Page| page.state == InstanceState::LockBusy && page.detail.contains(&named);
+    wait_for(18099, "naming it", busy).await?;
 
     let hold = Hold { attempt: "a1".into(), dbid: Dbid(2), reason: "a repair".into(), heartbeat: Timestamp::now() };
     volume.write("hold", &hold)?;
