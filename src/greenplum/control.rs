@@ -2,9 +2,13 @@
 
 use std::{
     collections::HashMap,
+    io,
+    os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, ExitStatus},
 };
+
+use nix::sys::signal::Signal;
 
 use crate::model::{Lsn, SystemIdentifier, Timeline};
 
@@ -27,22 +31,35 @@ pub struct ControlData {
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     #[error("pg_controldata can not be run ({0}); is it on PATH in this image?")]
-    NoTool(std::io::Error),
+    NoTool(io::Error),
+    /// It was not read: that says nothing of what it holds.
+    #[error("the control file can not be looked at now: {0}")]
+    Unknown(String),
     #[error("the control file is unusable: {0}")]
     Unusable(String),
 }
 
+/// No version's control file is shorter.
+const SHORTEST: usize = 200;
+
 impl ControlData {
-    /// Runs `pg_controldata` on a directory.
+    /// Runs `pg_controldata` on a directory, whose control file is read here first: the tool says "could not read" of a
+    /// damaged file and of a disk that fails alike.
     ///
     /// # Errors
-    /// [`ControlError::Unusable`] when the file is missing, damaged (its checksum differs) or of another version.
+    /// [`ControlError::Unusable`] when the file is missing, cut off or damaged (its checksum differs);
+    /// [`ControlError::Unknown`] when it could not be read, or the tool did not come to its end.
     pub fn read(data: &Path) -> Result<Self, ControlError> {
-        let output = Command::new("pg_controldata").arg(data).env("LC_ALL", "C").output().map_err(ControlError::NoTool)?;
+        Self::by(Path::new("pg_controldata"), data)
+    }
+
+    fn by(tool: &Path, data: &Path) -> Result<Self, ControlError> {
+        is_readable(&data.join("global/pg_control"))?;
+        let output = Command::new(tool).arg(data).env("LC_ALL", "C").output().map_err(ControlError::NoTool)?;
         let said = String::from_utf8_lossy(&output.stdout);
         let complaint = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
-            return Err(ControlError::Unusable(why(output.status, &complaint)));
+            return Err(failed(output.status, &complaint));
         }
         Self::parse(&format!("{said}\n{complaint}"))
     }
@@ -84,17 +101,36 @@ impl ControlData {
     }
 }
 
-/// Greenplum 6's tool dies without a word of what it can not show, say a time that is none.
-fn why(status: ExitStatus, complaint: &str) -> String {
-    match complaint.trim() {
-        "" => format!("pg_controldata can not read it ({status})"),
-        said => said.to_owned(),
+/// The file is there, can be read to its end, and has the length of one.
+fn is_readable(file: &Path) -> Result<(), ControlError> {
+    match std::fs::read(file) {
+        Ok(bytes) if bytes.len() >= SHORTEST => Ok(()),
+        Ok(bytes) => Err(ControlError::Unusable(format!("{} has {} bytes", file.display(), bytes.len()))),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(ControlError::Unusable(format!("{}: {error}", file.display())))
+        }
+        Err(error) => Err(ControlError::Unknown(format!("{}: {error}", file.display()))),
     }
+}
+
+/// Greenplum 6's tool dies without a word of what it can not show, say a time that is none. What else ends it says nothing
+/// of the file, which was read a moment before.
+fn failed(status: ExitStatus, complaint: &str) -> ControlError {
+    let said = complaint.trim();
+    let crashed = status.signal().is_some_and(|signal| [libc_signal(Signal::SIGSEGV), libc_signal(Signal::SIGFPE)].contains(&signal));
+    if crashed {
+        return ControlError::Unusable(format!("pg_controldata can not read it ({status}) {said}").trim_end().to_owned());
+    }
+    ControlError::Unknown(format!("pg_controldata failed ({status}) {said}").trim_end().to_owned())
+}
+
+fn libc_signal(signal: Signal) -> i32 {
+    signal as i32
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -117,10 +153,34 @@ Data page checksum version:           1
         assert!(!control.was_shut_down());
     }
 
+    /// A directory with a control file of this length, and what a tool that does this says of it.
+    fn said_by(script: &str, length: usize) -> Result<ControlData, ControlError> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("global")).unwrap();
+        std::fs::write(dir.path().join("global/pg_control"), vec![1; length]).unwrap();
+        let tool = dir.path().join("tool");
+        std::fs::write(&tool, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+        ControlData::by(&tool, dir.path())
+    }
+
+    /// All of them were "unusable": terabytes copied anew because a tool was killed.
     #[test]
-    fn a_tool_that_died_without_a_word_is_named() {
-        assert_eq!(why(ExitStatus::from_raw(11), " \n"), "pg_controldata can not read it (signal: 11 (SIGSEGV))");
-        assert_eq!(why(ExitStatus::from_raw(512), "no file\n"), "no file");
+    fn a_tool_that_did_not_come_to_its_end_says_nothing_of_the_file() {
+        for script in ["kill -KILL $$", "kill -TERM $$", "echo 'could not open file: Too many open files' >&2; exit 1", "exit 127"] {
+            assert!(matches!(said_by(script, 8192), Err(ControlError::Unknown(_))), "{script}");
+        }
+        let died = said_by("kill -SEGV $$", 8192);
+        assert!(matches!(&died, Err(ControlError::Unusable(why)) if why.contains("SIGSEGV")), "of what it can not show: {died:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_short_is_unusable_and_one_that_cannot_be_read_is_unknown() {
+        assert!(matches!(said_by("exit 0", 10), Err(ControlError::Unusable(why)) if why.contains("10 bytes")));
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(ControlData::read(dir.path()), Err(ControlError::Unusable(_))));
+        std::fs::create_dir_all(dir.path().join("global/pg_control")).unwrap();
+        assert!(matches!(ControlData::read(dir.path()), Err(ControlError::Unknown(_))), "reading a folder fails otherwise");
     }
 
     #[test]

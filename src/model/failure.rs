@@ -125,6 +125,8 @@ classes! {
     NoRoom => Stop "by a larger volume, or by making room on it",
     /// A tablespace of the source does not lie on the volume of the data directory, so a full copy can not carry it.
     TablespaceElsewhere => Stop "by moving the tablespace to a location on the data directory's volume, or dropping it; gprecoverseg -F carries it as it is",
+    /// The target's log is a link to another place, which a full copy would not fill.
+    LogElsewhere => Stop "by gprecoverseg -F, which carries the log where it is, or by moving the log into the data directory",
     /// Database, server or image versions do not fit together.
     VersionDiffers => Stop "by running one version of Greenplum in both pods",
     /// A login was refused: password, role or pg_hba.

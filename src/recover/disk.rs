@@ -41,7 +41,8 @@ impl Disk {
 
 fn folders(data: &Path, dialect: Dialect) -> Result<Vec<PathBuf>, Fault> {
     let log = data.join(dialect.wal_folder());
-    let elsewhere = spaces::folders(data)?.into_iter().chain(log.exists().then_some(log));
+    let there = log.try_exists().map_err(FileError::at(&log))?;
+    let elsewhere = spaces::folders(data)?.into_iter().chain(there.then_some(log));
     Ok([data.to_owned()].into_iter().chain(elsewhere).collect())
 }
 

@@ -1,7 +1,10 @@
 //! Full: pg_basebackup beside the old directory, then a swap by rename. The old directory stays until
 //! the supervisor has seen the new one in sync.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,7 +15,7 @@ use super::{
     fault::{Classified, Fault, FileError},
     prove::Proven,
     room,
-    source::{SLOT, SourceLock},
+    source::{Began, SLOT, SourceLock},
     spaces,
     swap::{self, remove_folder},
     tool,
@@ -20,7 +23,7 @@ use super::{
 use crate::{
     greenplum::{Dialect, tablespace::Tablespace},
     model::{FailureClass, Repair, Step, page::Shape},
-    volume::{Copy, Held, shape},
+    volume::{Copy, Held, places, shape},
 };
 
 /// Name of the mark of a base backup.
@@ -37,13 +40,33 @@ impl Classified for Unsound {
     }
 }
 
+/// A log that is linked to another place would move onto the data directory's volume, which was not made for it.
+#[derive(Debug, thiserror::Error)]
+#[error("the target's log is linked to {0}, and a full copy would put it into the data directory")]
+pub struct LogElsewhere(PathBuf);
+
+impl Classified for LogElsewhere {
+    fn class(&self) -> FailureClass {
+        FailureClass::LogElsewhere
+    }
+}
+
+fn log_lies_within(log: &Path) -> Result<(), Fault> {
+    match std::fs::symlink_metadata(log) {
+        Ok(there) if there.is_symlink() => Err(LogElsewhere(std::fs::read_link(log).map_err(FileError::at(log))?).into()),
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
+        Err(error) => Err(FileError::at(log)(error).into()),
+    }
+}
+
 /// Left on the volume from the begin of a base backup to the end of the swap.
 #[derive(Serialize, Deserialize)]
 struct Backup {
     attempt: String,
-    /// The address under which the source knows the base backup, as long as it runs: so the next attempt knows whose
-    /// walsenders are orphans.
-    address: String,
+    /// How the source knows the base backup, as long as it runs: so the next attempt knows whose walsenders are orphans.
+    #[serde(flatten)]
+    began: Began,
     /// Where tablespaces are copied to.
     #[serde(default)]
     tablespaces: Vec<PathBuf>,
@@ -52,18 +75,19 @@ struct Backup {
 /// Copies the source into a fresh directory and puts it into the old one's place.
 pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<String, Fault> {
     work.step(Step::Analysing).await;
+    log_lies_within(&work.volume.data().join(proven.dialect.wal_folder()))?;
     let spaces = spaces::of(work, source).await?;
     let predecessor: Option<Backup> = work.volume.read(BACKUP)?;
     forget_unfinished(work)?;
     room::prove(work, source).await?;
-    source.end_orphans(predecessor.as_ref().map(|backup| backup.address.as_str())).await?;
+    source.end_orphans(predecessor.as_ref().map(|backup| &backup.began)).await?;
     source.ready_slot().await?;
     work.step(Step::Copying).await;
     let fresh = work.volume.beside_new();
     let disk = Disk::open([work.volume.marks_folder().to_owned()])?; // it lies beside directory and tablespaces
     copy(work, source, &fresh, &spaces).await?;
     work.step(Step::Configuring).await;
-    is_copy_of(&fresh, proven)?;
+    is_copy_of(work, &fresh, proven)?;
     let to_swap = spaces::to_swap(work.volume.data(), &fresh, &spaces, work.attempt.target.dbid)?;
     configure::configure(work, &fresh, source.session.dialect)?;
     disk.sync()?;
@@ -77,13 +101,13 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
 /// Runs the base backup, with a mark that tells what it leaves when it is cut off.
 async fn copy(work: &Work, source: &SourceLock, fresh: &Path, spaces: &[Tablespace]) -> Result<(), Fault> {
     let tablespaces = spaces.iter().map(|space| space.fresh(work.attempt.target.dbid)).collect();
-    let running = Backup { attempt: work.attempt.id.clone(), address: own_address(source).await?, tablespaces };
+    let running = Backup { attempt: work.attempt.id.clone(), began: began(source).await?, tablespaces };
     for folder in &running.tablespaces {
         remove(folder)?; // of a predecessor whose mark is lost
     }
     work.volume.write(BACKUP, &running)?;
     tool::run(work, "pg_basebackup", &arguments(work, source.session.dialect, fresh, spaces), &[]).await?;
-    Ok(work.volume.write(BACKUP, &Backup { address: String::new(), ..running })?)
+    Ok(work.volume.write(BACKUP, &Backup { began: Began::default(), ..running })?)
 }
 
 /// What a copy that was cut off has left beside the directory and its tablespaces; whoever holds the lock may take it away.
@@ -97,9 +121,11 @@ fn remove(folder: &Path) -> Result<(), Fault> {
     Ok(remove_folder(folder).map_err(FileError::at(folder))?)
 }
 
-/// The address under which the source knows us.
-async fn own_address(source: &SourceLock) -> Result<String, Fault> {
-    Ok(source.text("SELECT host(pg_catalog.inet_client_addr())").await?.unwrap_or_default())
+/// The address under which the source knows us, and its time.
+async fn began(source: &SourceLock) -> Result<Began, Fault> {
+    let address = source.text("SELECT host(pg_catalog.inet_client_addr())").await?.unwrap_or_default();
+    let now = source.text("SELECT floor(extract(epoch FROM pg_catalog.clock_timestamp()))::bigint::text").await?;
+    Ok(Began { address, at: now.and_then(|now| now.parse().ok()) })
 }
 
 /// As Greenplum's own tool calls it (reference §3.6), but that we sync ourselves, and into folders that are new, so
@@ -145,11 +171,41 @@ fn arguments(work: &Work, dialect: Dialect, fresh: &Path, spaces: &[Tablespace])
     arguments
 }
 
-fn is_copy_of(fresh: &Path, proven: &Proven) -> Result<(), Fault> {
+/// Contents may share a system identifier: where a cluster was made of copies of one directory.
+fn is_copy_of(work: &Work, fresh: &Path, proven: &Proven) -> Result<(), Fault> {
+    let content = work.attempt.content;
+    if let (_, Some(other)) = places::identity(fresh)
+        && other != content
+    {
+        return Err(Unsound(format!("its settings say that it is of content {other}, not {content}")).into());
+    }
     let copy = shape::look(fresh);
     let control = copy.control.ok_or(Unsound(copy.why))?;
     if control.system_identifier != proven.identified.system_identifier {
         return Err(Unsound(format!("its system identifier is {}", control.system_identifier)).into());
     }
     if copy.shape == Shape::Mirror { Ok(()) } else { Err(Unsound("it would start as a primary".into()).into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_on_a_volume_of_its_own_is_not_moved_silently() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("gpseg/pg_wal");
+        assert!(log_lies_within(&log).is_ok(), "there is no directory");
+        std::fs::create_dir_all(&log).unwrap();
+        assert!(log_lies_within(&log).is_ok());
+        std::fs::remove_dir(&log).unwrap();
+        std::os::unix::fs::symlink("/wal/gpseg", &log).unwrap();
+        assert_eq!(log_lies_within(&log).unwrap_err().class, FailureClass::LogElsewhere, "also when the link leads nowhere");
+    }
+
+    #[test]
+    fn the_mark_of_an_earlier_version_names_nobody() {
+        let backup: Backup = serde_json::from_str(r#"{"attempt": "a", "address": "10.0.0.7"}"#).unwrap();
+        assert_eq!(backup.began, Began { address: "10.0.0.7".into(), at: None });
+    }
 }

@@ -97,11 +97,6 @@ impl Holding {
         ack.refused.filter(|_| ack.attempt == attempt)
     }
 
-    /// Ends the hold.
-    pub fn end(mut self) -> Result<(), Fault> {
-        Ok(self.finish()?)
-    }
-
     fn finish(&mut self) -> Result<(), MarkError> {
         let Some(beating) = self.beating.take() else { return Ok(()) };
         self.stop.store(true, Ordering::Relaxed);

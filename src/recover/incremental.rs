@@ -11,7 +11,7 @@ use super::{
     full,
     prove::Proven,
     source::{SLOT, SourceLock},
-    tool,
+    tool::{self, ToolError},
 };
 use crate::{
     greenplum::wal::{self, Standing},
@@ -57,6 +57,7 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     work.step(Step::Analysing).await;
     fit(work, proven)?;
     same_checksums(source, proven).await?;
+    source.ready_slot().await?; // afterwards a slot that is taken would end a rewind that is done
     full::forget_unfinished(work)?;
     source.checkpoint().await?;
     let disk = Disk::of(work.volume.data(), proven.dialect)?;
@@ -67,7 +68,6 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
         rewind(work, source, proven).await?
     };
     work.step(Step::Configuring).await;
-    source.ready_slot().await?;
     configure::configure(work, work.volume.data(), proven.dialect)?;
     disk.sync()?;
     Disk::of(work.volume.data(), proven.dialect)?.sync()?; // of tablespaces that came with the rewind
@@ -152,9 +152,37 @@ async fn recover_from_crash(work: &Work, proven: &Proven) -> Result<(), Fault> {
     arguments.push("template1".into());
     match tool::run(work, "postgres", &arguments, &[]).await {
         Ok(_) => Ok(()),
-        Err(error) if matches!(error.class, FailureClass::NoRoom | FailureClass::ToolKilled) => Err(error.into()),
-        Err(error) => Err(IncrementalError::Unusable(format!("crash recovery failed ({}): {}", error.how, error.said)).into()),
+        Err(error) if shows_damage(&error) => {
+            Err(IncrementalError::Unusable(format!("crash recovery failed ({}): {}", error.how, error.said)).into())
+        }
+        Err(error) => Err(error.into()),
     }
+}
+
+/// What a server says of files that it cannot recover from. Only these lead to a full copy: a library that is missing or
+/// memory that is short ends crash recovery too, and says nothing of the directory.
+const DAMAGED: &[&str] = &[
+    "incorrect checksum in control file",
+    "could not locate a valid checkpoint record",
+    "could not locate required checkpoint record",
+    "could not find redo location referenced by checkpoint record",
+    "invalid primary checkpoint record",
+    "invalid checkpoint record",
+    "database files are incompatible with server",
+    "is not a valid data directory",
+    "WAL ends before end of online backup",
+    "WAL ends before consistent recovery point",
+    "WAL contains references to invalid pages",
+    "invalid page in block",
+    "invalid page header in block",
+    "could not access status of transaction",
+    "control file contains invalid",
+    "is not a child of this server's history",
+];
+
+fn shows_damage(error: &ToolError) -> bool {
+    let passing = matches!(error.class, FailureClass::NoRoom | FailureClass::ToolKilled | FailureClass::ConnectionLost);
+    !passing && DAMAGED.iter().any(|words| error.said.contains(words))
 }
 
 /// What a dry run is called with: nothing that writes. Greenplum 6 writes its settings in a dry run too, and a stale
@@ -195,6 +223,24 @@ fn remove(file: &Path) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_damage_that_a_server_names_leads_to_a_full_copy() {
+        let failed = |said: &str| ToolError { tool: "postgres", how: "1".into(), said: said.into(), class: tool::classify(&[said.into()]) };
+        for said in ["PANIC:  could not locate a valid checkpoint record", "FATAL:  incorrect checksum in control file"] {
+            assert!(shows_damage(&failed(said)), "{said}");
+        }
+        for said in [
+            "FATAL:  could not access file \"$libdir/gp_x\": No such file or directory",
+            "FATAL:  could not map anonymous shared memory: Cannot allocate memory",
+            "postgres: error while loading shared libraries: libxml2.so.2",
+            "PANIC:  could not open file \"global/pg_control\": Too many open files",
+            "PANIC:  could not locate a valid checkpoint record: Input/output error",
+            "a sentence that nobody has ever seen",
+        ] {
+            assert!(!shows_damage(&failed(said)), "{said}");
+        }
+    }
 
     #[test]
     fn checksums_have_to_be_alike_on_both_sides() {

@@ -8,6 +8,7 @@ mod configure;
 mod disk;
 mod fault;
 mod full;
+mod history;
 mod hold;
 mod incremental;
 mod progress;
@@ -94,24 +95,42 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let (passfile, report) = (config.passfile.clone(), Reporter::start());
     let (pod, node) = (config.pod, config.node);
     let work = Work { attempt, coordinator: config.coordinator, login, mirror_tls, passfile, volume, pod, node, report };
-    let begun = Instant::now();
-    let result = work.until_told_to_end().await;
+    let (begun, mut holds) = (Instant::now(), Holds::default());
+    let result = work.until_told_to_end(&mut holds).await;
     let outcome = work.outcome(result, begun.elapsed().as_secs());
+    // Whoever finds the volume free finds the outcome on it.
     work.publish(&outcome, &config.termination_message);
+    holds.give_back();
     Ok(outcome.failure.is_none())
+}
+
+/// What an attempt holds of the volume.
+#[derive(Default)]
+struct Holds {
+    holding: Option<Holding>,
+    lock: Option<Held>,
+}
+
+impl Holds {
+    /// Ends the hold under the lock, then gives the lock back by closing it. The outcome stands by now: a hold that cannot
+    /// be ended costs the supervisor the time until its heartbeat is old.
+    fn give_back(self) {
+        drop(self.holding);
+        drop(self.lock);
+    }
 }
 
 impl Work {
     /// SIGTERM drops whatever is being done; the guards on the way out leave truthful marks.
-    async fn until_told_to_end(&self) -> Result<String, Fault> {
+    async fn until_told_to_end(&self, holds: &mut Holds) -> Result<String, Fault> {
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| Fault::new(FailureClass::Unclassified, &e.to_string()))?;
         tokio::select! {
-            result = self.repair() => result,
+            result = self.repair(holds) => result,
             _ = terminate.recv() => Err(Fault::new(FailureClass::Interrupted, "the Job was told to end")),
         }
     }
 
-    async fn repair(&self) -> Result<String, Fault> {
+    async fn repair(&self, holds: &mut Holds) -> Result<String, Fault> {
         self.step(Step::Proving).await;
         if let Some(why) = mount::worthless_lock(self.volume.data()) {
             return Err(Fault::new(FailureClass::LockUntrusted, &why)); // it would be all that keeps postgres and us apart
@@ -119,16 +138,18 @@ impl Work {
         let source_lock = SourceLock::take(self).await?;
         prove::prove(self, &source_lock).await?;
         self.step(Step::Holding).await;
-        let holding = Holding::begin(self)?;
-        let lock = holding.take_lock(self).await?;
+        let holding = holds.holding.insert(Holding::begin(self)?);
+        let lock = &*holds.lock.insert(holding.take_lock(self).await?);
         self.step(Step::ProvingAgain).await;
         let proven = prove::prove(self, &source_lock).await?;
         prove::not_ahead(self, &proven)?;
+        history::prove(self, &source_lock, &proven).await?;
         let note = match self.attempt.repair {
-            Repair::Incremental => incremental::repair(self, &source_lock, &proven, &lock).await?,
-            Repair::Full => full::repair(self, &source_lock, &proven, &lock).await?,
+            Repair::Incremental => incremental::repair(self, &source_lock, &proven, lock).await?,
+            Repair::Full => full::repair(self, &source_lock, &proven, lock).await?,
         };
-        self.release(holding, lock).await?;
+        self.step(Step::Releasing).await;
+        self.volume.write_token(&proven.token.after_repair())?;
         Ok(note)
     }
 
@@ -140,14 +161,6 @@ impl Work {
         while std::fs::read_to_string(&pause).is_ok_and(|named| named.trim() == step.to_string()) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-    }
-
-    /// Ends the hold under the lock, then gives the lock back by closing it.
-    async fn release(&self, holding: Holding, lock: Held) -> Result<(), Fault> {
-        self.step(Step::Releasing).await;
-        holding.end()?;
-        drop(lock);
-        Ok(())
     }
 
     /// What the lock's file says while the attempt holds it.

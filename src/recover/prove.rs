@@ -13,7 +13,7 @@ use crate::{
     },
     model::{Catalog, FailureClass, Lsn, Place, Role, Row, Status, SystemIdentifier, Timeline, page::Shape},
     volume::{
-        TokenState,
+        Token, TokenState,
         shape::{self, Shaped},
     },
 };
@@ -25,6 +25,8 @@ pub struct Proven {
     pub dialect: Dialect,
     /// The source's timeline history.
     pub history: Vec<Switch>,
+    /// What the volume remembers of the target.
+    pub token: Token,
     /// How far the target's log reaches, when it has one.
     pub wal_end: Option<WalEnd>,
 }
@@ -84,7 +86,7 @@ pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
     one_database(identified.system_identifier, "target's control file", target.control.as_ref().map(|c| c.system_identifier))?;
     one_database(identified.system_identifier, "target's log", wal_end.map(|end| end.system_identifier))?;
     let history = history(source, identified.timeline).await?;
-    Ok(Proven { identified, target, dialect, history, wal_end })
+    Ok(Proven { identified, target, dialect, history, token: *token, wal_end })
 }
 
 /// Marks of people are for the Job, too: a free lock is no invitation.

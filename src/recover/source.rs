@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Work,
     fault::{Classified, Fault, OfSource},
 };
 use crate::{
-    greenplum::{Dialect, Server, Session, replication},
+    greenplum::{Dialect, Server, Session, SessionError, replication},
     model::{FailureClass, Lsn, SystemIdentifier, Timeline},
 };
 
@@ -15,6 +17,31 @@ use crate::{
 const LOCK_KEY: i32 = 0x6770_6865;
 /// The slot through which a mirror streams, in all of Greenplum.
 pub const SLOT: &str = "internal_wal_replication_slot";
+
+/// What a server says of a file that is not there.
+const UNDEFINED_FILE: &str = "58P01";
+
+/// How a base backup is known on the source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Began {
+    /// Its address as the source sees it; empty once the backup has ended.
+    pub address: String,
+    /// The source's clock before it began, in seconds; none was written down by earlier versions.
+    #[serde(default)]
+    pub at: Option<u64>,
+}
+
+impl Began {
+    /// What ends its walsenders: both connections are opened within the checkpoint's time.
+    fn orphans(&self, backups: &str) -> Option<String> {
+        let (address, at) = (self.address.parse::<std::net::IpAddr>().ok()?, self.at?);
+        let since = format!("backend_start BETWEEN to_timestamp({at}) AND to_timestamp({})", at + OPENED_WITHIN.as_secs());
+        Some(format!("SELECT pg_catalog.pg_terminate_backend(pid) {backups} AND host(client_addr) = '{address}' AND {since}"))
+    }
+}
+
+/// A base backup has opened its connections by then.
+const OPENED_WITHIN: Duration = Duration::from_mins(15);
 
 /// A kept session on the acting primary that holds the advisory lock of its content.
 pub struct SourceLock {
@@ -100,11 +127,30 @@ impl SourceLock {
         Ok(rows.first().and_then(|row| row.try_get::<_, Option<String>>(0).ok()).flatten())
     }
 
+    /// Names of its log's segment files that end so.
+    pub async fn log_names(&self, suffix: &str) -> Result<Vec<String>, Fault> {
+        let folder = self.session.dialect.wal_folder();
+        let sql = format!("SELECT name FROM pg_catalog.pg_ls_dir('{folder}') AS name WHERE name LIKE '________{suffix}'");
+        let rows = self.session.rows(&sql).await.map_err(OfSource)?;
+        rows.iter().map(|row| row.try_get(0).map_err(|_| unreadable("a file name"))).collect()
+    }
+
+    /// Bytes of a segment file of its log; `None`: it has been removed since it was listed.
+    pub async fn log_bytes(&self, name: &str, offset: u64, length: u64) -> Result<Option<Vec<u8>>, Fault> {
+        let folder = self.session.dialect.wal_folder();
+        let sql = format!("SELECT pg_catalog.pg_read_binary_file('{folder}/{name}', {offset}, {length})");
+        let rows = match self.session.rows(&sql).await {
+            Err(SessionError::Statement { code: Some(code), .. }) if code == UNDEFINED_FILE => return Ok(None),
+            rows => rows.map_err(OfSource)?,
+        };
+        rows.first().map(|row| row.try_get(0).map_err(|_| unreadable("bytes"))).transpose()
+    }
+
     /// Ends base backups that a dead predecessor left on the source, known by the address that it wrote down.
-    pub async fn end_orphans(&self, predecessor: Option<&str>) -> Result<(), Fault> {
+    /// and by when they began: another pod may have got that address since.
+    pub async fn end_orphans(&self, predecessor: Option<&Began>) -> Result<(), Fault> {
         let backups = "FROM pg_catalog.pg_stat_replication WHERE application_name = 'pg_basebackup'";
-        if let Some(address) = predecessor.and_then(|address| address.parse::<std::net::IpAddr>().ok()) {
-            let sql = format!("SELECT pg_catalog.pg_terminate_backend(pid) {backups} AND host(client_addr) = '{address}'");
+        if let Some(sql) = predecessor.and_then(|began| began.orphans(backups)) {
             self.session.rows(&sql).await.map_err(OfSource)?;
         }
         for _ in 0..50 {
@@ -165,6 +211,10 @@ fn slot_query(dialect: Dialect) -> String {
     format!("SELECT {user}, restart_lsn IS NULL AS lost FROM pg_catalog.pg_replication_slots WHERE slot_name = '{SLOT}'")
 }
 
+fn unreadable(what: &str) -> Fault {
+    Fault::new(FailureClass::SourceNotItself, &format!("the acting primary gives something else for {what}"))
+}
+
 fn unidentified(why: &str) -> Fault {
     SourceError::Unidentified(why.trim().to_owned()).into()
 }
@@ -179,6 +229,18 @@ fn parse(text: &str) -> Option<Identified> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Another pod may have got the address of a dead one, and run a base backup of its own.
+    #[test]
+    fn only_a_backup_that_began_with_the_predecessor_is_ended() {
+        let began = |address: &str, at| Began { address: address.into(), at }.orphans("FROM x WHERE y");
+        let sql = began("10.0.0.7", Some(1000)).unwrap();
+        assert!(
+            sql.ends_with("host(client_addr) = '10.0.0.7' AND backend_start BETWEEN to_timestamp(1000) AND to_timestamp(1900)"),
+            "{sql}"
+        );
+        assert_eq!((began("", Some(1)), began("10.0.0.7", None), began("x' OR 'x", Some(1))), (None, None, None));
+    }
 
     #[test]
     fn the_answer_of_identify_system_is_read() {

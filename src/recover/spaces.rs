@@ -88,7 +88,13 @@ pub fn to_swap(data: &Path, fresh: &Path, spaces: &[Tablespace], dbid: Dbid) -> 
 
 /// Where the tablespaces of a data directory lie; a link that points to nothing is none.
 pub fn folders(data: &Path) -> Result<Vec<PathBuf>, SpaceError> {
-    Ok(links(data)?.into_iter().map(|(_, _, folder)| folder).filter(|folder| folder.exists()).collect())
+    let mut found = vec![];
+    for (_, _, folder) in links(data)? {
+        if folder.try_exists().map_err(file(&folder))? {
+            found.push(folder);
+        }
+    }
+    Ok(found)
 }
 
 /// The links of a data directory, if there is one: oid, link, and where that points.

@@ -11,7 +11,10 @@ use std::{
 };
 
 use super::fault::{Fault, FileError};
-use crate::volume::{Copy, Old, Volume, marks::sync_folder_of};
+use crate::{
+    greenplum::Dialect,
+    volume::{Copy, Old, Volume, marks::sync_folder_of},
+};
 
 /// A tablespace's folder of this instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,18 +61,20 @@ enum Act {
 enum There {
     Nothing,
     Empty,
-    /// A copy that was never proven: its original is kept aside.
+    /// A copy that never was more than a mirror: all that it holds its source holds too, and its original is kept aside.
     Unproven,
-    Original,
+    /// It goes to the path.
+    Original(PathBuf),
 }
 
 /// Puts the copy `fresh` with its tablespaces into place; gives back what became of what was there.
 pub fn swap(volume: &Volume, copy: &Copy, fresh: &Path, spaces: &[Space]) -> Result<&'static str, Fault> {
-    let note = match there(volume.data(), volume.kept()?.as_ref())? {
+    let seen = Seen::of(volume)?;
+    let note = match seen.at(volume.data())? {
         There::Nothing => "there was no old directory",
         There::Empty => "the old directory was empty",
         There::Unproven => "what was there held nothing that was ever proven",
-        There::Original => "the old directory is kept until the new one is in sync",
+        There::Original(_) => "the old directory is kept until the new one is in sync",
     };
     for act in acts(volume, copy, fresh, spaces)? {
         act.run(volume)?;
@@ -93,15 +98,14 @@ fn acts(volume: &Volume, copy: &Copy, fresh: &Path, spaces: &[Space]) -> Result<
 /// What makes every place free. Nothing is put aside before it is written down, and nothing is written down while a
 /// leftover has the name that it will have: whatever is named and exists is an original.
 fn put_aside(volume: &Volume, attempt: &str, spaces: &[Space]) -> Result<Vec<Act>, Fault> {
-    let kept = volume.kept()?;
+    let seen = Seen::of(volume)?;
     let (mut leftovers, mut acts, mut originals) = (vec![], vec![], vec![]);
     for place in std::iter::once(volume.data()).chain(spaces.iter().map(|space| space.place.as_path())) {
-        let aside = Volume::aside(place);
-        match there(place, kept.as_ref())? {
+        match seen.at(place)? {
             There::Nothing => {}
             There::Empty => acts.push(Act::RemoveEmpty(place.to_owned())),
             There::Unproven => acts.push(Act::Remove(place.to_owned())),
-            There::Original => {
+            There::Original(aside) => {
                 leftovers.push(Act::Remove(aside.clone()));
                 acts.push(Act::Move { from: place.to_owned(), to: aside.clone() });
                 originals.push(aside);
@@ -110,24 +114,71 @@ fn put_aside(volume: &Volume, attempt: &str, spaces: &[Space]) -> Result<Vec<Act
     }
     if !originals.is_empty() {
         let directory = volume.beside_old();
-        let earlier = kept.into_iter().flat_map(|old| old.tablespaces).filter(|folder| folder.exists());
-        let tablespaces: BTreeSet<PathBuf> = earlier.chain(originals.into_iter().filter(|aside| *aside != directory)).collect();
+        let mut tablespaces: BTreeSet<PathBuf> = originals.into_iter().filter(|aside| *aside != directory).collect();
+        for folder in seen.kept.into_iter().flat_map(|old| old.tablespaces) {
+            if is_there(&folder)? {
+                tablespaces.insert(folder);
+            }
+        }
         leftovers.push(Act::Keep(Old { attempt: attempt.to_owned(), directory, tablespaces: tablespaces.into_iter().collect() }));
     }
     Ok(leftovers.into_iter().chain(acts).collect())
 }
 
-fn there(place: &Path, kept: Option<&Old>) -> Result<There, Fault> {
-    let aside = Volume::aside(place);
-    let named = kept.is_some_and(|old| old.directory == aside || old.tablespaces.contains(&aside));
-    let found = fs::read_dir(place).and_then(|mut entries| entries.next().transpose());
-    match found {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(There::Nothing),
-        Err(error) => Err(FileError::at(place)(error).into()),
-        Ok(None) => Ok(There::Empty),
-        Ok(Some(_)) if named && aside.exists() => Ok(There::Unproven),
-        Ok(Some(_)) => Ok(There::Original),
+/// What is known of a volume before its places are judged.
+struct Seen {
+    kept: Option<Old>,
+    /// Whether what stands there now may have been a primary since it was copied. Then it may hold commits of its own,
+    /// however long the mark of what it replaced has stood: a supervisor that sees no catalog proves nothing.
+    may_have_acted: bool,
+}
+
+impl Seen {
+    fn of(volume: &Volume) -> Result<Self, Fault> {
+        Ok(Self { kept: volume.kept()?, may_have_acted: may_have_acted(volume)? })
     }
+
+    fn names(&self, aside: &PathBuf) -> bool {
+        self.kept.as_ref().is_some_and(|old| old.directory == *aside || old.tablespaces.contains(aside))
+    }
+
+    fn at(&self, place: &Path) -> Result<There, Fault> {
+        match fs::read_dir(place).and_then(|mut entries| entries.next().transpose()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(There::Nothing),
+            Err(error) => Err(FileError::at(place)(error).into()),
+            Ok(None) => Ok(There::Empty),
+            Ok(Some(_)) => self.filled(place),
+        }
+    }
+
+    /// An original that is named and not there was not moved yet: it is the one in the place.
+    fn filled(&self, place: &Path) -> Result<There, Fault> {
+        let mut aside = Volume::aside(place);
+        let mut number = 1;
+        while self.names(&aside) && is_there(&aside)? {
+            if !self.may_have_acted && !self.names(&Volume::aside_again(place, number + 1)) {
+                return Ok(There::Unproven);
+            }
+            number += 1;
+            aside = Volume::aside_again(place, number);
+        }
+        Ok(There::Original(aside))
+    }
+}
+
+/// What was copied has a mirror's marker until it is promoted. Of a directory that is gone only a copy that was cut off
+/// says that nobody used it.
+fn may_have_acted(volume: &Volume) -> Result<bool, Fault> {
+    for dialect in [Dialect::Six, Dialect::Seven] {
+        if is_there(&volume.data().join(dialect.mirror_marker()))? {
+            return Ok(false);
+        }
+    }
+    Ok(is_there(volume.data())? || volume.marks().copy.is_none())
+}
+
+fn is_there(path: &Path) -> Result<bool, Fault> {
+    Ok(path.try_exists().map_err(FileError::at(path))?)
 }
 
 impl Act {

@@ -51,6 +51,7 @@ impl Stage {
         remove_folder(&fresh).unwrap();
         remove_folder(&new).unwrap();
         folder(&fresh, said);
+        fs::write(fresh.join("standby.signal"), "").unwrap();
         folder(&new.join("5"), said);
         fs::create_dir(fresh.join("pg_tblspc")).unwrap();
         let link = fresh.join("pg_tblspc/16400");
@@ -114,6 +115,30 @@ fn wherever_two_attempts_die_the_third_is_whole_and_the_original_is_kept() {
             }
             stage.keeps_the_original();
         }
+    }
+}
+
+/// A supervisor that sees no catalog never proves the copy, and it is promoted: it holds commits of its own by then.
+#[test]
+fn what_was_a_primary_since_it_was_copied_is_kept_wherever_an_attempt_dies() {
+    for died in 0..20 {
+        let stage = Stage::new(true, true);
+        assert!(!stage.dies_after("a1", 20));
+        fs::remove_file(stage.volume.data().join("standby.signal")).unwrap();
+        let stage = Stage { before: stage.now(), ..stage };
+        stage.dies_after("a2", died);
+        assert!(!stage.dies_after("a3", 20));
+        assert!(!stage.dies_after("a4", 20), "one that never acted makes room");
+        stage.is_whole("a4");
+        let old = stage.volume.kept().unwrap().unwrap();
+        let kept = |place: &Path| {
+            let both = [Volume::aside(place), Volume::aside_again(place, 2)];
+            assert!(both.iter().all(|aside| *aside == old.directory || old.tablespaces.contains(aside)), "{old:?}");
+            both.map(|aside| text(&aside))
+        };
+        assert_eq!(kept(stage.volume.data()), ["original", "a1"], "died after {died}");
+        assert_eq!(kept(&stage.place()), ["original", "a1"], "died after {died}");
+        assert!(!Volume::aside_again(stage.volume.data(), 3).exists());
     }
 }
 

@@ -64,8 +64,9 @@ pub async fn run(work: &Work, tool: &'static str, arguments: &[String], environm
     tracing::info!(tool, arguments = arguments.join(" "), "running");
     let failed = |how: String, said: &[String], class| ToolError { tool, how, said: said.join("\n"), class };
     let mut child = command.spawn().map_err(|e| failed(e.to_string(), &[], unspawned(&e)))?;
-    let mut group = Group(child.id().map(|pid| Pid::from_raw(pid.cast_signed())));
-    let said = watch(work, &mut child).await;
+    let child_id = child.id();
+    let mut group = Group(child_id.map(|pid| Pid::from_raw(pid.cast_signed())));
+    let said = watch(work, &mut child, child_id).await;
     let status = match tokio::time::timeout(Duration::from_mins(1), child.wait()).await {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => return Err(failed(error.to_string(), &said, FailureClass::Unclassified)),
@@ -85,7 +86,7 @@ fn unspawned(error: &std::io::Error) -> FailureClass {
 }
 
 /// Reads what it says until it says no more, or nothing moves any more.
-async fn watch(work: &Work, child: &mut Child) -> Vec<String> {
+async fn watch(work: &Work, child: &mut Child, pid: Option<u32>) -> Vec<String> {
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let mut lines = Lines::default();
     let mut other = Lines::default();
@@ -93,12 +94,24 @@ async fn watch(work: &Work, child: &mut Child) -> Vec<String> {
         tokio::join!(read(work, out, &mut lines), read(work, err, &mut other));
     };
     let stalled = async {
+        let mut before = None;
         while work.report.still_for() < STALLED {
             tokio::time::sleep(Duration::from_secs(5)).await;
+            let now = pid.and_then(|pid| activity(&std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?));
+            if now.is_some() && now != before {
+                work.report.moved(); // crash recovery says nothing for hours, and reads all the time
+            }
+            before = now.or(before);
         }
     };
     tokio::select! { () = reading => {}, () = stalled => {} }
     lines.kept.into_iter().chain(other.kept).collect()
+}
+
+/// Bytes that a process has read and written, by `/proc/PID/io`.
+fn activity(io: &str) -> Option<(u64, u64)> {
+    let field = |name: &str| io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    Some((field("rchar:")?, field("wchar:")?))
 }
 
 #[derive(Default)]
@@ -148,6 +161,25 @@ fn progress(line: &str) -> Option<(u64, u64)> {
 /// untranslated words, each seen or read in their source. The first that matches wins.
 const WORDS: &[(FailureClass, &[&str])] = &[
     (FailureClass::NoRoom, &["No space left on device"]),
+    // Whatever could not be done, it was for want of these.
+    (
+        FailureClass::ToolKilled,
+        &[
+            "Too many open files",
+            "Cannot allocate memory",
+            "out of memory",
+            "could not fork",
+            "Resource temporarily unavailable",
+            "could not map anonymous shared memory",
+            "could not create shared memory",
+            "could not create semaphores",
+        ],
+    ),
+    // A disk, an owner or an image: none of it says that the directory could not be rewound.
+    (
+        FailureClass::Unclassified,
+        &["Input/output error", "Permission denied", "error while loading shared libraries", "could not load library"],
+    ),
     (
         FailureClass::TlsRefused,
         &[
@@ -174,8 +206,10 @@ const WORDS: &[(FailureClass, &[&str])] = &[
             "could not find common ancestor",
             "could not find previous WAL record",
             "could not read WAL record",
-            "could not open file",
             "could not open WAL",
+            // The target's own log, which was recycled. Of any other file it says nothing.
+            "pg_wal/0",
+            "pg_xlog/0",
             "needs to use either data checksums",
             "must be shut down cleanly",
             "out of valid range",
@@ -203,7 +237,7 @@ const WORDS: &[(FailureClass, &[&str])] = &[
     ),
 ];
 
-fn classify(said: &[String]) -> FailureClass {
+pub fn classify(said: &[String]) -> FailureClass {
     let said_one_of = |words: &[&str]| said.iter().any(|line| words.iter().any(|word| line.contains(word)));
     WORDS.iter().find(|(_, words)| said_one_of(words)).map_or(FailureClass::Unclassified, |(class, _)| *class)
 }
@@ -238,5 +272,27 @@ mod tests {
         assert_eq!(class("connection to server at \"a\", port 1 failed: SSL error: certificate verify failed"), FailureClass::TlsRefused);
         assert_eq!(class("SSL error: unexpected eof while reading"), FailureClass::ConnectionLost, "the source went away");
         assert_eq!(class("a sentence that nobody has ever seen"), FailureClass::Unclassified);
+    }
+
+    /// `could not open file` led to a full copy, whatever the reason.
+    #[test]
+    fn what_the_environment_refuses_does_not_lead_to_a_full_copy() {
+        let wal = "pg_rewind: fatal: could not open file \"pg_wal/000000010000000000000003\": No such file or directory";
+        assert_eq!(class(wal), FailureClass::CannotRewind);
+        let dir = "could not open file \"/data/gpseg0/pg_xlog/000000010000000000000003\": No such file or directory";
+        assert_eq!(class(dir), FailureClass::CannotRewind);
+        assert_eq!(class("could not open file \"base/1/2\": Too many open files"), FailureClass::ToolKilled);
+        assert_eq!(class("could not open file \"pg_wal/1\": Input/output error"), FailureClass::Unclassified);
+        assert_eq!(class("could not open file \"pg_wal/1\": Permission denied"), FailureClass::Unclassified);
+        let dropped = "ERROR:  could not open file \"base/1/16384\" for reading: No such file or directory";
+        assert_eq!(class(dropped), FailureClass::Unclassified, "a file that the source dropped meanwhile");
+    }
+
+    #[test]
+    fn a_process_that_reads_is_not_stalled() {
+        let io = "rchar: 10\nwchar: 20\nsyscr: 1\nread_bytes: 4096\n";
+        assert_eq!(activity(io), Some((10, 20)));
+        assert_eq!(activity(""), None);
+        assert!(activity(&std::fs::read_to_string("/proc/self/io").unwrap()).is_some());
     }
 }

@@ -1,6 +1,8 @@
 //! What a full copy has replaced: kept under its mark until the copy is proven, then taken away.
 
 use std::{
+    collections::BTreeSet,
+    fs::File,
     io,
     path::{Path, PathBuf},
 };
@@ -41,14 +43,27 @@ impl Volume {
         self.write(KEPT, old)
     }
 
-    /// Something is kept that the next proof makes superfluous.
+    /// Something is kept that the next proof makes superfluous, or may be: that is what cannot be seen.
     pub fn keeps(&self) -> bool {
-        self.mark(KEPT).exists()
+        self.mark(KEPT).try_exists().unwrap_or(true)
+    }
+
+    /// The same for what is put aside while something is kept there already.
+    pub fn aside_again(place: &Path, number: usize) -> PathBuf {
+        super::beside(place, &format!("gpheal-old-{number}"))
     }
 
     /// Where `place` waits until what stands there now is proven.
     pub fn aside(place: &Path) -> PathBuf {
         super::beside(place, "gpheal-old")
+    }
+
+    /// The renames last before the mark goes: else a crash brings back what no mark names.
+    fn lasts(old: &Old, gone: &Path) -> Result<(), ReplacedError> {
+        for folder in changed(old, gone) {
+            unless_missing(File::open(&folder).and_then(|folder| folder.sync_all()), &folder)?;
+        }
+        Ok(())
     }
 
     /// Moves everything that is kept into the one folder that is to be removed, and gives it back when there is something
@@ -66,10 +81,18 @@ impl Volume {
             for (number, path) in std::iter::once(&old.directory).chain(&old.tablespaces).enumerate() {
                 unless_missing(std::fs::rename(path, gone.join(format!("{}-{number}", old.attempt))), path)?;
             }
+            Self::lasts(&old, &gone)?;
             self.remove(GONE)?;
         }
-        Ok(gone.exists().then_some(gone))
+        let left = gone.try_exists().map_err(|source| ReplacedError::Move { path: gone.clone(), source })?;
+        Ok(left.then_some(gone))
     }
+}
+
+/// Folders whose entries a renaming changes.
+fn changed(old: &Old, gone: &Path) -> BTreeSet<PathBuf> {
+    let from = std::iter::once(&old.directory).chain(&old.tablespaces).filter_map(|path| path.parent());
+    from.chain([gone]).chain(gone.parent()).map(Path::to_owned).collect()
 }
 
 fn unless_missing(result: io::Result<()>, path: &Path) -> Result<(), ReplacedError> {
@@ -109,6 +132,13 @@ mod tests {
         assert!(!old.directory.exists() && !old.tablespaces[0].exists() && !volume.keeps());
         assert_eq!(std::fs::read_dir(volume.beside_gone()).unwrap().count(), 2);
         assert_eq!(volume.put_away().unwrap(), Some(volume.beside_gone()), "until somebody has removed it");
+    }
+
+    #[test]
+    fn every_folder_that_a_rename_changes_is_synced() {
+        let old = Old { attempt: "a1".into(), directory: "/d/s.gpheal-old".into(), tablespaces: vec!["/t/5.gpheal-old".into()] };
+        let changed: Vec<_> = changed(&old, Path::new("/d/s.gpheal-gone")).into_iter().collect();
+        assert_eq!(changed, [Path::new("/d"), Path::new("/d/s.gpheal-gone"), Path::new("/t")]);
     }
 
     #[test]

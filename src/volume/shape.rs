@@ -37,13 +37,21 @@ pub fn look(data: &Path) -> Shaped {
         Err(error) => return unusable(None, format!("PG_VERSION: {error}")),
     };
     match ControlData::read(data) {
-        Ok(control) => {
-            let mirror = data.join(dialect.mirror_marker()).exists();
+        Ok(control) => by_marker(data, dialect, control),
+        Err(error @ (ControlError::NoTool(_) | ControlError::Unknown(_))) => without(Shape::Unknown, Some(dialect), error.to_string()),
+        Err(error @ ControlError::Unusable(_)) => unusable(Some(dialect), error.to_string()),
+    }
+}
+
+/// Whether the marker stands decides between mirror and primary; that it cannot be looked at decides nothing.
+fn by_marker(data: &Path, dialect: Dialect, control: ControlData) -> Shaped {
+    let marker = data.join(dialect.mirror_marker());
+    match marker.try_exists() {
+        Ok(mirror) => {
             let shape = if mirror { Shape::Mirror } else { Shape::Primary };
             Shaped { shape, dialect: Some(dialect), control: Some(control), why: String::new() }
         }
-        Err(error @ ControlError::NoTool(_)) => without(Shape::Unknown, Some(dialect), error.to_string()),
-        Err(error) => unusable(Some(dialect), error.to_string()),
+        Err(error) => without(Shape::Unknown, Some(dialect), format!("{}: {error}", marker.display())),
     }
 }
 
@@ -76,5 +84,16 @@ mod tests {
         assert_eq!(look(&data).shape, Shape::Empty);
         std::fs::write(data.join("stray"), "").unwrap();
         assert_eq!(look(&data).shape, Shape::Unusable);
+    }
+
+    #[test]
+    fn a_marker_that_cannot_be_looked_at_makes_no_primary() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("standby.signal", dir.path().join("standby.signal")).unwrap(); // a loop
+        let said = "Database system identifier: 7\nDatabase cluster state: x\nLatest checkpoint location: 0/1\n\
+                    Latest checkpoint's TimeLineID: 1\nMinimum recovery ending location: 0/0\nData page checksum version: 0\n";
+        let control = ControlData::parse(said).unwrap();
+        let shaped = by_marker(dir.path(), Dialect::Seven, control);
+        assert!(shaped.shape == Shape::Unknown && shaped.why.contains("standby.signal"), "{}", shaped.why);
     }
 }

@@ -1,64 +1,72 @@
-//! How far the write-ahead log of a directory reaches, read from its pages, with no server running
-//! and no control file needed (`src/include/access/xlog_internal.h`: XLogLongPageHeaderData).
+//! How far the write-ahead log of a directory reaches, read from its pages and records, with no server running and no
+//! control file needed.
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+mod crc;
+mod pages;
+mod records;
+#[cfg(test)]
+pub mod written;
 
+use std::{fs::File, io, path::Path};
+
+use self::{
+    pages::{Header, LONG_HEADER, Log},
+    records::End,
+};
 use super::control::ControlData;
 use crate::model::{Lsn, SystemIdentifier, Timeline};
 
-/// The end of a directory's write-ahead log, exact to one page: the log reaches at least into it.
+/// So often a log is listed that changes meanwhile.
+const LOOKS: u32 = 5;
+
+/// The end of a directory's write-ahead log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalEnd {
     pub timeline: Timeline,
     /// Start of the last page that was written.
     pub at_least: Lsn,
+    /// Where the next record would be written: what stands after it is no whole record.
+    pub end: Lsn,
+    /// End of the last whole record's own bytes; up to `end` there is only what fills up.
+    pub last_byte: Lsn,
     pub system_identifier: SystemIdentifier,
     /// Bytes of one segment file.
     pub segment_size: u32,
 }
 
-/// One page's header; the long fields stand on the first page of a segment only.
-struct Header {
-    timeline: u32,
-    address: u64,
-    system_identifier: u64,
-    segment_size: u32,
-    block_size: u32,
-}
-
-const LONG_HEADER: usize = 40;
-
-fn header(file: &File, offset: u64) -> Option<Header> {
-    let mut bytes = [0_u8; LONG_HEADER];
-    file.read_exact_at(&mut bytes, offset).ok()?;
-    let u32_at = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let u64_at = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-    let magic = u16::from_le_bytes([bytes[0], bytes[1]]);
-    // Every PostgreSQL's magic is 0xD0xx or 0xD1xx.
-    let known = magic >> 8 == 0xD0 || magic >> 8 == 0xD1;
-    let header = Header {
-        timeline: u32_at(4)?,
-        address: u64_at(8)?,
-        system_identifier: u64_at(24)?,
-        segment_size: u32_at(32)?,
-        block_size: u32_at(36)?,
-    };
-    known.then_some(header)
-}
-
 /// The end of the log in the folder `wal`; `None` when it holds no segment that was written.
 ///
 /// # Errors
-/// As of the file system.
+/// As of the file system: what cannot be read may have been written.
 pub fn end(wal: &Path) -> io::Result<Option<WalEnd>> {
-    let mut names: Vec<String> = std::fs::read_dir(wal)?.flatten().filter_map(|entry| segment_name(&entry.file_name())).collect();
-    names.sort_unstable(); // timeline first, then position: the newest is last
+    let mut looks = 1..=LOOKS;
+    loop {
+        match newest(wal, &segments(wal)?) {
+            // A server that runs there has taken a segment away since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && looks.next() != Some(LOOKS) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(io::Error::other(error)),
+            other => return other,
+        }
+    }
+}
+
+fn newest(wal: &Path, names: &[String]) -> io::Result<Option<WalEnd>> {
     for name in names.iter().rev() {
-        if let Some(end) = end_of_segment(&File::open(wal.join(name))?, name) {
+        if let Some(end) = end_of_segment(wal, names, name)? {
             return Ok(Some(end));
         }
     }
     Ok(None)
+}
+
+/// Names of the segments in a folder, oldest timeline first and then by position: the newest is last.
+fn segments(wal: &Path) -> io::Result<Vec<String>> {
+    let mut names = vec![];
+    for entry in std::fs::read_dir(wal)? {
+        names.extend(segment_name(&entry?.file_name()));
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn segment_name(name: &std::ffi::OsStr) -> Option<String> {
@@ -67,23 +75,51 @@ fn segment_name(name: &std::ffi::OsStr) -> Option<String> {
 }
 
 /// A recycled or preallocated file has the wrong address, or none, on its first page.
-fn end_of_segment(file: &File, name: &str) -> Option<WalEnd> {
-    let first = header(file, 0)?;
-    let (timeline, start) = position(name, first.segment_size)?;
-    let sound = first.block_size.is_power_of_two() && first.segment_size % first.block_size == 0;
-    if !sound || first.address != start {
-        return None;
-    }
-    let block = u64::from(first.block_size);
-    let pages = u64::from(first.segment_size) / block;
-    let written = |page: &u64| header(file, page * block).is_some_and(|h| h.address == start + page * block && h.timeline <= timeline);
-    let last = (1..pages).take_while(written).last().unwrap_or(0);
-    Some(WalEnd {
+fn end_of_segment(wal: &Path, names: &[String], name: &str) -> io::Result<Option<WalEnd>> {
+    let file = File::open(wal.join(name))?;
+    let Some(first) = header(&file, 0)?.filter(Header::is_sound) else { return Ok(None) };
+    let Some((timeline, start)) = position(name, first.segment_size).filter(|(_, start)| first.address == *start) else {
+        return Ok(None);
+    };
+    let at_least = start + last_page(&file, &first, timeline)? * u64::from(first.block_size);
+    let mut log = Log::ending_with(wal, names, timeline, &first);
+    let nothing = End { end: start, last_byte: start };
+    let End { end, last_byte } = records::end(&mut log, start, &first)?.unwrap_or(nothing);
+    Ok(Some(WalEnd {
         timeline: Timeline(timeline),
-        at_least: Lsn(start + last * block),
+        at_least: Lsn(at_least),
+        end: Lsn(end),
+        last_byte: Lsn(last_byte),
         system_identifier: SystemIdentifier(first.system_identifier),
         segment_size: first.segment_size,
-    })
+    }))
+}
+
+/// Number of the last page in a row that belongs to its segment.
+fn last_page(file: &File, first: &Header, timeline: u32) -> io::Result<u64> {
+    let (block, pages) = (u64::from(first.block_size), u64::from(first.segment_size / first.block_size));
+    for page in 1..pages {
+        let written = |h: &Header| h.address == first.address + page * block && h.timeline <= timeline;
+        if header(file, page * block)?.filter(written).is_none() {
+            return Ok(page - 1);
+        }
+    }
+    Ok(pages - 1)
+}
+
+fn header(file: &File, offset: u64) -> io::Result<Option<Header>> {
+    let mut bytes = [0_u8; LONG_HEADER];
+    Ok(if pages::read(file, &mut bytes, offset)? { Header::of(&bytes) } else { None })
+}
+
+/// The file that holds the segment of `lsn`, as `timeline` goes on in it: of that timeline, or of the newest older one.
+///
+/// # Errors
+/// As of the file system.
+pub fn segment_of(wal: &Path, lsn: Lsn, segment_size: u32, timeline: Timeline) -> io::Result<Option<String>> {
+    let suffix = segment_suffix(lsn, segment_size);
+    let fits = |name: &String| name.ends_with(&suffix) && timeline_of(name).is_some_and(|of| of <= timeline);
+    Ok(segments(wal)?.into_iter().rfind(fits))
 }
 
 /// Timeline and start of a segment by its name: `TTTTTTTTHHHHHHHHLLLLLLLL`.
@@ -91,6 +127,12 @@ fn position(name: &str, segment_size: u32) -> Option<(u32, u64)> {
     let part = |at: usize| u32::from_str_radix(name.get(at..at + 8)?, 16).ok();
     (segment_size > 0).then_some(())?;
     Some((part(0)?, (u64::from(part(8)?) << 32) + u64::from(part(16)?) * u64::from(segment_size)))
+}
+
+/// The timeline of a segment, by its name.
+pub fn timeline_of(name: &str) -> Option<Timeline> {
+    let all_digits = name.len() == 24 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    u32::from_str_radix(name.get(..8)?, 16).ok().filter(|_| all_digits).map(Timeline)
 }
 
 /// The part of a segment's name that is the same on every timeline, for the segment that holds `lsn`.
@@ -118,7 +160,7 @@ pub fn history(text: &str) -> Vec<Switch> {
 /// Timeline and end of a directory, by whatever of control file and log can be read; the later of both.
 pub fn reach(control: Option<&ControlData>, log: Option<WalEnd>) -> Option<(Timeline, Lsn)> {
     let control = control.map(|c| (c.newest_timeline(), c.min_recovery.max(c.checkpoint)));
-    control.max(log.map(|end| (end.timeline, end.at_least)))
+    control.max(log.map(|end| (end.timeline, end.end)))
 }
 
 /// How a directory stands to a source.
@@ -147,47 +189,12 @@ pub fn standing(timeline: Timeline, end: Lsn, source: Timeline, source_at: Lsn, 
 }
 
 #[cfg(test)]
+#[path = "tests.rs"]
+mod end_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-
-    const BLOCK: u32 = 8192;
-    const SEGMENT: u32 = 16 * BLOCK;
-
-    /// A segment file whose first `pages` pages belong to `start`.
-    fn segment(folder: &Path, name: &str, start: u64, timeline: u32, pages: u32) {
-        let mut bytes = vec![0_u8; SEGMENT as usize];
-        for page in 0..pages {
-            let at = (page * BLOCK) as usize;
-            bytes[at..at + 2].copy_from_slice(&0xD110_u16.to_le_bytes());
-            bytes[at + 4..at + 8].copy_from_slice(&timeline.to_le_bytes());
-            bytes[at + 8..at + 16].copy_from_slice(&(start + u64::from(page * BLOCK)).to_le_bytes());
-            bytes[at + 24..at + 32].copy_from_slice(&77_u64.to_le_bytes());
-            bytes[at + 32..at + 36].copy_from_slice(&SEGMENT.to_le_bytes());
-            bytes[at + 36..at + 40].copy_from_slice(&BLOCK.to_le_bytes());
-        }
-        std::fs::write(folder.join(name), bytes).unwrap();
-    }
-
-    #[test]
-    fn the_end_is_the_last_page_that_belongs_to_its_segment() {
-        let dir = tempfile::tempdir().unwrap();
-        let second = u64::from(SEGMENT);
-        segment(dir.path(), "000000010000000000000000", 0, 1, 16);
-        segment(dir.path(), "000000010000000000000001", second, 1, 3);
-        segment(dir.path(), "000000010000000000000002", 0, 1, 16); // recycled: its pages are the first segment's
-        std::fs::write(dir.path().join("00000002.history"), "1\t0/1\twhy\n").unwrap();
-        let end = end(dir.path()).unwrap().unwrap();
-        assert_eq!((end.timeline, end.at_least), (Timeline(1), Lsn(second + u64::from(2 * BLOCK))));
-        assert_eq!((end.system_identifier, end.segment_size), (SystemIdentifier(77), SEGMENT));
-    }
-
-    #[test]
-    fn a_folder_with_nothing_written_has_no_end() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(end(dir.path()).unwrap(), None);
-        std::fs::write(dir.path().join("000000010000000000000001"), vec![0; SEGMENT as usize]).unwrap();
-        assert_eq!(end(dir.path()).unwrap(), None);
-    }
 
     #[test]
     fn a_directory_follows_diverged_or_is_ahead() {

@@ -1,0 +1,223 @@
+//! Whether the target's log is part of the source's, by its bytes.
+//!
+//! A position says how far a log goes and not which one it is: a primary that was put back on an older copy of itself has
+//! written past its mirror's end within a second. So before anything is overwritten the last bytes of the target's log are
+//! held against the same ones of the source, up to where the source left the target's timeline: what an ex-primary wrote
+//! after that is what a repair is for. Where those bytes are gone, only the incarnations show it.
+
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+
+use super::{
+    Work,
+    fault::{Classified, Fault, FileError},
+    prove::Proven,
+    source::SourceLock,
+};
+use crate::{
+    greenplum::wal::{self, Switch, WalEnd},
+    model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Timeline, incarnation::lineage},
+};
+
+/// So many of the last bytes are compared.
+const COMPARED: u64 = 128 * 1024;
+
+/// The target is not known to be of the source's history.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    #[error(
+        "the target's log ends at {target} on timeline {timeline} and is not part of the acting primary's, which is at {source_at} on \
+         timeline {source_timeline}: {why}. One of them was put back on an older copy, and each holds what the other lacks"
+    )]
+    Differs { target: Lsn, timeline: Timeline, source_at: Lsn, source_timeline: Timeline, why: String },
+    #[error("nothing shows that the target's log, which ends at {target} on timeline {timeline}, is part of the acting primary's: {why}")]
+    Unknown { target: Lsn, timeline: Timeline, why: String },
+}
+
+impl Classified for HistoryError {
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::Differs { .. } => FailureClass::HistoryDiffers,
+            Self::Unknown { .. } => FailureClass::HistoryUnknown,
+        }
+    }
+}
+
+/// The log of a source, as far as it is still there.
+pub trait SourceLog {
+    /// Names of the segment files that end so.
+    async fn ending_with(&self, suffix: &str) -> Result<Vec<String>, Fault>;
+    /// So many bytes of one; `None`: it has not got them any more.
+    async fn bytes(&self, name: &str, offset: u64, length: u64) -> Result<Option<Vec<u8>>, Fault>;
+}
+
+impl SourceLog for SourceLock {
+    async fn ending_with(&self, suffix: &str) -> Result<Vec<String>, Fault> {
+        self.log_names(suffix).await
+    }
+
+    async fn bytes(&self, name: &str, offset: u64, length: u64) -> Result<Option<Vec<u8>>, Fault> {
+        self.log_bytes(name, offset, length).await
+    }
+}
+
+/// What bytes say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Bytes {
+    Same,
+    Differ(String),
+    /// There is nothing to compare any more.
+    Gone(String),
+}
+
+/// The end of a target's log, and how the source goes on from its timeline.
+#[derive(Clone, Copy)]
+struct Ends<'a> {
+    folder: &'a Path,
+    target: WalEnd,
+    source: Timeline,
+    history: &'a [Switch],
+}
+
+/// What the target holds up to the source's fork the source holds too, or a person has said that it need not.
+pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Result<(), Fault> {
+    let Some((timeline, target)) = proven.target_end() else { return Ok(()) }; // neither control file nor log
+    let folder = work.volume.data().join(proven.dialect.wal_folder());
+    let ends = |target| Ends { folder: &folder, target, source: proven.identified.timeline, history: &proven.history };
+    let said = match proven.wal_end {
+        Some(end) => compare(source, ends(end)).await?,
+        None => Bytes::Gone("the target has a control file and no log".into()),
+    };
+    let why = match judge(work, proven, said, (timeline, target)) {
+        Lineage::Same => return Ok(()),
+        Lineage::Differs(why) => {
+            let (source_at, source_timeline) = (proven.identified.at, proven.identified.timeline);
+            return Err(HistoryError::Differs { target, timeline, source_at, source_timeline, why }.into());
+        }
+        Lineage::Unknown(why) => why,
+    };
+    if excused(work) {
+        tracing::warn!(why, "the target's history is not known; it is no obstacle to this attempt");
+        return Ok(());
+    }
+    Err(HistoryError::Unknown { target, timeline, why }.into())
+}
+
+/// A person waives it by name; or an attempt that proved it has begun to overwrite the directory, and was cut off.
+fn excused(work: &Work) -> bool {
+    work.attempt.waives_history || work.volume.marks().copy.is_some()
+}
+
+fn judge(work: &Work, proven: &Proven, said: Bytes, end: (Timeline, Lsn)) -> Lineage {
+    match said {
+        Bytes::Same => Lineage::Same,
+        Bytes::Differ(why) => Lineage::Differs(why),
+        Bytes::Gone(gone) => {
+            let own = match work.volume.incarnations() {
+                Ok(own) => own,
+                Err(error) => return Lineage::Unknown(format!("{gone}; {error}")),
+            };
+            let fork = proven.history.iter().find(|switch| switch.timeline == end.0).map(|switch| switch.switch);
+            match by_incarnations(&work.attempt, &proven.token.followed, &own, end, fork) {
+                Lineage::Same => Lineage::Same,
+                Lineage::Differs(why) => Lineage::Differs(format!("{gone}; {why}")),
+                Lineage::Unknown(why) => Lineage::Unknown(format!("{gone}; {why}")),
+            }
+        }
+    }
+}
+
+/// A target that was the primary of its timeline followed nobody on it: there the source, as it was promoted at the fork,
+/// is the copy that followed the target.
+fn by_incarnations(
+    attempt: &Attempt,
+    followed: &[Incarnation],
+    own: &[Incarnation],
+    (timeline, end): (Timeline, Lsn),
+    fork: Option<Lsn>,
+) -> Lineage {
+    let was_primary = own.last().is_some_and(|last| last.timeline == timeline);
+    match fork {
+        Some(fork) if was_primary => lineage(&attempt.source_followed, own, Some((timeline, fork))),
+        Some(fork) => lineage(followed, &attempt.source_incarnations, Some((timeline, end.min(fork)))),
+        None => lineage(followed, &attempt.source_incarnations, Some((timeline, end))),
+    }
+}
+
+async fn compare(source: &impl SourceLog, ends: Ends<'_>) -> Result<Bytes, Fault> {
+    let (timeline, last_byte) = (ends.target.timeline, ends.target.last_byte);
+    let fork = ends.history.iter().find(|switch| switch.timeline == timeline).map(|switch| switch.switch);
+    let upto = match fork {
+        _ if timeline == ends.source => last_byte,
+        Some(fork) => last_byte.min(fork),
+        None => return Ok(Bytes::Differ(format!("timeline {timeline} is no part of its history"))),
+    };
+    let mut ranges = ranges(upto, u64::from(ends.target.segment_size)).into_iter();
+    let Some((from, length)) = ranges.next() else { return Ok(Bytes::Gone("the target's log has no record".into())) };
+    let said = range(source, ends, from, length).await?;
+    // The end may stand right behind the start of a segment.
+    match ranges.next().filter(|_| said == Bytes::Same) {
+        Some((from, length)) => match range(source, ends, from, length).await? {
+            Bytes::Gone(_) => Ok(Bytes::Same),
+            other @ (Bytes::Same | Bytes::Differ(_)) => Ok(other),
+        },
+        None => Ok(said),
+    }
+}
+
+/// Start and length of what is compared up to `upto`: in its segment, and in the one before it when that is not much.
+fn ranges(upto: Lsn, segment: u64) -> Vec<(u64, u64)> {
+    let Some(last) = upto.0.checked_sub(1).filter(|_| segment > 0) else { return vec![] };
+    let start = last - last % segment;
+    let from = start.max(upto.0.saturating_sub(COMPARED));
+    let before = start.saturating_sub(COMPARED - (upto.0 - from)).max(start.saturating_sub(segment));
+    let mut ranges = vec![(from, upto.0 - from)];
+    ranges.extend((from == start && before < start).then(|| (before, start - before)));
+    ranges
+}
+
+/// Bytes of one segment, on both sides.
+async fn range(source: &impl SourceLog, ends: Ends<'_>, from: u64, length: u64) -> Result<Bytes, Fault> {
+    let (size, offset) = (ends.target.segment_size, from % u64::from(ends.target.segment_size));
+    let suffix = wal::segment_suffix(Lsn(from), size);
+    let file = FileError::at(ends.folder);
+    let Some(name) = wal::segment_of(ends.folder, Lsn(from), size, ends.target.timeline).map_err(file)? else {
+        return Ok(Bytes::Gone(format!("the target has no segment {suffix} any more")));
+    };
+    let Some(here) = read(&ends.folder.join(&name), offset, length).map_err(FileError::at(ends.folder))? else {
+        return Ok(Bytes::Gone(format!("the target's segment {name} was cut off")));
+    };
+    let names = source.ending_with(&suffix).await?;
+    let there = match continues(&names, &name, ends) {
+        Some(theirs) => source.bytes(theirs, offset, length).await?,
+        None => None,
+    };
+    let Some(there) = there.filter(|there| there.len() as u64 == length) else {
+        return Ok(Bytes::Gone(format!("the acting primary has no segment {suffix} of the target's history any more")));
+    };
+    Ok(match here.iter().zip(&there).position(|(here, there)| here != there) {
+        None => Bytes::Same,
+        Some(at) => Bytes::Differ(format!("their logs differ from {} on, in segment {name}", Lsn(from + at as u64))),
+    })
+}
+
+/// The file of the source that goes on as the target's does: of the same timeline, or of the next one of its history that has it.
+fn continues<'a>(names: &'a [String], target: &str, ends: Ends<'_>) -> Option<&'a String> {
+    let oldest = wal::timeline_of(target)?;
+    let of_history = |of: Timeline| of == oldest || of == ends.source || ends.history.iter().any(|switch| switch.timeline == of);
+    let fits = |name: &&String| wal::timeline_of(name).is_some_and(|of| of >= oldest && of_history(of));
+    names.iter().filter(fits).min() // all end alike, so the lowest timeline comes first
+}
+
+/// `None`: the file ends before.
+fn read(path: &Path, offset: u64, length: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = vec![0_u8; usize::try_from(length).map_err(io::Error::other)?];
+    match File::open(path)?.read_exact_at(&mut bytes, offset) {
+        Ok(()) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;

@@ -1,0 +1,212 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::greenplum::wal::{
+    Standing, standing,
+    written::{SIX, TWELVE, Written},
+};
+
+const LAYOUTS: [(u16, u64); 2] = [(SIX, 32768), (TWELVE, 8192)];
+
+/// The log of a source, in a folder.
+struct Folder(PathBuf);
+
+impl SourceLog for Folder {
+    async fn ending_with(&self, suffix: &str) -> Result<Vec<String>, Fault> {
+        let names = std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        Ok(names.filter(|name| name.ends_with(suffix)).collect())
+    }
+
+    async fn bytes(&self, name: &str, offset: u64, length: u64) -> Result<Option<Vec<u8>>, Fault> {
+        Ok(read(&self.0.join(name), offset, length).unwrap())
+    }
+}
+
+/// Target and source, each with its log in a folder.
+struct Pair {
+    dir: tempfile::TempDir,
+    source_timeline: u32,
+    history: Vec<Switch>,
+}
+
+impl Pair {
+    fn new(source_timeline: u32, fork: Option<u64>) -> Self {
+        let history = fork.map(|fork| Switch { timeline: Timeline(1), switch: Lsn(fork) });
+        Self { dir: tempfile::tempdir().unwrap(), source_timeline, history: history.into_iter().collect() }
+    }
+
+    fn target(&self) -> PathBuf {
+        self.dir.path().join("target")
+    }
+
+    fn source(&self) -> PathBuf {
+        self.dir.path().join("source")
+    }
+
+    fn end(&self) -> WalEnd {
+        wal::end(&self.target()).unwrap().unwrap()
+    }
+
+    async fn said(&self) -> Bytes {
+        let folder = self.target();
+        let ends = Ends { folder: &folder, target: self.end(), source: Timeline(self.source_timeline), history: &self.history };
+        compare(&Folder(self.source()), ends).await.map_err(|fault| fault.class).unwrap()
+    }
+}
+
+fn written(magic: u16, block: u64, records: usize) -> Written {
+    let mut log = Written::new(magic, block, 32 * block);
+    write(&mut log, 1, records);
+    log
+}
+
+fn write(log: &mut Written, by: u8, records: usize) {
+    for number in 0..records {
+        log.append(&[by, u8::try_from(1 + number % 250).unwrap()].repeat(200));
+    }
+}
+
+fn leave(log: &Written, folder: &Path, timeline: u32, from: u64) {
+    log.leave(folder, timeline, from, log.end(), &[]);
+}
+
+/// The primary was put back to S, its mirror had got E, and now the primary is past E: its position says that it has all.
+#[tokio::test]
+async fn a_primary_that_was_put_back_and_has_written_past_its_mirrors_end_has_another_history() {
+    for (magic, block) in LAYOUTS {
+        for (before, lost, anew) in [(50, 10, 400), (50, 900, 4000), (3000, 1, 2), (3000, 700, 3000)] {
+            let pair = Pair::new(1, None);
+            let mut mirror = written(magic, block, before);
+            let mut primary = mirror.clone();
+            write(&mut mirror, 2, lost);
+            write(&mut primary, 3, anew);
+            leave(&mirror, &pair.target(), 1, mirror.start);
+            leave(&primary, &pair.source(), 1, primary.start);
+            let end = pair.end();
+            // This is all that was looked at.
+            assert_eq!(standing(Timeline(1), end.end, Timeline(1), Lsn(primary.end()), &[]), Standing::Follows);
+            let said = pair.said().await;
+            assert!(matches!(&said, Bytes::Differ(why) if why.contains("differ from")), "{before} {lost} {anew}: {said:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_that_is_behind_is_of_the_same_history_wherever_it_ends() {
+    for (magic, block) in LAYOUTS {
+        let log = written(magic, block, 9000);
+        for end in (log.start + 200..log.end()).step_by(19_777) {
+            let pair = Pair::new(1, None);
+            let stale: Vec<u8> = (0..log.segment).map(|n| u8::try_from(n % 255).unwrap()).collect();
+            log.leave(&pair.target(), 1, log.start, end, &stale);
+            leave(&log, &pair.source(), 1, log.start);
+            // A recycled segment of which not a whole record was written yet ends before it.
+            assert_eq!(pair.said().await, Bytes::Same, "{end:x}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn padding_after_a_switch_is_not_compared() {
+    let pair = Pair::new(1, None);
+    let mut log = written(TWELVE, 8192, 20);
+    log.switch();
+    leave(&log, &pair.source(), 1, log.start);
+    leave(&log, &pair.target(), 1, log.start);
+    let file = pair.target().join("000000010000000000000001");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..].fill(9); // a mirror's file was recycled, and the server sends no padding
+    std::fs::write(&file, bytes).unwrap();
+    assert_eq!(pair.said().await, Bytes::Same);
+}
+
+/// After every failover an ex-primary has something that its successor lacks: past the fork.
+#[tokio::test]
+async fn what_an_ex_primary_wrote_past_the_fork_is_not_compared() {
+    for (magic, block) in LAYOUTS {
+        for (before, past) in [(30, 5), (3000, 2000)] {
+            let mut old = written(magic, block, before);
+            let fork = old.end();
+            let mut new = old.clone().promoted();
+            write(&mut new, 7, 3000);
+            write(&mut old, 8, past);
+            let pair = Pair::new(2, Some(fork));
+            leave(&old, &pair.target(), 1, old.start);
+            leave(&new, &pair.source(), 2, fork - 1);
+            assert_eq!(pair.said().await, Bytes::Same, "only the new timeline's segment of the fork is left");
+            let restored = {
+                let mut log = written(magic, block, before - 10);
+                write(&mut log, 9, past + 40);
+                log
+            };
+            leave(&restored, &pair.target(), 1, restored.start);
+            assert!(matches!(pair.said().await, Bytes::Differ(_)), "an ex-primary that was put back before the fork");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_timeline_that_the_source_never_was_on_is_another_history() {
+    let pair = Pair { source_timeline: 3, ..Pair::new(3, Some(1)) };
+    let log = written(TWELVE, 8192, 30).promoted();
+    leave(&log, &pair.target(), 2, log.start);
+    leave(&log, &pair.source(), 2, log.start);
+    assert!(matches!(pair.said().await, Bytes::Differ(why) if why.contains("timeline 2")));
+}
+
+#[tokio::test]
+async fn segments_that_are_gone_say_nothing() {
+    let log = written(TWELVE, 8192, 3000);
+    let pair = Pair::new(1, None);
+    log.leave(&pair.target(), 1, log.start, log.start + log.segment + 5000, &[]);
+    leave(&log, &pair.source(), 1, log.end() - 1);
+    assert!(matches!(pair.said().await, Bytes::Gone(why) if why.contains("acting primary")));
+    // The fork lies before what the ex-primary still has.
+    let pair = Pair::new(2, Some(log.start + 500));
+    leave(&log, &pair.target(), 1, log.end() - 1);
+    leave(&log, &pair.source(), 1, log.start);
+    assert!(matches!(pair.said().await, Bytes::Gone(why) if why.contains("the target")));
+}
+
+#[test]
+fn so_much_is_compared_and_over_the_start_of_a_segment() {
+    let (segment, k) = (1 << 20, COMPARED);
+    assert_eq!(ranges(Lsn(0), segment), []);
+    assert_eq!(ranges(Lsn(3 * k), segment), [(2 * k, k)]);
+    assert_eq!(ranges(Lsn(segment), segment), [(segment - k, k)], "the end of a segment belongs to it");
+    assert_eq!(ranges(Lsn(segment + 100), segment), [(segment, 100), (segment + 100 - k, k - 100)]);
+    assert_eq!(ranges(Lsn(100), segment), [(0, 100)]);
+}
+
+fn incarnation(number: u64, nonce: &str, timeline: u32, began: u64) -> Incarnation {
+    Incarnation { number, nonce: nonce.into(), timeline: Timeline(timeline), began: Lsn(began) }
+}
+
+fn attempt(incarnations: &[Incarnation], followed: &[Incarnation]) -> Attempt {
+    let place = |dbid| serde_json::json!({"dbid": dbid, "hostname": "h", "address": "a", "port": 1, "dataDirectory": "/d"});
+    let attempt = serde_json::json!({"id": "a1", "cluster": "c", "recovery": "r", "number": 1, "repair": "Full", "content": 0,
+        "target": place(3), "source": place(2), "sourceIncarnations": incarnations, "sourceFollowed": followed});
+    serde_json::from_value(attempt).unwrap()
+}
+
+#[test]
+fn where_bytes_are_gone_the_incarnations_decide() {
+    let (one, two) = (incarnation(1, "a", 1, 10), incarnation(2, "b", 1, 100));
+    let source = attempt(&[one.clone(), two.clone()], &[]);
+    let stands = |followed: &[Incarnation], end| by_incarnations(&source, followed, &[], (Timeline(1), Lsn(end)), None);
+    assert_eq!(stands(std::slice::from_ref(&one), 90), Lineage::Same);
+    assert!(matches!(stands(std::slice::from_ref(&one), 101), Lineage::Differs(_)));
+    assert!(matches!(stands(&[], 90), Lineage::Unknown(_)), "unknown is not yes");
+}
+
+#[test]
+fn an_ex_primary_is_known_by_who_followed_it() {
+    let (own, restored) = (incarnation(3, "x", 1, 50), incarnation(4, "y", 1, 80));
+    let source = attempt(&[incarnation(1, "s", 2, 100)], std::slice::from_ref(&own));
+    let stands = |own: &[Incarnation]| by_incarnations(&source, &[], own, (Timeline(1), Lsn(500)), Some(Lsn(100)));
+    assert_eq!(stands(std::slice::from_ref(&own)), Lineage::Same);
+    assert_eq!(stands(&[own.clone(), incarnation(4, "z", 1, 120)]), Lineage::Same, "started again after it was replaced");
+    assert!(matches!(stands(&[own, restored]), Lineage::Differs(_)), "put back before the fork");
+    assert!(matches!(stands(&[]), Lineage::Unknown(_)));
+}
