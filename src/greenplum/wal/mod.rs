@@ -100,7 +100,7 @@ fn last_page(file: &File, first: &Header, timeline: u32) -> io::Result<u64> {
     let (block, pages) = (u64::from(first.block_size), u64::from(first.segment_size / first.block_size));
     for page in 1..pages {
         let written = |h: &Header| h.address == first.address + page * block && h.timeline <= timeline;
-        if header(file, page * block)?.filter(written).is_none() {
+        if !header(file, page * block)?.as_ref().is_some_and(written) {
             return Ok(page - 1);
         }
     }

@@ -143,7 +143,7 @@ fn record(log: &mut Log, layout: Layout, place: Place, checked: bool) -> io::Res
     let rest = reader.left;
     match reader.read(log, rest, &mut |bytes| {
         if checked {
-            crc.add(bytes)
+            crc.add(bytes);
         }
     })? {
         Reading::Done => {}

@@ -125,7 +125,7 @@ fn after_a_switch_the_next_segment_begins() {
 fn a_record_that_was_given_up_is_passed_over() {
     let mut log = log(TWELVE, 8192);
     log.append(b"before");
-    log.abandon(&[5; 20000]);
+    log.abandon(&vec![5; 20000]);
     let last_byte = log.append(b"after");
     let dir = tempfile::tempdir().unwrap();
     log.leave(dir.path(), 1, log.start, log.end(), &[]);

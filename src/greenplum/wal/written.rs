@@ -110,6 +110,7 @@ impl Written {
     }
 
     /// A promotion: pages from the next one on are of another timeline.
+    #[must_use]
     pub fn promoted(mut self) -> Self {
         self.timeline += 1;
         self.append(b"a new timeline");
