@@ -42,6 +42,7 @@ pub fn recovery(object: &SegmentRecovery) -> Recovery {
     let single = object.spec.targets.dbids.as_ref().is_some_and(|dbids| dbids.len() == 1);
     Recovery {
         name: object.metadata.name.clone().unwrap_or_default(),
+        uid: object.metadata.uid.clone().unwrap_or_default(),
         automatic: single && origin.is_some_and(|origin| origin == labels::AUTOMATIC),
         targets: targets(object),
         wanted: match object.spec.type_ {
@@ -51,6 +52,8 @@ pub fn recovery(object: &SegmentRecovery) -> Recovery {
         },
         phase: status.map_or(Phase::Pending, |status| status.phase.into()),
         deleting: object.metadata.deletion_timestamp.is_some(),
+        follows: object.metadata.annotations.as_ref().and_then(|all| all.get(labels::FOLLOWS)).cloned(),
+        ended: status.and_then(|status| status.ended_at.as_ref()).map(|at| at.0),
         instances: status.map_or_else(BTreeMap::new, |status| status.instances.iter().map(instance).collect()),
     }
 }
@@ -73,6 +76,9 @@ pub fn instance(status: &InstanceStatus) -> (Dbid, RecoveryInstance) {
         content: Content(i16::try_from(status.content).unwrap_or_default()),
         phase: status.phase.into(),
         attempt: u32::try_from(status.attempt).unwrap_or_default(),
+        copies: u32::try_from(status.copies).unwrap_or_default(),
+        failures: u32::try_from(status.failures).unwrap_or_default(),
+        failing_since: at(&status.failing_since),
         repair: status.type_,
         why: status.why.clone(),
         source: status.source_dbid.map(dbid),
@@ -94,6 +100,8 @@ pub fn instance_status(dbid: Dbid, state: &RecoveryInstance) -> InstanceStatus {
         phase: state.phase.into(),
         step: None,
         attempt: i32::try_from(state.attempt).unwrap_or(i32::MAX),
+        copies: i32::try_from(state.copies).unwrap_or(i32::MAX),
+        failures: i32::try_from(state.failures).unwrap_or(i32::MAX),
         type_: state.repair,
         why: cut(&state.why, LONGEST),
         source_dbid: state.source.map(|source| source.0.into()),
@@ -105,6 +113,7 @@ pub fn instance_status(dbid: Dbid, state: &RecoveryInstance) -> InstanceStatus {
         seconds_left: None,
         attempt_started_at: time(state.attempt_started),
         attempt_ended_at: time(state.attempt_ended),
+        failing_since: time(state.failing_since),
         verifying_since: time(state.proving_since),
         failure: state.failure.as_ref().map(failure_status),
     }
@@ -153,6 +162,9 @@ mod tests {
             content: Content(0),
             phase: Phase::Running,
             attempt: 3,
+            copies: 1,
+            failures: 2,
+            failing_since: Some(fixtures::ago(15)),
             repair: Some(Repair::Full),
             why: "attempt 2 ended with WalRemoved".into(),
             source: Some(Dbid(2)),
@@ -178,18 +190,7 @@ mod tests {
 
     #[test]
     fn an_untouched_instance_comes_back_too() {
-        let state = RecoveryInstance {
-            attempt: 0,
-            phase: Phase::Pending,
-            repair: None,
-            source: None,
-            attempt_started: None,
-            attempt_ended: None,
-            proving_since: None,
-            failure: None,
-            why: String::new(),
-            ..full_state()
-        };
+        let state = RecoveryInstance::untouched(Content(0));
         assert_eq!(instance(&instance_status(Dbid(5), &state)), (Dbid(5), state));
     }
 

@@ -15,5 +15,8 @@ pub const AUTOMATIC: &str = "automatic";
 /// On recoveries, an annotation: why automatic healing made it.
 pub const WHY: &str = "gpheal.io/why";
 
+/// On recoveries, an annotation: the recovery that this one goes on with.
+pub const FOLLOWS: &str = "gpheal.io/follows";
+
 /// Who writes, for server-side apply and events.
 pub const MANAGER: &str = "gpheal";

@@ -152,6 +152,15 @@ pub struct InstanceStatus {
     /// Attempts begun so far.
     #[serde(default)]
     pub attempt: i32,
+    /// Ended attempts that had begun to copy; these are bounded by number.
+    #[serde(default)]
+    pub copies: i32,
+    /// Attempts that failed since one last began to copy; these are bounded by time.
+    #[serde(default)]
+    pub failures: i32,
+    /// When the first of those failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Time>,
     /// What the newest attempt does: `Incremental` or `Full`.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]

@@ -12,7 +12,8 @@ const ROWS: &str = "dbid, content, role, preferred_role, mode, status, port, hos
 
 /// FTS writes `… for dbid 5 with contentid 0 to p, u, and n` (reference §2.5); the first `p` after the last `m` is the moment
 /// at which the catalog made a mirror the primary.
-const HISTORY: &str = "SELECT h.dbid, max(h.time) AS newest,
+/// The count tells one fault from the next, so it is of all rows: a bound by time would let it shrink.
+const HISTORY: &str = "SELECT h.dbid, max(h.time) AS newest, count(*) AS written,
     min(CASE WHEN h.\"desc\" LIKE '% to p, %' AND h.time > m.last THEN h.time END) AS promoted
   FROM pg_catalog.gp_configuration_history h
   LEFT JOIN (SELECT dbid, max(time) AS last FROM pg_catalog.gp_configuration_history WHERE \"desc\" LIKE '% to m, %' GROUP BY dbid) m
@@ -24,6 +25,8 @@ const HISTORY: &str = "SELECT h.dbid, max(h.time) AS newest,
 pub struct Written {
     /// When FTS or a tool last wrote about it.
     pub newest: Timestamp,
+    /// How many rows it has written: what a clock that was set back does not move.
+    pub rows: u64,
     /// When the catalog made it the primary; `None`: as far as is written, it always was, or it is a mirror.
     pub promoted: Option<Timestamp>,
 }
@@ -53,8 +56,8 @@ pub async fn read(session: &Session) -> Result<Answer, SessionError> {
 pub async fn with_history(session: &Session) -> Result<(Answer, BTreeMap<Dbid, Written>), SessionError> {
     let wal = wal_file(session.dialect);
     let sql = format!(
-        "SELECT {ROWS}, {wal} AS wal, newest, promoted
-         FROM pg_catalog.gp_segment_configuration LEFT JOIN ({HISTORY}) written USING (dbid) ORDER BY content, dbid"
+        "SELECT {ROWS}, {wal} AS wal, newest, written, promoted
+         FROM pg_catalog.gp_segment_configuration LEFT JOIN ({HISTORY}) history USING (dbid) ORDER BY content, dbid"
     );
     let rows = session.rows(&sql).await?;
     let answer = answer(session, &rows).map_err(|error| *error)?;
@@ -71,7 +74,9 @@ fn answer(session: &Session, rows: &[tokio_postgres::Row]) -> Result<Answer, Box
 
 /// An instance about which nothing was written has no history.
 fn written(row: &tokio_postgres::Row) -> Option<(Dbid, Written)> {
-    let written = Written { newest: row.try_get("newest").ok()?, promoted: row.try_get("promoted").ok()? };
+    let rows: i64 = row.try_get("written").ok()?;
+    let rows = u64::try_from(rows).unwrap_or_default();
+    let written = Written { newest: row.try_get("newest").ok()?, rows, promoted: row.try_get("promoted").ok()? };
     Some((Dbid(row.try_get("dbid").ok()?), written))
 }
 

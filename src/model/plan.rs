@@ -75,6 +75,10 @@ pub struct InstanceNext {
     pub standing: Standing,
     /// The Job to create, if this is its moment.
     pub create_job: Option<Attempt>,
+    /// The Job of the newest attempt is to be deleted, and why: it makes no progress, and its end can be no half copy.
+    pub end_job: Option<String>,
+    /// What people should know beside the standing.
+    pub note: Option<String>,
 }
 
 /// Where an instance of a recovery stands, for people and metrics.

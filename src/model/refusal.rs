@@ -38,6 +38,10 @@ reasons! {
         ContractNotFulfilled { points: Vec<ContractPoint> },
         /// The volume carries no token of this instance: perhaps not mounted, perhaps another's.
         VolumeUnrecognised { dbid: Dbid },
+        /// Somebody holds the volume's lock, or lives in the data directory without it: it may be written.
+        VolumeInUse { dbid: Dbid, detail: String },
+        /// The row's place is an empty spare, and its supervisor has read a catalog that does not name it.
+        SpareNotTaken { dbid: Dbid },
         /// The claim's access mode does not allow a lock to be trusted.
         AccessMode { claim: String, mode: String },
         /// The acting primary's own data is gone.
@@ -52,6 +56,14 @@ reasons! {
         ObserveOnly { would: Repair },
         /// An earlier recovery of this fault failed for a cause that only a person can judge [20].
         RecoveryFailed { recovery: String },
+        /// A recovery of this fault ended for a cause that passes by itself; another one goes on after a rest.
+        TakenUpAgain { recovery: String, why: String, seconds_left: i64 },
+        /// Repairs of this instance succeed, and it falls back soon after, as often as policy allows [20].
+        FallsBack { recovery: String, copies: u32 },
+        /// The recovery of this fault is there, and this operator can not read it.
+        RecoveryUnreadable { recovery: String },
+        /// The Job of an attempt makes no progress: its node is lost or cordoned, a quota refuses its pod, no heartbeat comes.
+        AttemptStuck { job: String, why: String },
         /// Another recovery of the same content is running [13].
         AlreadyRecovering { content: Content, recovery: String },
         /// As many Jobs run as policy allows.
@@ -165,6 +177,11 @@ impl Refusal {
             Self::VolumeUnrecognised { .. } => {
                 "lifted when the right volume is mounted; a person who knows that it is lost may restore the token".into()
             }
+            Self::VolumeInUse { .. } => {
+                "lifted when the last process that holds the volume's lock, or lives in the data directory, has ended; a person may have started it"
+                    .into()
+            }
+            Self::SpareNotTaken { .. } => "lifted by itself when its supervisor has read the row".into(),
             Self::AccessMode { .. } => "lifted when the claim is ReadWriteOnce on a node-local or block volume".into(),
             Self::PrimaryDataMissing { dbid } => {
                 format!("lifted when the volume of dbid {dbid} is restored; nothing else holds this content's commits")
@@ -174,6 +191,16 @@ impl Refusal {
             Self::Paused { .. } => "lifted by spec.healing.paused: false; a SegmentRecovery made by hand runs all the same".into(),
             Self::ObserveOnly { .. } => "lifted by spec.healing.mode: Automatic; a SegmentRecovery made by hand runs all the same".into(),
             Self::RecoveryFailed { recovery } => format!("lifted by deleting SegmentRecovery {recovery} when its cause is mended"),
+            Self::TakenUpAgain { seconds_left, .. } => format!("lifted by itself: another recovery follows in {seconds_left} s"),
+            Self::FallsBack { recovery, .. } => {
+                format!("lifted by deleting SegmentRecovery {recovery} when it is known, and mended, what breaks the mirror after each repair")
+            }
+            Self::RecoveryUnreadable { recovery } => {
+                format!("lifted by an operator that can read SegmentRecovery {recovery}, or by deleting it")
+            }
+            Self::AttemptStuck { job, .. } => {
+                format!("lifted when Job {job} goes on or its pod is gone; delete its pod, by force only when its node is known to be gone")
+            }
             Self::AlreadyRecovering { recovery, .. } => format!("lifted when SegmentRecovery {recovery} has ended"),
             Self::JobBudget { .. } => "lifted when a running Job ends".into(),
             Self::SupervisorSilent { .. } => "lifted when its pod runs and the supervisor's page can be read".into(),
@@ -204,6 +231,9 @@ impl Refusal {
                     | Self::PrimaryDataMissing { .. }
                     | Self::FullNotAllowed { .. }
                     | Self::RecoveryFailed { .. }
+                    | Self::FallsBack { .. }
+                    | Self::RecoveryUnreadable { .. }
+                    | Self::AttemptStuck { .. }
                     | Self::PageNotBelieved { .. }
             ),
         }
@@ -262,6 +292,10 @@ impl fmt::Display for Refusal {
             Self::VolumeUnrecognised { dbid } => {
                 write!(f, "the volume carries no token of dbid {dbid}: perhaps it is not mounted, perhaps it is another's")
             }
+            Self::VolumeInUse { dbid, detail } => write!(f, "the volume of dbid {dbid} is in use: {detail}"),
+            Self::SpareNotTaken { dbid } => {
+                write!(f, "the place of dbid {dbid} is an empty spare, and its supervisor has read no row that names it yet")
+            }
             Self::AccessMode { claim, mode } => write!(f, "claim {claim} is {mode}, on which the volume's lock can not be trusted"),
             Self::PrimaryDataMissing { dbid } => write!(f, "the data directory of the acting primary, dbid {dbid}, is empty or unusable"),
             Self::FullNotAllowed { why } => write!(f, "only a full copy would help ({why}), which policy does not allow"),
@@ -269,6 +303,12 @@ impl fmt::Display for Refusal {
             Self::Paused { would } => write!(f, "healing is paused; would repair: {would}"),
             Self::ObserveOnly { would } => write!(f, "mode is Observe; would repair: {would}"),
             Self::RecoveryFailed { recovery } => write!(f, "SegmentRecovery {recovery} failed for this fault"),
+            Self::TakenUpAgain { recovery, why, .. } => write!(f, "SegmentRecovery {recovery} ended for what passes by itself ({why})"),
+            Self::FallsBack { recovery, copies } => {
+                write!(f, "SegmentRecovery {recovery} succeeded, and the mirror fell back again soon after, {copies} copies in a row")
+            }
+            Self::RecoveryUnreadable { recovery } => write!(f, "this operator can not read SegmentRecovery {recovery} of this fault"),
+            Self::AttemptStuck { job, why } => write!(f, "Job {job} makes no progress: {why}"),
             Self::AlreadyRecovering { content, recovery } => write!(f, "content {content} is being repaired by SegmentRecovery {recovery}"),
             Self::JobBudget { max } => write!(f, "{max} Jobs are running already"),
             Self::SupervisorSilent { why } => write!(f, "its supervisor can not be asked: {why}"),

@@ -1,6 +1,6 @@
 //! Everything that was seen in one look, as one value. The planner reads nothing else.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 
@@ -22,9 +22,11 @@ pub struct World {
     /// What the acting primary of a content answered in utility mode.
     pub sources: BTreeMap<Content, Look<Source>>,
     /// Contents to which a dispatched statement got an answer; asked only while a repair is being proven.
-    pub dispatch: Look<Vec<Content>>,
+    pub dispatch: Look<Vec<Content>, Undispatched>,
     /// All recoveries of this cluster, oldest first.
     pub recoveries: Vec<Recovery>,
+    /// Names of SegmentRecoveries of which nothing but the name can be read, of whatever cluster: they are taken.
+    pub unreadable: Vec<String>,
     /// Stable text that tells this cluster object from another of its name.
     pub cluster_uid: String,
     pub cluster_name: String,
@@ -47,8 +49,12 @@ pub struct Instance {
     pub seen_promoted: bool,
     /// When the catalog made it the primary, by the history; `None`: it always was, or it is a mirror.
     pub promoted_at: Option<Timestamp>,
-    /// Time of the newest row that `gp_configuration_history` has for it: tells one fault from the next.
+    /// Time of the newest row that `gp_configuration_history` has for it. The coordinator's clock may have been set back since.
     pub last_history: Option<Timestamp>,
+    /// How many rows `gp_configuration_history` has for it: what no clock moves, so it tells one fault from the next.
+    pub written: Option<u64>,
+    /// When the position that its replay has reached was last seen to move, by the operator's clock.
+    pub moved: Option<Timestamp>,
 }
 
 /// What the planner needs of a pod.
@@ -68,6 +74,32 @@ pub struct Source {
     pub in_recovery: bool,
     pub system_identifier: Option<SystemIdentifier>,
     pub walsenders: Vec<Walsender>,
+}
+
+/// Why no dispatched statement was answered. It goes to all contents and fails for all, so it says whose fault it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undispatched {
+    pub why: String,
+    /// The contents that the coordinator named in its error.
+    pub failed: Vec<Content>,
+}
+
+impl From<&str> for Undispatched {
+    fn from(why: &str) -> Self {
+        Self { why: why.to_owned(), failed: vec![] }
+    }
+}
+
+impl From<String> for Undispatched {
+    fn from(why: String) -> Self {
+        Self { why, failed: vec![] }
+    }
+}
+
+impl fmt::Display for Undispatched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
 }
 
 /// One row of `pg_stat_replication`.
@@ -123,6 +155,8 @@ pub const MOST_TARGETS: usize = 128;
 #[derive(Clone, Debug)]
 pub struct Recovery {
     pub name: String,
+    /// Of the object: tells it from a namesake that was deleted.
+    pub uid: String,
     /// Made by automatic healing; else by a person or GitOps.
     pub automatic: bool,
     pub targets: Targets,
@@ -131,6 +165,10 @@ pub struct Recovery {
     pub phase: Phase,
     /// Being deleted: cancel.
     pub deleting: bool,
+    /// The recovery whose work automatic healing goes on with: its instance fell back after it, or its cause has passed.
+    pub follows: Option<String>,
+    /// When it was over.
+    pub ended: Option<Timestamp>,
     pub instances: BTreeMap<Dbid, RecoveryInstance>,
 }
 
@@ -139,8 +177,14 @@ pub struct Recovery {
 pub struct RecoveryInstance {
     pub content: Content,
     pub phase: Phase,
-    /// Attempts begun so far; 0 before the first.
+    /// Attempts begun so far; 0 before the first. It numbers the Jobs.
     pub attempt: u32,
+    /// Ended attempts that had begun to copy: they alone are bounded by number.
+    pub copies: u32,
+    /// Attempts that failed since one last began to copy: the back-off grows with them.
+    pub failures: u32,
+    /// When the first of those failed: they are bounded by hours.
+    pub failing_since: Option<Timestamp>,
     pub repair: Option<Repair>,
     /// Why this repair, for people.
     pub why: String,
@@ -164,6 +208,9 @@ impl RecoveryInstance {
             content,
             phase: Phase::Pending,
             attempt: 0,
+            copies: 0,
+            failures: 0,
+            failing_since: None,
             repair: None,
             why: String::new(),
             source: None,
@@ -183,6 +230,20 @@ pub struct JobView {
     pub state: JobState,
     pub step: Option<Step>,
     pub progress: Option<Progress>,
+    /// Why it makes no progress, when it makes none: its node is lost or cordoned, a quota refuses its pod, the instance's pod
+    /// has moved, no heartbeat comes. Such a Job counts in no budget.
+    pub stuck: Option<String>,
+    /// It has begun to copy, or nobody can say that it has not.
+    pub begun: bool,
+    /// Its pod's node is known to be gone for good (no Node object any more, or marked as out of service).
+    pub node_gone: bool,
+}
+
+impl JobView {
+    /// One that runs, of which nothing is known yet.
+    pub fn new(name: &str, state: JobState) -> Self {
+        Self { name: name.to_owned(), state, step: None, progress: None, stuck: None, begun: false, node_gone: false }
+    }
 }
 
 /// How a Job stands.
@@ -319,6 +380,8 @@ pub mod fixtures {
             unwell_since: None,
             seen_promoted: row.role == Role::Primary,
             last_history: Some(ago(7200)),
+            written: Some(1),
+            moved: None,
             promoted_at: (row.role != row.preferred_role && row.role == Role::Primary).then(|| ago(7200)),
         }
     }
@@ -365,6 +428,7 @@ pub mod fixtures {
                 catalog: Look::Seen(catalog),
                 sources,
                 recoveries: vec![],
+                unreadable: vec![],
                 cluster_uid: "uid".into(),
                 cluster_name: "demo".into(),
             }
@@ -427,11 +491,14 @@ pub mod fixtures {
     pub fn asked(name: &str, dbids: &[i16], wanted: Option<Repair>) -> Recovery {
         Recovery {
             name: name.into(),
+            uid: format!("uid-of-{name}"),
             automatic: false,
             targets: Targets::Dbids(dbids.iter().map(|d| Dbid(*d)).collect()),
             wanted,
             phase: Phase::Pending,
             deleting: false,
+            follows: None,
+            ended: None,
             instances: BTreeMap::new(),
         }
     }
@@ -440,19 +507,13 @@ pub mod fixtures {
     pub fn running(name: &str, dbid: i16, content: i16, repair: Repair, state: JobState) -> Recovery {
         let mut recovery = asked(name, &[dbid], None);
         recovery.phase = Phase::Running;
-        let job = JobView { name: format!("{name}-a1"), state, step: None, progress: None };
         let instance = RecoveryInstance {
-            content: Content(content),
             phase: Phase::Running,
             attempt: 1,
             repair: Some(repair),
-            why: String::new(),
-            source: None,
             attempt_started: Some(ago(20)),
-            attempt_ended: None,
-            proving_since: None,
-            failure: None,
-            job: Some(job),
+            job: Some(JobView::new(&format!("{name}-a1"), state)),
+            ..RecoveryInstance::untouched(Content(content))
         };
         recovery.instances.insert(Dbid(dbid), instance);
         recovery

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     greenplum::{Login, Server, Session, fts},
-    model::{Content, Look},
+    model::{Content, Look, world::Undispatched},
 };
 
 /// Between the first two beginnings of the same errand; each further one waits twice as long, up to the longest.
@@ -74,8 +74,8 @@ impl<T> Drop for Errand<T> {
 #[derive(Debug, Default)]
 pub struct Background {
     probe: Errand<()>,
-    dispatch: Errand<Look<Vec<Content>>>,
-    answered: Option<Look<Vec<Content>>>,
+    dispatch: Errand<Look<Vec<Content>, Undispatched>>,
+    answered: Option<Look<Vec<Content>, Undispatched>>,
 }
 
 impl Background {
@@ -105,9 +105,9 @@ impl Background {
     }
 
     /// The newest dispatch proof, and another one is begun when it is time; forgotten while nobody needs it.
-    pub async fn dispatch(&mut self, needed: bool, server: &Server, login: &Login, wake: &Arc<Notify>) -> Look<Vec<Content>> {
+    pub async fn dispatch(&mut self, needed: bool, server: &Server, login: &Login, wake: &Arc<Notify>) -> Look<Vec<Content>, Undispatched> {
         if let Some(done) = self.dispatch.take().await {
-            self.answered = Some(done.unwrap_or_else(Look::Unknown));
+            self.answered = Some(done.unwrap_or_else(|why| Look::Unknown(why.into())));
         }
         if !needed {
             self.answered = None;
@@ -119,8 +119,9 @@ impl Background {
             self.dispatch.begin(wake, async move {
                 let asked = async { fts::dispatched_contents(&Session::dispatch(&server, &login).await?).await };
                 match timeout(LONGEST, asked).await {
-                    Ok(answer) => Look::from(answer),
-                    Err(_) => Look::Unknown(format!("no answer within {} s", LONGEST.as_secs())),
+                    Ok(Ok(contents)) => Look::Seen(contents),
+                    Ok(Err(error)) => Look::Unknown(fts::undispatched(&error)),
+                    Err(_) => Look::Unknown(format!("no answer within {} s", LONGEST.as_secs()).into()),
                 }
             });
         }

@@ -57,7 +57,7 @@ pub fn seen(name: &str, job: Option<&Job>, pods: &[Pod], recovery: &str, dbid: D
     JobSeen {
         waits: if active { waits(&ours) } else { None },
         running_pod: ours.iter().find(|pod| active && runs(pod)).map(|pod| pod.name_any()),
-        view: JobView { name: name.to_owned(), state, step: None, progress: None },
+        view: JobView::new(name, state),
     }
 }
 

@@ -96,7 +96,7 @@ mod tests {
 
     fn topology(rows: &[&str], promoted: Option<i64>) -> Topology {
         let catalog = Catalog { rows: rows.iter().map(|text| fixtures::row(text)).collect() };
-        let written = Written { newest: fixtures::ago(1), promoted: promoted.map(fixtures::ago) };
+        let written = Written { newest: fixtures::ago(1), rows: 1, promoted: promoted.map(fixtures::ago) };
         let history = catalog.rows.iter().map(|row| (row.dbid, written)).collect();
         Topology { catalog, timeline: crate::model::Timeline(1), history }
     }

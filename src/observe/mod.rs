@@ -30,7 +30,10 @@ use self::{
 use crate::{
     api::{GreenplumCluster, SegmentRecovery, cluster::Coordinator as CoordinatorSpec, convert},
     greenplum::{Login, Server, SessionError, TlsFault},
-    model::{Catalog, Content, Dbid, Instance, Look, NoPage, Page, Plan, Source, Timeline, Unread, World, refusal::ContractPoint},
+    model::{
+        Catalog, Content, Dbid, Instance, Look, NoPage, Page, Plan, Source, Timeline, Unread, World, refusal::ContractPoint,
+        world::Undispatched,
+    },
     web,
 };
 
@@ -160,6 +163,7 @@ impl Observer {
             sources: BTreeMap::new(),
             dispatch: self.dispatch(coordinator, joined).await,
             recoveries: joined.iter().map(|one| one.recovery.clone()).collect(),
+            unreadable: vec![],
             cluster_uid: cluster.uid().unwrap_or_default(),
             cluster_name: cluster.name_any(),
         };
@@ -186,13 +190,13 @@ impl Observer {
         Ok(world)
     }
 
-    async fn dispatch(&mut self, coordinator: &Coordinator, joined: &[RecoverySeen]) -> Look<Vec<Content>> {
+    async fn dispatch(&mut self, coordinator: &Coordinator, joined: &[RecoverySeen]) -> Look<Vec<Content>, Undispatched> {
         let live = joined.iter().filter(|one| !one.recovery.phase.is_over()).flat_map(|one| one.recovery.instances.values());
         // A Job that ended is proven from the next look on; one that runs needs no proof yet.
         let proving = live.filter(|instance| !instance.phase.is_over()).any(|instance| instance.proving_since.is_some());
         match &coordinator.login {
             Ok(login) => self.background.dispatch(proving, &coordinator.server, login, &self.wake).await,
-            Err(why) => Look::Unknown(why.to_string()),
+            Err(why) => Look::Unknown(why.to_string().into()),
         }
     }
 
@@ -218,6 +222,8 @@ impl Observer {
                 unwell_since: self.memory.unwell_since(row.dbid),
                 seen_promoted: self.memory.seen_promoted(row, topology),
                 last_history: topology.history.get(&row.dbid).map(|written| written.newest),
+                written: topology.history.get(&row.dbid).map(|written| written.rows),
+                moved: None,
                 promoted_at: topology.history.get(&row.dbid).and_then(|written| written.promoted),
             };
             (row.dbid, instance)

@@ -75,7 +75,7 @@ fn instance(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, state: RecoveryIns
 }
 
 fn standing(state: RecoveryInstance, standing: Standing) -> InstanceNext {
-    InstanceNext { state, standing, create_job: None }
+    InstanceNext { state, standing, create_job: None, end_job: None, note: None }
 }
 
 /// The outcome in `result.json`, which the supervisor shows: an operator that was away learns it so.
@@ -164,7 +164,7 @@ fn begin(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
             let attempt = attempt(desk, recovery, &admitted, repair, state.attempt);
             desk.jobs += 1;
             desk.taken.push((state.content, recovery.name.clone()));
-            InstanceNext { state, standing: Standing::Attempting, create_job: Some(attempt) }
+            InstanceNext { create_job: Some(attempt), ..standing(state, Standing::Attempting) }
         }
         // It came back without us: that is to be proven, not repaired, and it holds up nobody.
         Err(Refusal::TargetUp { .. } | Refusal::TargetIsActingPrimary { .. }) if state.attempt > 0 || recovery.automatic => {

@@ -138,7 +138,7 @@ fn two_jobs_at_once_and_one_recovery_per_content() {
 fn a_running_job_is_left_to_run() {
     let next = next(&down().recovery(running("r", 5, 0, Repair::Full, JobState::Active)));
     let state = &only(&next).state;
-    assert_eq!(state.job, Some(JobView { name: "r-a1".into(), state: JobState::Active, step: None, progress: None }));
+    assert_eq!(state.job, Some(JobView::new("r-a1", JobState::Active)));
     assert!(only(&next).create_job.is_none());
 }
 

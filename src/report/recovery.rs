@@ -188,13 +188,19 @@ mod tests {
     fn next(standing: Standing, phase: Phase) -> RecoveryNext {
         let mut running = worlds::running("mend", 5, 0, Repair::Full, JobState::Active);
         let state: RecoveryInstance = running.instances.remove(&Dbid(5)).unwrap();
-        let instance = InstanceNext { state: RecoveryInstance { phase, content: Content(0), ..state }, standing, create_job: None };
+        let instance = InstanceNext {
+            state: RecoveryInstance { phase, content: Content(0), ..state },
+            standing,
+            create_job: None,
+            end_job: None,
+            note: None,
+        };
         RecoveryNext { phase, instances: BTreeMap::from([(Dbid(5), instance)]), message: "dbid 5: attempt 1 (Full)".into() }
     }
 
     fn job(bytes: u64) -> BTreeMap<Dbid, JobSeen> {
         let progress = Progress { step: Step::Copying, bytes, total: Some(200), rate: 10, seconds_left: Some((200 - bytes) / 10) };
-        let view = JobView { name: "mend-a1".into(), state: JobState::Active, step: Some(Step::Copying), progress: Some(progress) };
+        let view = JobView { step: Some(Step::Copying), progress: Some(progress), ..JobView::new("mend-a1", JobState::Active) };
         BTreeMap::from([(Dbid(5), JobSeen { view, waits: None, running_pod: None })])
     }
 
