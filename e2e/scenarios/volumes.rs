@@ -97,7 +97,7 @@ async fn refused_as_ahead(stage: &mut Stage, mirror: &Row, before: WalEnd) -> Re
     let failed = |r: &gpheal::api::SegmentRecovery, _: &_| r.status.as_ref().is_some_and(|s| s.phase == Phase::Failed);
     let recovery = stage.wait_recovery(mirror.dbid, "a failure", failed).await?;
     let instance = super::stage::instance_of(&recovery, mirror.dbid);
-    let class = instance.and_then(|i| i.failure).map(|f| f.class);
+    let class = instance.and_then(|i| i.failure).and_then(|f| f.class.known().copied());
     ensure!(class == Some(FailureClass::TargetAheadOfSource), "it failed as {class:?}");
     stage.mark("TargetAheadOfSource");
     stage.wait_page(mirror, "staying closed", |p| p.state == InstanceState::NeedsRecovery).await?;
