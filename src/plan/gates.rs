@@ -39,6 +39,7 @@ pub fn admit(world: &World, dbid: Dbid, now: Timestamp) -> Result<Admitted<'_>, 
     source_holds_every_commit(world, &pair, now)?;
     place_is_fit(instance)?;
     let page = page_of(world, row)?;
+    lock_is_worth_something(page)?;
     same_database(world, row.content, page)?;
     supervisor_allows(dbid, page)?;
     Ok(Admitted { pair, page })
@@ -133,7 +134,8 @@ fn place_is_fit(instance: &Instance) -> Result<(), Refusal> {
         return Err(Refusal::ContractNotFulfilled { points: instance.contract.clone() });
     }
     match &instance.access_mode {
-        Some((claim, mode)) => Err(Refusal::AccessMode { claim: claim.clone(), mode: mode.clone() }),
+        Some((claim, Look::Seen(mode))) => Err(Refusal::AccessMode { claim: claim.clone(), mode: mode.clone() }),
+        Some((claim, Look::Unknown(why))) => Err(Refusal::ClaimUnread { claim: claim.clone(), why: why.clone() }),
         None => Ok(()),
     }
 }
@@ -154,7 +156,16 @@ pub fn unfit(world: &World, row: &Row) -> Option<Refusal> {
     }
     match page_of(world, row) {
         Err(refusal @ Refusal::PageNotBelieved { .. }) => Some(refusal),
-        _ => None,
+        Err(_) => None,
+        Ok(page) => lock_is_worth_something(page).err(),
+    }
+}
+
+/// On a file system that several nodes or mounts share, who holds the lock is not alone.
+fn lock_is_worth_something(page: &Page) -> Result<(), Refusal> {
+    match &page.untrusted_lock {
+        Some(why) => Err(Refusal::UntrustedLock { why: why.clone() }),
+        None => Ok(()),
     }
 }
 
@@ -226,6 +237,7 @@ mod tests {
         assert_eq!(unfit(&well.clone().without_pod(5)), None, "it is being made again");
         assert_eq!(unfit(&well.clone().silent(5)), None, "so is its supervisor");
         assert_eq!(unfit(&well.clone().instance(5, |i| i.contract = vec![ContractPoint::NoSupervisor])), Some("NoSupervisor"));
+        assert_eq!(unfit(&well.clone().page(5, |p| p.untrusted_lock = Some("it is on fuse".into()))), Some("UntrustedLock"));
         assert_eq!(unfit(&well.page(5, |p| p.cluster = "other".into())), Some("PageNotBelieved"));
     }
 
@@ -248,7 +260,9 @@ mod tests {
             ("PeerSuspect", down().source_with(0, |s| s.dbid = Dbid(9)), 5),
             ("PeerSuspect", down().source_with(0, |s| s.system_identifier = Some(SystemIdentifier(8))), 5),
             ("DataDirIsMountRoot", down().instance(5, |i| i.contract = vec![ContractPoint::DataDirIsMountRoot]), 5),
-            ("AccessMode", down().instance(5, |i| i.access_mode = Some(("data".into(), "ReadWriteMany".into()))), 5),
+            ("AccessMode", down().instance(5, |i| i.access_mode = Some(("data".into(), Look::Seen("ReadWriteMany".into())))), 5),
+            ("ClaimUnread", down().instance(5, |i| i.access_mode = Some(("data".into(), Look::Unknown("none".into())))), 5),
+            ("UntrustedLock", down().page(5, |p| p.untrusted_lock = Some("it is on nfs4".into())), 5),
             ("NothingSelected", down().without_pod(2).without_pod(5), 5),
             ("TwoPods", down().source(0, Look::Unknown("several".into())).instance(2, |i| i.contract = two_pods()), 5),
             ("SupervisorSilent", down().silent(5), 5),

@@ -204,6 +204,7 @@ fn permit<'a>(desk: &Desk<'a>, recovery: &Recovery, dbid: Dbid, state: &Recovery
     if let Some(other) = desk.taken_by_other(state.content, &recovery.name) {
         return Err(Refusal::AlreadyRecovering { content: state.content, recovery: other.to_owned() }); // [13]
     }
+    desk.world.all_readable(&recovery.name, state.content)?;
     let repair = ladder::choose(desk.policy, recovery.wanted, state.repair, admitted.page)?;
     if desk.jobs >= desk.policy.max_jobs {
         return Err(Refusal::JobBudget { max: desk.policy.max_jobs });

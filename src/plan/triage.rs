@@ -131,6 +131,7 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
         return Err(Refusal::AlreadyRecovering { content: row.content, recovery: other.to_owned() });
     }
     let name = names::recovery(desk.world, row.dbid);
+    desk.world.all_readable(&name, row.content)?;
     let tried = desk.world.recoveries.iter().any(|r| r.name == name);
     if !tried || admitted.page.receiving {
         still_coming(desk, admitted.page)?;
