@@ -99,7 +99,9 @@ fn nothing_makes_a_database_out_of_nothing() {
 }
 
 #[test]
-fn the_operator_neither_enters_nor_deletes_anything() {
-    let found = anywhere(&["api::AttachParams", "DeleteParams", ".delete(", ".delete_collection(", ".exec(", "StatefulSet"]);
+fn the_operator_enters_nothing_and_deletes_nothing_but_its_own_jobs() {
+    let found = anywhere(&["api::AttachParams", ".delete_collection(", ".exec(", "StatefulSet"]);
     assert!(found.is_empty(), "{}", found.join("\n"));
+    let deleted = anywhere(&[".delete("]);
+    assert!(matches!(&deleted[..], [one] if one.contains("apply/mod.rs") && one.contains("api::<Job>().delete(&name")), "{deleted:?}");
 }

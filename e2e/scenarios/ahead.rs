@@ -146,7 +146,7 @@ async fn refused_as_another_history(stage: &mut Stage, mirror: &Row, repair: Rep
     let recovery = stage.wait_over(&name).await?;
     let status = recovery.status.clone().unwrap_or_default();
     let failure = super::stage::instance_of(&recovery, mirror.dbid).and_then(|instance| instance.failure);
-    let class = failure.map(|failure| failure.class);
+    let class = failure.and_then(|failure| failure.class.known().copied());
     ensure!(
         status.phase == Phase::Failed && class == Some(FailureClass::HistoryDiffers),
         "{repair} ended {:?} as {class:?}: {}",

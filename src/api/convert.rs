@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     error::cut,
-    model::{Content, Dbid, Failure, HealingMode, Phase, Policy, Recovery, RecoveryInstance, Repair, Targets, Timeline},
+    model::{
+        Content, Dbid, Failure, FailureClass, HealingMode, Phase, Policy, Recovery, RecoveryInstance, Repair, Step, Targets, Timeline,
+    },
 };
 
 /// Longest text that a status quotes of a Job or a supervisor.
@@ -56,6 +58,14 @@ pub fn recovery(object: &SegmentRecovery) -> Recovery {
         ended: status.and_then(|status| status.ended_at.as_ref()).map(|at| at.0),
         instances: status.map_or_else(BTreeMap::new, |status| status.instances.iter().map(instance).collect()),
     }
+}
+
+/// What of a recovery that could be parsed this version does not understand: where it stands is not known, so it is left alone.
+pub fn unknown(object: &SegmentRecovery) -> Option<String> {
+    let status = object.status.as_ref()?;
+    let instance = status.instances.iter().find(|one| one.phase == ApiPhase::Other);
+    let of_instance = || instance.map(|one| format!("the phase of its dbid {} is a word of another version", one.dbid));
+    (status.phase == ApiPhase::Other).then(|| "its phase is a word of another version".to_owned()).or_else(of_instance)
 }
 
 fn targets(object: &SegmentRecovery) -> Targets {
@@ -119,13 +129,19 @@ pub fn instance_status(dbid: Dbid, state: &RecoveryInstance) -> InstanceStatus {
     }
 }
 
-fn failure(status: &FailureStatus) -> Failure {
-    Failure { class: status.class, step: status.step, message: status.message.clone(), evidence: status.evidence.clone() }
+/// A class of another version answers nothing here, and of a step of another version it is not known what it left.
+pub fn failure(status: &FailureStatus) -> Failure {
+    Failure {
+        class: status.class.known().copied().unwrap_or(FailureClass::Unclassified),
+        step: status.step.known().copied().unwrap_or(Step::Releasing),
+        message: status.message.clone(),
+        evidence: status.evidence.clone(),
+    }
 }
 
 fn failure_status(failure: &Failure) -> FailureStatus {
     let (message, evidence) = (cut(&failure.message, LONGEST), cut(&failure.evidence, LONGEST));
-    FailureStatus { class: failure.class, step: failure.step, message, evidence }
+    FailureStatus { class: failure.class.into(), step: failure.step.into(), message, evidence }
 }
 
 /// The highest timeline on which a coordinator was seen.
@@ -146,7 +162,13 @@ macro_rules! same_words {
             fn from(phase: Phase) -> Self { match phase { $(Phase::$word => Self::$word),* } }
         }
         impl From<ApiPhase> for Phase {
-            fn from(phase: ApiPhase) -> Self { match phase { $(ApiPhase::$word => Self::$word),* } }
+            fn from(phase: ApiPhase) -> Self {
+                match phase {
+                    $(ApiPhase::$word => Self::$word,)*
+                    // Nobody plans with it (`unknown`); it is not over, as far as is known.
+                    ApiPhase::Other => Self::Running,
+                }
+            }
         }
     };
 }

@@ -5,6 +5,7 @@ pub mod condition;
 pub mod convert;
 pub mod labels;
 pub mod recovery;
+pub mod word;
 
 #[cfg(test)]
 pub mod fixtures;

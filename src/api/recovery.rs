@@ -5,7 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{FailureClass, Repair};
+use super::word::{self, Word};
+use crate::model::{FailureClass, Repair, Step};
 
 /// One repair of one or more instances. Made by people and by automatic healing alike; deleting it cancels it.
 /// Its spec can not be changed.
@@ -93,6 +94,10 @@ pub enum Phase {
     Failed,
     Refused,
     Cancelled,
+    /// A word of another version; never written. What it asks for is not known, so the recovery is left alone.
+    #[serde(other, skip_serializing)]
+    #[schemars(skip)]
+    Other,
 }
 
 /// Plan, evidence, progress and outcome.
@@ -162,7 +167,7 @@ pub struct InstanceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Time>,
     /// What the newest attempt does: `Incremental` or `Full`.
-    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none", deserialize_with = "word::known_or_none")]
     #[schemars(with = "Option<String>")]
     pub type_: Option<Repair>,
     /// Why this type.
@@ -208,10 +213,10 @@ pub struct InstanceStatus {
 pub struct FailureStatus {
     /// One word that decides what comes next.
     #[schemars(with = "String")]
-    pub class: FailureClass,
+    pub class: Word<FailureClass>,
     /// The step of the Job that failed.
     #[schemars(with = "String")]
-    pub step: crate::model::Step,
+    pub step: Word<Step>,
     /// One sentence.
     pub message: String,
     /// The lines that led to the class.

@@ -180,9 +180,21 @@ fn on_node(node: String) -> Affinity {
     Affinity { node_affinity: Some(node), ..Affinity::default() }
 }
 
+/// The volume is on this node and nowhere else. Where a budget holds an eviction up until the pair is in sync, a Job that
+/// waited for the end of a drain would have the drain wait for the Job.
 fn tolerations(theirs: &PodSpec, ours: &[Toleration]) -> Vec<Toleration> {
+    let cordoned = Toleration {
+        key: Some("node.kubernetes.io/unschedulable".into()),
+        operator: Some("Exists".into()),
+        effect: Some("NoSchedule".into()),
+        ..Toleration::default()
+    };
     let mut all: Vec<Toleration> = theirs.tolerations.clone().unwrap_or_default();
-    all.extend(ours.iter().filter(|one| !theirs.tolerations.iter().flatten().any(|other| other == *one)).cloned());
+    for one in ours.iter().chain([&cordoned]) {
+        if !all.contains(one) {
+            all.push(one.clone());
+        }
+    }
     all
 }
 

@@ -7,6 +7,8 @@ use crate::{
     observe::fixtures::pod,
 };
 
+const CORDONED: &str = "node.kubernetes.io/unschedulable";
+
 fn attempt() -> Attempt {
     Attempt {
         id: "mend-d5-a1".into(),
@@ -64,7 +66,6 @@ fn it_runs_where_and_as_who_the_segment_is() {
     assert_eq!(term["matchFields"][0], json!({"key": "metadata.name", "operator": "In", "values": ["n1"]}));
     assert!(pod["nodeName"].is_null() && pod["hostname"].is_null() && pod["subdomain"].is_null());
     assert_eq!((&pod["securityContext"]["runAsUser"], &pod["securityContext"]["fsGroup"]), (&json!(1000), &json!(1000)));
-    assert_eq!(pod["tolerations"], json!([{"key": "database", "operator": "Exists"}]));
     let work = &pod["containers"][0];
     assert_eq!((&work["image"], &work["name"]), (&json!("localhost/greenplum:dev"), &json!("recover")));
     let mounts = names(&work["volumeMounts"], "mountPath");
@@ -227,5 +228,14 @@ fn resources_and_tolerations_of_the_spec_are_used() {
     let job = made_from(&cluster, &pod("gp-mirror-0", |_| ()), None).unwrap();
     let pod = &job["spec"]["template"]["spec"];
     assert_eq!(pod["containers"][0]["resources"]["requests"], json!({"cpu": "2", "memory": "1Gi"}));
-    assert_eq!(names(&pod["tolerations"], "key"), ["database", "more"], "each once");
+    assert_eq!(names(&pod["tolerations"], "key"), ["database", "more", CORDONED], "each once");
+}
+
+/// A drain waits for the pair to be in sync, where a budget says so, and the pair for its Job.
+#[test]
+fn it_runs_on_a_node_that_is_being_drained_for_its_volume_is_there() {
+    let tolerations = |change: fn(&mut Value)| made(change)["spec"]["template"]["spec"]["tolerations"].clone();
+    let cordoned = json!({"key": CORDONED, "operator": "Exists", "effect": "NoSchedule"});
+    assert_eq!(tolerations(|_| ()), json!([{"key": "database", "operator": "Exists"}, cordoned]));
+    assert_eq!(tolerations(|pod| pod["spec"]["tolerations"] = json!(null)), json!([cordoned]));
 }

@@ -108,6 +108,10 @@ impl Objects {
             return all.get(path).map_or_else(missing, |object| (200, object.clone()));
         }
         self.writes.lock().unwrap().push((format!("{method} {path}"), body.clone()));
+        let named = body["metadata"]["name"].as_str().map(|name| format!("{path}/{name}"));
+        if method == "POST" && named.is_some_and(|named| all.contains_key(&named)) {
+            return (409, json!({"kind": "Status", "status": "Failure", "reason": "AlreadyExists", "code": 409, "message": path}));
+        }
         match path.strip_suffix("/status").map(|path| all.get_mut(path)) {
             None => (201, body),
             Some(None) => missing(),

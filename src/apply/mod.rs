@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::PartialObjectMeta,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use crate::{
     api::{GreenplumCluster, SegmentRecovery, labels},
     model::{Attempt, Dbid, NewRecovery, Plan},
-    observe::Seen,
+    observe::{Seen, jobs::JobSeen},
 };
 
 /// Bound of one call.
@@ -58,6 +58,14 @@ pub enum ApplyError {
         name: String,
         #[source]
         source: job::JobError,
+    },
+    #[error("the Job {name} is not ended: it may have begun to copy")]
+    MayCopy { name: String },
+    #[error("can not end the Job {name}")]
+    End {
+        name: String,
+        #[source]
+        source: Box<kube::Error>,
     },
     #[error("the pod of dbid {dbid} was not seen")]
     NoPod { dbid: Dbid },
@@ -110,16 +118,18 @@ impl Applier {
         let mut applied = Applied::default();
         for new in &plan.new_recoveries {
             match self.new_recovery(cluster, new).await {
-                Ok(true) => applied.recoveries.push((new.name.clone(), new.why.clone())),
+                Ok(true) => {
+                    applied.recoveries.push((new.name.clone(), new.why.clone()));
+                    applied.made = true;
+                }
                 Ok(false) => {}
                 Err(error) => applied.errors.push(error),
             }
-            applied.made = true;
         }
         applied
     }
 
-    /// Whether it was made now; a namesake is the same recovery, made before a restart or a conflict.
+    /// Whether it was made now. A namesake, which the look before did not list, is what the next look lists: nothing was made.
     async fn new_recovery(&self, cluster: &GreenplumCluster, new: &NewRecovery) -> Result<bool, ApplyError> {
         let object = recovery::object(cluster, new);
         match self.create(&object).await? {
@@ -127,7 +137,10 @@ impl Applier {
                 tracing::info!(recovery = %new.name, dbid = %new.dbid, content = %new.content, repair = %new.repair, why = %new.why, "a recovery is made");
                 Ok(true)
             }
-            Created::Exists => Ok(false),
+            Created::Exists => {
+                tracing::warn!(recovery = %new.name, "a recovery of this name came into being since the last look");
+                Ok(false)
+            }
             Created::Failed(source) => Err(ApplyError::Create { what: "SegmentRecovery", name: new.name.clone(), source }),
         }
     }
@@ -168,6 +181,31 @@ impl Applier {
         }
         tracing::info!(%dbid, job = %name, "a Job that was made before is adopted");
         Ok(())
+    }
+
+    /// Deletes the Job of an attempt that does not go on, as it was seen: one that has moved since is looked at again. `false`:
+    /// it has moved, or is gone. Never one that may have begun to copy, unless its node is gone for good.
+    ///
+    /// # Errors
+    /// [`ApplyError`]
+    pub async fn end_job(&self, dbid: Dbid, job: Option<&JobSeen>, why: &str) -> Result<bool, ApplyError> {
+        let Some((job, (uid, version))) = job.and_then(|job| Some((job, job.object.clone()?))) else { return Ok(false) };
+        let name = job.view.name.clone();
+        if job.view.begun && !job.view.node_gone {
+            return Err(ApplyError::MayCopy { name });
+        }
+        let how = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(uid), resource_version: Some(version) }),
+            ..DeleteParams::background()
+        };
+        match self.bounded(&name, self.api::<Job>().delete(&name, &how)).await? {
+            Ok(_) => {
+                tracing::warn!(%dbid, job = %name, %why, "a Job that does not go on is ended");
+                Ok(true)
+            }
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
+            Err(source) => Err(ApplyError::End { name, source: Box::new(source) }),
+        }
     }
 
     /// Writes a status by server-side apply, if it differs, on the very object that was read.

@@ -78,11 +78,26 @@ impl Applier {
             }
         }
         let mut next = next.clone();
-        let errors = self.jobs(cluster, seen, &current, &mut next).await;
+        let mut errors = self.jobs(cluster, seen, &current, &mut next).await;
+        let ended = self.end_jobs(seen, &next, &current, &mut errors).await;
         let status = make(&next);
         let written =
             if due(&status, jobs > 0) { self.status(&current, current.status.as_ref(), &status).await? } else { Written::Unchanged };
-        Ok(Moved { written, made: jobs > 0, errors })
+        Ok(Moved { written, made: jobs > 0 || ended, errors })
+    }
+
+    /// Deletes the Jobs that the plan says to end. Whether any was: what follows from it is known then.
+    async fn end_jobs(&self, seen: &Seen, next: &RecoveryNext, object: &SegmentRecovery, errors: &mut Vec<ApplyError>) -> bool {
+        let mut ended = false;
+        for (dbid, instance) in &next.instances {
+            let Some(why) = &instance.end_job else { continue };
+            let job = seen.jobs.get(&object.name_any()).and_then(|jobs| jobs.get(dbid));
+            match self.end_job(*dbid, job, why).await {
+                Ok(done) => ended |= done,
+                Err(error) => errors.push(error),
+            }
+        }
+        ended
     }
 
     /// Makes the Jobs. An attempt whose Job could not be made has not begun: the state goes back, the reason stands.

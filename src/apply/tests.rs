@@ -13,7 +13,11 @@ use super::{
 use crate::{
     api::{SegmentRecovery, SegmentRecoveryStatus, convert, fixtures},
     model::{Dbid, InstanceState, Plan, Policy, RecoveryNext, World, world::fixtures as worlds},
-    observe::{Seen, fixtures::pod},
+    observe::{
+        Seen,
+        fixtures::{job, pod},
+        jobs::{self, Asked, JobSeen},
+    },
     plan, report,
 };
 
@@ -204,7 +208,65 @@ async fn a_recovery_is_made_for_its_cluster() {
 async fn a_recovery_that_is_there_is_the_same_one() {
     let (applier, task) = applier(vec![expect("POST", RECOVERIES, json!({})).refused(409, "AlreadyExists")]);
     let done = applier.new_recoveries(&fixtures::cluster(), &new_recovery()).await;
-    assert_eq!((done.recoveries.len(), done.made, done.errors.len()), (0, true, 0));
+    assert_eq!((done.recoveries.len(), done.made, done.errors.len()), (0, false, 0), "the next look lists it, and need not come at once");
+    drop(applier);
+    finished(task).await;
+}
+
+/// The Job of the first attempt, as a look saw it.
+fn job_seen(begun: bool, node_gone: bool) -> JobSeen {
+    let asked = Asked { name: "mend-d5-a1", recovery: "mend", uid: "uid-mend", dbid: Dbid(5), number: 1 };
+    let object = job("mend", 5, 1, |job| job["metadata"]["resourceVersion"] = json!("7"));
+    let mut seen = jobs::seen(&asked, Some(&object), &[]);
+    (seen.view.begun, seen.view.node_gone) = (begun, node_gone);
+    seen
+}
+
+async fn end(script: Vec<Exchange>, job: &JobSeen) -> Result<bool, super::ApplyError> {
+    let (applier, task) = applier(script);
+    let ended = applier.end_job(Dbid(5), Some(job), "its pod is not made").await;
+    drop(applier);
+    finished(task).await;
+    ended
+}
+
+#[tokio::test]
+async fn a_job_that_has_not_begun_is_ended_as_it_was_seen() {
+    let deleted = || {
+        expect("DELETE", JOB, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})).body(|body| {
+            assert_eq!(body["preconditions"], json!({"uid": "uid-mend-d5-a1", "resourceVersion": "7"}));
+            assert_eq!(body["propagationPolicy"], "Background");
+        })
+    };
+    assert!(matches!(end(vec![deleted()], &job_seen(false, false)).await, Ok(true)));
+    assert!(matches!(end(vec![deleted()], &job_seen(true, true)).await, Ok(true)), "nothing runs on a node that is gone");
+    for (code, reason) in [(409, "Conflict"), (404, "NotFound")] {
+        assert!(matches!(end(vec![deleted().refused(code, reason)], &job_seen(false, false)).await, Ok(false)), "it is looked at again");
+    }
+    assert!(end(vec![deleted().refused(403, "Forbidden")], &job_seen(false, false)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_job_that_may_copy_on_a_living_node_is_never_ended() {
+    let refused = end(vec![], &job_seen(true, false)).await.unwrap_err();
+    assert!(refused.to_string().contains("may have begun to copy"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_the_plan_ends_is_ended_once_and_looked_at_soon() {
+    let deleted = expect("DELETE", JOB, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}));
+    let status = expect("PATCH", STATUS, answered("22"));
+    let (applier, task) = applier(vec![deleted, status]);
+    let mut object = named("Running");
+    let instances = json!([{"dbid": 5, "content": 0, "phase": "Running", "attempt": 1}]);
+    object.status = serde_json::from_value(json!({"phase": "Running", "instances": instances})).unwrap();
+    let (mut seen, mut next) = seen(&object);
+    seen.jobs.insert("mend".into(), BTreeMap::from([(Dbid(5), job_seen(false, false))]));
+    let instance = next.instances.get_mut(&Dbid(5)).unwrap();
+    (instance.create_job, instance.end_job) = (None, Some("its pod is not made".into()));
+    let make = |next: &RecoveryNext| report::recovery::status(&object, next, &BTreeMap::new(), worlds::now());
+    let moved = applier.advance(&fixtures::cluster(), &seen, &object, &next, &make, &|_, _| true).await.unwrap();
+    assert!(moved.made && moved.errors.is_empty(), "{moved:?}");
     drop(applier);
     finished(task).await;
 }

@@ -44,10 +44,12 @@ reasons! {
         VolumeInUse { dbid: Dbid, detail: String },
         /// The row's place is an empty spare, and its supervisor has read a catalog that does not name it.
         SpareNotTaken { dbid: Dbid },
-        /// The volume lies on a file system whose locks prove nothing: two could write.
-        UntrustedLock { why: String },
         /// The claim's access mode does not allow a lock to be trusted.
         AccessMode { claim: String, mode: String },
+        /// The claim is not to be found, so whether its lock can be trusted is not known.
+        ClaimUnread { claim: String, why: String },
+        /// Its supervisor says that the volume's lock proves nothing: the file system is shared between nodes or mounts.
+        UntrustedLock { why: String },
         /// The acting primary's own data is gone.
         PrimaryDataMissing { dbid: Dbid },
         /// Only a full copy would help and policy does not allow it [6].
@@ -64,7 +66,7 @@ reasons! {
         TakenUpAgain { recovery: String, why: String, until: Timestamp },
         /// Repairs of this instance succeed, and it falls back soon after, as often as policy allows [20].
         FallsBack { recovery: String, copies: u32 },
-        /// The recovery of this fault is there, and this operator can not read it.
+        /// A SegmentRecovery that this operator cannot read has the name that a repair of this fault would have, or a Job at this content.
         RecoveryUnreadable { recovery: String },
         /// The Job of an attempt makes no progress: its node is lost or cordoned, a quota refuses its pod, no heartbeat comes.
         AttemptStuck { job: String, why: String },
@@ -103,6 +105,10 @@ reasons! {
         SharedProcessNamespace,
         /// Processes of the host could be taken for its own.
         HostPid,
+        /// The pod has a kernel of its own (Kata, gVisor): a lock that its postgres holds is free for a Job beside it.
+        OwnKernel { why: String },
+        /// Its supervisor asks another coordinator than the GreenplumCluster names, so the two may speak of different clusters.
+        OtherCoordinator { theirs: String, ours: String },
     }
 }
 
@@ -138,6 +144,12 @@ impl fmt::Display for ContractPoint {
             Self::NoClaim => write!(f, "the data directory lies on no persistent volume claim"),
             Self::SharedProcessNamespace => write!(f, "shareProcessNamespace must be off"),
             Self::HostPid => write!(f, "hostPID must be off"),
+            Self::OtherCoordinator { theirs, ours } => {
+                write!(f, "GPHEAL_COORDINATOR of the pod is {theirs}, and spec.coordinator is {ours}; let the first name the second")
+            }
+            Self::OwnKernel { why } => {
+                write!(f, "the pod does not run on its node's kernel, or that cannot be told: {why}; use a runtime that shares it")
+            }
         }
     }
 }
@@ -186,9 +198,12 @@ impl Refusal {
             Self::ContractNotFulfilled { .. } => "lifted when the pod fulfils the contract of a segment pod".into(),
             Self::VolumeUnrecognised { .. } => MOUNT.into(),
             Self::VolumeInUse { .. } => END.into(),
-            Self::UntrustedLock { .. } => "lifted when the volume is a node-local or block volume with a local file system".into(),
             Self::SpareNotTaken { .. } => "lifted by itself when its supervisor has read the row".into(),
             Self::AccessMode { .. } => "lifted when the claim is ReadWriteOnce on a node-local or block volume".into(),
+            Self::ClaimUnread { claim, .. } => format!("lifted when the claim {claim} is there, and is ReadWriteOnce"),
+            Self::UntrustedLock { .. } => {
+                "lifted when the data directory lies on a node-local or block volume with a file system of its own".into()
+            }
             Self::PrimaryDataMissing { dbid } => {
                 format!("lifted when the volume of dbid {dbid} is restored; nothing else holds this content's commits")
             }
@@ -231,6 +246,7 @@ impl Refusal {
             | Self::FlippedDouble { .. }
             | Self::VolumeUnrecognised { .. }
             | Self::AccessMode { .. }
+            | Self::ClaimUnread { .. }
             | Self::UntrustedLock { .. }
             | Self::PrimaryDataMissing { .. }
             | Self::FullNotAllowed { .. }
@@ -261,7 +277,10 @@ impl Refusal {
     /// No waiting changes it: a recovery that was asked for is refused for good.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::ContractNotFulfilled { points } => points.iter().any(ContractPoint::lasts),
+            // Which kernel a pod runs on is read from two sources, one of which may be old for a moment.
+            Self::ContractNotFulfilled { points } => {
+                points.iter().any(|point| point.lasts() && !matches!(point, ContractPoint::OwnKernel { .. }))
+            }
             Self::CoordinatorRow
             | Self::NotInCatalog { .. }
             | Self::TargetUp { .. }
@@ -272,6 +291,7 @@ impl Refusal {
             | Self::FullNotAllowed { .. }
             | Self::CatalogInvalid { .. } => true,
             Self::CatalogUnread { .. }
+            | Self::ClaimUnread { .. }
             | Self::SupervisorSays { .. }
             | Self::NothingSelected { .. }
             | Self::DoubleFault { .. }
@@ -367,11 +387,12 @@ impl fmt::Display for Refusal {
                 write!(f, "the volume carries no token of dbid {dbid}: perhaps it is not mounted, perhaps it is another's")
             }
             Self::VolumeInUse { dbid, detail } => write!(f, "the volume of dbid {dbid} is in use: {detail}"),
-            Self::UntrustedLock { why } => write!(f, "the volume's lock proves nothing: {why}"),
             Self::SpareNotTaken { dbid } => {
                 write!(f, "the place of dbid {dbid} is an empty spare, and its supervisor has read no row that names it yet")
             }
             Self::AccessMode { claim, mode } => write!(f, "claim {claim} is {mode}, on which the volume's lock can not be trusted"),
+            Self::ClaimUnread { claim, why } => write!(f, "whether the lock on claim {claim} can be trusted is not known: {why}"),
+            Self::UntrustedLock { why } => write!(f, "the volume's lock proves nothing: {why}"),
             Self::PrimaryDataMissing { dbid } => write!(f, "the data directory of the acting primary, dbid {dbid}, is empty or unusable"),
             Self::FullNotAllowed { why } => write!(f, "only a full copy would help ({why}), which policy does not allow"),
             Self::WithinGrace { seconds_left } => write!(f, "down for less than the grace period ({seconds_left} s left)"),
@@ -382,7 +403,9 @@ impl fmt::Display for Refusal {
             Self::FallsBack { recovery, copies } => {
                 write!(f, "SegmentRecovery {recovery} succeeded, and the mirror fell back again soon after, {copies} copies in a row")
             }
-            Self::RecoveryUnreadable { recovery } => write!(f, "this operator can not read SegmentRecovery {recovery} of this fault"),
+            Self::RecoveryUnreadable { recovery } => {
+                write!(f, "this operator cannot read SegmentRecovery {recovery}, which is for this fault or has a Job at this content")
+            }
             Self::AttemptStuck { job, why } => write!(f, "Job {job} makes no progress: {why}"),
             Self::AlreadyRecovering { content, recovery } => write!(f, "content {content} is being repaired by SegmentRecovery {recovery}"),
             Self::JobBudget { max } => write!(f, "{max} Jobs are running already"),

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Catalog, Content, Dbid, Failure, InstanceState, Look, NoPage, Outcome, Page, Progress, Repair, Row, Step, SystemIdentifier, Timeline,
-    Unread, refusal::ContractPoint,
+    Catalog, Content, Dbid, Failure, InstanceState, Look, NoPage, Outcome, Page, Progress, Refusal, Repair, Row, Step, SystemIdentifier,
+    Timeline, Unread, refusal::ContractPoint,
 };
 
 /// One look at one cluster.
@@ -27,6 +27,8 @@ pub struct World {
     pub recoveries: Vec<Recovery>,
     /// Names of SegmentRecoveries of which nothing but the name can be read, of whatever cluster: they are taken.
     pub unreadable: Vec<String>,
+    /// Instances at which a Job of such a recovery may be at work, with its name.
+    pub at_work: BTreeMap<Dbid, String>,
     /// Stable text that tells this cluster object from another of its name.
     pub cluster_uid: String,
     pub cluster_name: String,
@@ -39,8 +41,8 @@ pub struct Instance {
     pub pod: Look<PodSeen>,
     /// Points of the contract that its pod does not fulfil.
     pub contract: Vec<ContractPoint>,
-    /// Its claim's access mode, when that does not allow a lock to be trusted: (claim, mode).
-    pub access_mode: Option<(String, String)>,
+    /// Its claim's access mode, when that does not allow a lock to be trusted: (claim, mode). `Unknown`: the claim was not found.
+    pub access_mode: Option<(String, Look<String>)>,
     /// What its supervisor's port gave; whose page it is, [`World::page_of`] asks.
     pub page: Look<Page, NoPage>,
     /// Since when its row has not been well, as far as anybody remembers.
@@ -288,6 +290,20 @@ impl World {
         }
     }
 
+    /// Why neither a recovery named `name` nor another one may begin anything at `content`: there is one that cannot be read.
+    ///
+    /// # Errors
+    /// [`Refusal::RecoveryUnreadable`]
+    pub fn all_readable(&self, name: &str, content: Content) -> Result<(), Refusal> {
+        let of = |dbid: &Dbid| self.catalog.seen().and_then(|catalog| catalog.row(*dbid)).map(|row| row.content);
+        let namesake = self.unreadable.iter().find(|taken| *taken == name);
+        let at_work = || self.at_work.iter().find(|(dbid, _)| of(dbid) == Some(content)).map(|(_, recovery)| recovery);
+        match namesake.or_else(at_work) {
+            None => Ok(()),
+            Some(recovery) => Err(Refusal::RecoveryUnreadable { recovery: recovery.clone() }),
+        }
+    }
+
     /// Not one segment has a pod among those that are selected: they are all gone, or others are selected.
     pub fn nothing_selected(&self) -> bool {
         let rows = self.catalog.seen().map_or(&[][..], |catalog| &catalog.rows);
@@ -434,6 +450,7 @@ pub mod fixtures {
                 sources,
                 recoveries: vec![],
                 unreadable: vec![],
+                at_work: BTreeMap::new(),
                 cluster_uid: "uid".into(),
                 cluster_name: "demo".into(),
             }

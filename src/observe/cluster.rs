@@ -17,7 +17,7 @@ use kube::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-    jobs,
+    jobs::{self, Said},
     memory::Memory,
     places::{self, Place},
     recoveries::RecoverySeen,
@@ -26,10 +26,10 @@ use crate::{
     api::{
         SegmentRecovery,
         cluster::{self, SecretKey},
-        labels,
+        convert, labels,
     },
     greenplum::{Ca, Login, Tls, TlsFault},
-    model::{Catalog, Dbid},
+    model::{Catalog, Dbid, Look, Phase},
 };
 
 /// Bound of one call; the client retries an overloaded API server by itself, for much longer.
@@ -38,6 +38,8 @@ const CALL: Duration = Duration::from_secs(15);
 const LOG_BYTES: i64 = 64 * 1024;
 /// Between two reads of one Job's log: not in every look while things move fast.
 const LOG_APART: Duration = Duration::from_millis(1500);
+/// The same after a node has not answered: each such question holds a look up.
+const LOG_SILENT: Duration = Duration::from_mins(1);
 /// The only mode on which a lock can be trusted and a Job beside the segment's pod can mount the claim.
 const TRUSTED: &str = "ReadWriteOnce";
 
@@ -74,9 +76,33 @@ impl ObserveError {
 const PODS: &str = "pods";
 const SELECTOR: &str = "lifted by a spec.segments.selector of valid labels and operators (In, NotIn, Exists, DoesNotExist)";
 
+/// The recoveries of a namespace, as one cluster sees them.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// Of this cluster, oldest first.
+    pub ours: Vec<SegmentRecovery>,
+    /// In words of another version, of whatever cluster.
+    pub unreadable: Vec<String>,
+    /// Of other clusters: their names are taken, too.
+    pub foreign: Vec<String>,
+}
+
+impl Listed {
+    fn cannot_read(&mut self, name: String, why: &str) {
+        tracing::debug!(recovery = %name, %why, "a SegmentRecovery cannot be read and is left alone");
+        self.unreadable.push(name);
+    }
+
+    /// There may be Jobs of them.
+    pub fn may_have_jobs(&self) -> bool {
+        let over = |object: &SegmentRecovery| object.status.as_ref().is_some_and(|status| Phase::from(status.phase).is_over());
+        !(self.unreadable.is_empty() && self.ours.iter().all(over))
+    }
+}
+
 /// Reads within one namespace.
 pub struct Reader {
-    client: Client,
+    pub(super) client: Client,
     namespace: String,
 }
 
@@ -98,21 +124,24 @@ impl Reader {
         Ok(bounded(PODS, self.api::<Pod>().list(&params)).await?.items)
     }
 
-    /// The recoveries of a cluster, oldest first. One that can not be read does not blind us for the others.
-    pub async fn recoveries(&self, cluster: &str) -> Result<Vec<SegmentRecovery>, ObserveError> {
+    /// The recoveries of a namespace. One that cannot be read does not blind us for the others, and keeps its name.
+    pub async fn recoveries(&self, cluster: &str) -> Result<Listed, ObserveError> {
         let api = self.api::<DeserializeGuard<SegmentRecovery>>();
-        let listed = bounded("SegmentRecoveries", api.list(&ListParams::default())).await?;
-        let one = |guarded: DeserializeGuard<SegmentRecovery>| match guarded.0 {
-            Ok(object) => Some(object).filter(|object| object.spec.cluster_ref.name == cluster),
-            Err(invalid) => {
-                let name = invalid.metadata.name.clone().unwrap_or_default();
-                tracing::warn!(recovery = %name, error = %invalid, "a SegmentRecovery can not be read and is left alone");
-                None
+        let items = bounded("SegmentRecoveries", api.list(&ListParams::default())).await?.items;
+        let mut listed = Listed::default();
+        for guarded in items {
+            let name = guarded.name_any();
+            match guarded.0.map_err(|invalid| invalid.error) {
+                Err(why) => listed.cannot_read(name, &why),
+                Ok(object) if object.spec.cluster_ref.name != cluster => listed.foreign.push(name),
+                Ok(object) => match convert::unknown(&object) {
+                    Some(why) => listed.cannot_read(name, &why),
+                    None => listed.ours.push(object),
+                },
             }
-        };
-        let mut objects: Vec<_> = listed.items.into_iter().filter_map(one).collect();
-        objects.sort_by_key(|object| (object.metadata.creation_timestamp.clone(), object.name_any()));
-        Ok(objects)
+        }
+        listed.ours.sort_by_key(|object| (object.metadata.creation_timestamp.clone(), object.name_any()));
+        Ok(listed)
     }
 
     pub async fn jobs(&self, cluster: &str) -> Result<Vec<Job>, ObserveError> {
@@ -167,27 +196,38 @@ impl Reader {
         places: &BTreeMap<Dbid, Place<'_>>,
         container: &str,
         known: &mut BTreeMap<(String, String), Option<String>>,
-    ) -> Result<BTreeMap<Dbid, (String, String)>, ObserveError> {
+    ) -> Result<BTreeMap<Dbid, (String, Look<String>)>, ObserveError> {
         let mut untrusted = BTreeMap::new();
         for row in catalog.rows.iter().filter(|row| row.content.0 >= 0 && !row.well()) {
             let Some(Place::One(pod)) = places.get(&row.dbid) else { continue };
             let Some(claim) = places::claim(pod, container, &row.datadir) else { continue };
             let key = (pod.uid().unwrap_or_default(), claim.to_owned());
-            if !known.contains_key(&key) {
-                let mode = self.untrusted_mode(claim).await?;
-                known.insert(key.clone(), mode);
-            }
-            if let Some(Some(mode)) = known.get(&key) {
-                untrusted.insert(row.dbid, (claim.to_owned(), mode.clone()));
+            let mode = match known.get(&key) {
+                Some(mode) => mode.clone(),
+                None => match self.untrusted_mode(claim).await? {
+                    Look::Unknown(why) => {
+                        untrusted.insert(row.dbid, (claim.to_owned(), Look::Unknown(why)));
+                        continue;
+                    }
+                    Look::Seen(mode) => known.entry(key).or_insert(mode).clone(),
+                },
+            };
+            if let Some(mode) = mode {
+                untrusted.insert(row.dbid, (claim.to_owned(), Look::Seen(mode)));
             }
         }
         Ok(untrusted)
     }
 
-    async fn untrusted_mode(&self, claim: &str) -> Result<Option<String>, ObserveError> {
+    /// A mode that is not trusted, if it has one. A claim that is not there, or without modes, says nothing.
+    async fn untrusted_mode(&self, claim: &str) -> Result<Look<Option<String>>, ObserveError> {
         let found = bounded("a claim", self.api::<PersistentVolumeClaim>().get_opt(claim)).await?;
-        let modes = found.and_then(|claim| claim.spec?.access_modes).unwrap_or_default();
-        Ok(modes.into_iter().find(|mode| mode != TRUSTED))
+        let Some(found) = found else { return Ok(Look::Unknown("there is no such claim".into())) };
+        let modes = found.spec.and_then(|spec| spec.access_modes).unwrap_or_default();
+        if modes.is_empty() {
+            return Ok(Look::Unknown("it has no access mode".into()));
+        }
+        Ok(Look::Seen(modes.into_iter().find(|mode| mode != TRUSTED)))
     }
 
     /// Adds the progress of Jobs that run, from the end of their logs every few seconds.
@@ -195,18 +235,9 @@ impl Reader {
         for seen in joined {
             for (dbid, job) in &mut seen.jobs {
                 let Some(pod) = &job.running_pod else { continue };
-                let known = memory.progress.get(&job.view.name);
-                let progress = match known {
-                    Some((read, progress)) if read.elapsed() < LOG_APART => progress.clone(),
-                    known => {
-                        let before = known.and_then(|(_, progress)| progress.clone());
-                        let progress = self.log(pod).await.as_deref().and_then(jobs::progress).or(before);
-                        memory.progress.insert(job.view.name.clone(), (Instant::now(), progress.clone()));
-                        progress
-                    }
-                };
-                job.view.step = progress.as_ref().map(|progress| progress.step);
-                job.view.progress = progress;
+                job.said = self.said(pod, memory.logs.remove(&job.view.name), job.view.name.clone(), memory).await;
+                job.view.step = job.said.progress.as_ref().map(|progress| progress.step);
+                job.view.progress.clone_from(&job.said.progress);
                 if let Some(state) = seen.recovery.instances.get_mut(dbid) {
                     state.job = Some(job.view.clone());
                 }
@@ -214,20 +245,32 @@ impl Reader {
         }
     }
 
-    async fn log(&self, pod: &str) -> Option<String> {
+    /// What a Job's log says, or has said when it was last read.
+    async fn said(&self, pod: &str, known: Option<(Instant, Said)>, job: String, memory: &mut Memory) -> Said {
+        let (due, before) = known.unwrap_or_else(|| (Instant::now(), Said::default()));
+        if due > Instant::now() {
+            memory.logs.insert(job, (due, before.clone()));
+            return before;
+        }
+        let (said, apart) = match self.log(pod).await {
+            Ok(log) => (jobs::heard(&log, before), LOG_APART),
+            Err(ObserveError::TimedOut { .. }) => (Said { answered: false, ..before }, LOG_SILENT),
+            Err(_) => (Said { answered: false, ..before }, LOG_APART),
+        };
+        memory.logs.insert(job, (Instant::now() + apart, said.clone()));
+        said
+    }
+
+    async fn log(&self, pod: &str) -> Result<String, ObserveError> {
         let params = LogParams {
             container: Some(jobs::CONTAINER.into()),
             tail_lines: Some(20),
             limit_bytes: Some(LOG_BYTES),
+            timestamps: true,
             ..LogParams::default()
         };
-        match bounded("a Job's log", self.api::<Pod>().logs(pod, &params)).await {
-            Ok(log) => Some(log),
-            Err(error) => {
-                tracing::debug!(%pod, error = &error as &dyn std::error::Error, "a Job's log can not be read now");
-                None
-            }
-        }
+        let read = bounded("a Job's log", self.api::<Pod>().logs(pod, &params)).await;
+        read.inspect_err(|failed| tracing::debug!(%pod, error = crate::error::chain(failed), "a Job's log cannot be read now"))
     }
 }
 
@@ -243,7 +286,7 @@ fn ours(cluster: &str) -> ListParams {
     ListParams::default().labels(&format!("{}={cluster},{}", labels::CLUSTER, labels::RECOVERY))
 }
 
-async fn bounded<T>(what: &'static str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ObserveError> {
+pub(super) async fn bounded<T>(what: &'static str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ObserveError> {
     let answered = timeout(CALL, call).await.map_err(|_| ObserveError::TimedOut { what })?;
     answered.map_err(|source| ObserveError::Read { what, source: Box::new(source) })
 }
@@ -279,7 +322,8 @@ mod tests {
         let objects = Objects::default();
         objects.put("/apis/gpheal.io/v1alpha1/namespaces/demo/segmentrecoveries", json!({"metadata": {}, "items": items}));
         let read = reader(&objects).recoveries("demo").await.unwrap();
-        assert_eq!(read.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(read.ours.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(read.foreign, ["c"], "its name is taken");
     }
 
     #[tokio::test]
@@ -333,7 +377,24 @@ mod tests {
         let mut known = BTreeMap::new();
         for _ in 0..2 {
             let found = reader.access(&catalog, &places, "greenplum", &mut known).await.unwrap();
-            assert_eq!(found, BTreeMap::from([(Dbid(5), ("data-gp-mirror-0".to_owned(), "ReadWriteMany".to_owned()))]));
+            assert_eq!(found, BTreeMap::from([(Dbid(5), ("data-gp-mirror-0".to_owned(), Look::Seen("ReadWriteMany".to_owned())))]));
+        }
+        drop(reader);
+        finished(task).await;
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_is_not_there_is_not_a_trusted_one_and_is_looked_for_again() {
+        let (catalog, pod, mut known) = (Catalog { rows: vec![row("5:0mmnd")] }, pod("gp-mirror-0", |_| ()), BTreeMap::new());
+        let places = BTreeMap::from([(Dbid(5), Place::One(&pod))]);
+        let none = expect("GET", CLAIM, json!({})).refused(404, "NotFound");
+        let modeless = expect("GET", CLAIM, json!({"metadata": {}, "spec": {}}));
+        let trusted = expect("GET", CLAIM, json!({"metadata": {}, "spec": {"accessModes": ["ReadWriteOnce"]}}));
+        let (client, task) = server(vec![none, modeless, trusted]);
+        let reader = Reader::new(client, "demo");
+        for expected in [Some("there is no such claim"), Some("it has no access mode"), None, None] {
+            let found = reader.access(&catalog, &places, "greenplum", &mut known).await.unwrap();
+            assert_eq!(found.get(&Dbid(5)).and_then(|(_, mode)| mode.unknown().map(String::as_str)), expected);
         }
         drop(reader);
         finished(task).await;

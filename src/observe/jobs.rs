@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
+    core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodSpec},
 };
 use kube::ResourceExt;
 
@@ -20,7 +20,7 @@ const SHOWN: usize = 200;
 /// The variable that carries what the Job is told.
 pub const ATTEMPT_VARIABLE: &str = "GPHEAL_ATTEMPT";
 
-/// One attempt's Job, with what only people want to know.
+/// One attempt's Job, with what only people and the report want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobSeen {
     pub view: JobView,
@@ -28,6 +28,49 @@ pub struct JobSeen {
     pub waits: Option<String>,
     /// The pod, while its container runs: whose log tells the progress.
     pub running_pod: Option<String>,
+    /// Where its pod has come to.
+    pub pod: PodStage,
+    /// The node to which the Job is bound.
+    pub node: Option<String>,
+    /// What its log says.
+    pub said: Said,
+    /// uid and resourceVersion of the Job as it was read; `None`: it is gone.
+    pub object: Option<(String, String)>,
+}
+
+/// The end of a Job's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// It could be read when it was last tried.
+    pub answered: bool,
+    /// The last line, with its time.
+    pub last: String,
+    pub progress: Option<Progress>,
+}
+
+/// Where the pod of a Job that is not over has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PodStage {
+    /// There is none.
+    None,
+    /// It is on no node yet.
+    Unscheduled,
+    /// On its node; its container has not begun, as far as the node has told.
+    Placed,
+    /// Its container runs, or has run.
+    Begun,
+}
+
+/// Which attempt is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Name of its Job.
+    pub name: &'a str,
+    pub recovery: &'a str,
+    /// Of the recovery's object: one that was deleted and made again has Jobs of the same names.
+    pub uid: &'a str,
+    pub dbid: Dbid,
+    pub number: u32,
 }
 
 fn labelled(labels: &std::collections::BTreeMap<String, String>, recovery: &str, dbid: Dbid) -> Option<u32> {
@@ -42,28 +85,77 @@ pub fn newest<'a>(jobs: &[&'a Job], recovery: &str, dbid: Dbid) -> Option<(u32, 
     ours.max_by_key(|(attempt, _)| *attempt)
 }
 
+/// The instances at which Jobs of a recovery are at work, by their labels alone.
+pub fn at_work(recovery: &str, jobs: &[Job], pods: &[Pod]) -> Vec<Dbid> {
+    let of = |labels: &std::collections::BTreeMap<String, String>| {
+        let ours = labels.get(labels::RECOVERY).is_some_and(|name| name == recovery);
+        labels.get(labels::DBID).filter(|_| ours)?.parse().ok().map(Dbid)
+    };
+    let jobs = jobs.iter().filter(|job| finished(job).is_none()).filter_map(|job| of(job.labels()));
+    let pods = pods.iter().filter(|pod| !is_over(pod)).filter_map(|pod| of(pod.labels()));
+    let mut all: Vec<_> = jobs.chain(pods).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 /// What a Job was told.
 pub fn told(job: &Job) -> Option<Attempt> {
-    let template = job.spec.as_ref()?.template.spec.as_ref()?;
-    let env = template.containers.iter().find(|c| c.name == CONTAINER)?.env.as_ref()?;
+    told_in(job.spec.as_ref()?.template.spec.as_ref()?)
+}
+
+fn told_in(spec: &PodSpec) -> Option<Attempt> {
+    let env = spec.containers.iter().find(|c| c.name == CONTAINER)?.env.as_ref()?;
     serde_json::from_str(env.iter().find(|variable| variable.name == ATTEMPT_VARIABLE)?.value.as_deref()?).ok()
 }
 
 /// How attempt `number` stands; its Job may be gone.
-pub fn seen(name: &str, job: Option<&Job>, pods: &[Pod], recovery: &str, dbid: Dbid, number: u32) -> JobSeen {
-    let ours: Vec<&Pod> = pods.iter().filter(|pod| labelled(pod.labels(), recovery, dbid) == Some(number)).collect();
-    let state = state(name, job, &ours);
+pub fn seen(asked: &Asked, job: Option<&Job>, pods: &[Pod]) -> JobSeen {
+    let labelled = |pod: &&Pod| labelled(pod.labels(), asked.recovery, asked.dbid) == Some(asked.number);
+    let ours: Vec<&Pod> = pods.iter().filter(labelled).filter(|pod| !is_of_another(pod, asked.uid)).collect();
+    let state = state(asked, job, &ours);
     let active = state == JobState::Active;
+    let object = |job: &Job| Some((job.metadata.uid.clone()?, job.metadata.resource_version.clone()?));
     JobSeen {
         waits: if active { waits(&ours) } else { None },
         running_pod: ours.iter().find(|pod| active && runs(pod)).map(|pod| pod.name_any()),
-        view: JobView::new(name, state),
+        pod: ours.iter().map(|pod| stage(pod)).max().unwrap_or(PodStage::None),
+        node: ours.iter().find_map(|pod| pod.spec.as_ref()?.node_name.clone()).or_else(|| bound_to(job?)),
+        object: job.and_then(object),
+        said: Said::default(),
+        view: JobView { begun: true, ..JobView::new(asked.name, state) },
     }
 }
 
-fn state(name: &str, job: Option<&Job>, pods: &[&Pod]) -> JobState {
+/// Its attempt is one of a recovery of this name that is gone: it was deleted, and made again.
+fn is_of_another(pod: &Pod, uid: &str) -> bool {
+    let told = pod.spec.as_ref().and_then(told_in).and_then(|told| told.recovery_uid);
+    told.is_some_and(|of| of != uid)
+}
+
+fn stage(pod: &Pod) -> PodStage {
+    let state = container(pod).and_then(|status| status.state.as_ref());
+    let placed = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    match state.map(|state| state.running.is_some() || state.terminated.is_some()) {
+        Some(true) => PodStage::Begun,
+        Some(false) | None if placed => PodStage::Placed,
+        Some(false) | None => PodStage::Unscheduled,
+    }
+}
+
+/// The node in the Job's affinity (`apply::job`).
+fn bound_to(job: &Job) -> Option<String> {
+    let affinity = job.spec.as_ref()?.template.spec.as_ref()?.affinity.as_ref()?;
+    let required = affinity.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref()?;
+    let fields = required.node_selector_terms.iter().flat_map(|term| term.match_fields.iter().flatten());
+    let named = fields.filter(|field| field.key == "metadata.name").find_map(|field| field.values.as_ref()?.first());
+    named.cloned()
+}
+
+fn state(asked: &Asked, job: Option<&Job>, pods: &[&Pod]) -> JobState {
+    let name = asked.name;
     // What the container said is believed as soon as it ended: by then the volume's lock is free.
-    if let Some(said) = pods.iter().find_map(|pod| said(name, pod)) {
+    if let Some(said) = pods.iter().find_map(|pod| said(asked, pod)) {
         return said.map_or_else(JobState::Garbled, JobState::Ended);
     }
     // A pod that lives works on, whatever became of its Job.
@@ -89,7 +181,8 @@ fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
 
 /// What the container of this attempt said of its end, or why that is not believed. `None`: it has not ended, or was
 /// ended from outside before it could say anything.
-fn said(attempt: &str, pod: &Pod) -> Option<Result<Outcome, String>> {
+fn said(asked: &Asked, pod: &Pod) -> Option<Result<Outcome, String>> {
+    let attempt = asked.name;
     let end = terminated(pod)?;
     let text = end.message.as_deref().filter(|text| !text.trim().is_empty())?;
     let killed = end.signal.is_some_and(|signal| signal != 0) || end.exit_code > 128;
@@ -102,6 +195,9 @@ fn said(attempt: &str, pod: &Pod) -> Option<Result<Outcome, String>> {
     Some(match parsed {
         Err(error) => Err(garbled(format!("{}: '{}'", shown(&error.to_string()), shown(text)))),
         Ok(outcome) if outcome.attempt != attempt => Err(garbled(format!("it speaks of attempt '{}'", shown(&outcome.attempt)))),
+        Ok(outcome) if outcome.recovery_uid.as_deref().is_some_and(|of| of != asked.uid) => {
+            Err(garbled("it speaks of an attempt of a deleted recovery of this name".into()))
+        }
         Ok(outcome) if outcome.failure.is_none() && end.exit_code != 0 => {
             Err(garbled(format!("it speaks of success, and its exit code is {}", end.exit_code)))
         }
@@ -169,9 +265,16 @@ fn held_up(status: &ContainerStatus) -> Option<String> {
     Some(format!("{reason}{}", waiting.message.as_ref().map_or(String::new(), |message| format!(": {message}"))))
 }
 
+/// What the last lines of a log say; lines carry their time where it was asked for.
+pub fn heard(log: &str, before: Said) -> Said {
+    let last = log.lines().rev().find(|line| !line.is_empty()).map_or(before.last, str::to_owned);
+    Said { answered: true, last, progress: progress(log).or(before.progress) }
+}
+
 /// The newest progress in the last lines of a log.
-pub fn progress(log: &str) -> Option<Progress> {
-    log.lines().rev().find_map(|line| serde_json::from_str(line).ok())
+fn progress(log: &str) -> Option<Progress> {
+    let without_time = |line: &str| serde_json::from_str(line.split_once(' ')?.1).ok();
+    log.lines().rev().find_map(|line| serde_json::from_str(line).ok().or_else(|| without_time(line)))
 }
 
 #[cfg(test)]
@@ -184,7 +287,30 @@ mod tests {
     use serde_json::{Value, json};
 
     fn view(job: Option<&Job>, pods: &[Pod]) -> JobSeen {
-        seen("r-d5-a2", job, pods, "r", Dbid(5), 2)
+        seen(&Asked { name: "r-d5-a2", recovery: "r", uid: "uid-r", dbid: Dbid(5), number: 2 }, job, pods)
+    }
+
+    /// The pod of an attempt of the recovery with this uid, which has ended well.
+    fn ended_well(uid: &str, outcome_of: &str) -> Pod {
+        let place = json!({"dbid": 5, "hostname": "", "address": "", "port": 1, "dataDirectory": ""});
+        let attempt = json!({"id": "r-d5-a2", "cluster": "demo", "recovery": "r", "number": 2, "repair": "Full", "content": 0,
+            "target": place, "source": place, "recoveryUid": uid});
+        let said = json!({"attempt": "r-d5-a2", "repair": "Full", "recoveryUid": outcome_of}).to_string();
+        job_pod("r", 5, 2, |pod| {
+            pod["spec"]["containers"][0]["env"] = json!([{"name": "GPHEAL_ATTEMPT", "value": attempt.to_string()}]);
+            pod["status"]["phase"] = json!("Succeeded");
+            pod["status"]["containerStatuses"][0]["state"] = json!({"terminated": {"exitCode": 0, "message": said}});
+        })
+    }
+
+    #[test]
+    fn an_attempt_of_a_deleted_recovery_of_the_same_name_is_not_believed() {
+        let job = job("r", 5, 2, |_| ());
+        let state = |pod: Pod| view(Some(&job), &[pod]).view.state;
+        assert!(matches!(state(ended_well("uid-r", "uid-r")), JobState::Ended(_)));
+        assert_eq!(state(ended_well("uid-of-the-one-before", "uid-of-the-one-before")), JobState::Active, "its pod is none of ours");
+        let JobState::Garbled(why) = state(ended_well("uid-r", "uid-of-the-one-before")) else { panic!("it was believed") };
+        assert!(why.contains("deleted recovery"), "{why}");
     }
 
     fn ended(message: &str) -> impl FnOnce(&mut Value) {

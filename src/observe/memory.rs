@@ -6,11 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
-use super::{Unanswered, database::Topology, recoveries::RecoverySeen};
+use super::{Unanswered, database::Topology, jobs::Said, recoveries::RecoverySeen, stuck::Signs};
 use crate::{
     api::{GreenplumCluster, convert},
     greenplum::{Login, SessionError},
-    model::{Content, Dbid, InstanceState, Look, Page, Plan, Progress, Role, Row, Source, World},
+    model::{Content, Dbid, InstanceState, Look, Page, Plan, Role, Row, Source, World},
 };
 
 /// How long credentials are used before the Secret is read again.
@@ -27,10 +27,12 @@ pub struct Memory {
     promoted: BTreeMap<Dbid, Option<Timestamp>>,
     /// Since when instances have not been well; `None` before the status was read.
     unwell: Option<BTreeMap<Dbid, Timestamp>>,
-    /// Progress of Jobs by name, and when their logs were last read.
-    pub progress: BTreeMap<String, (Instant, Option<Progress>)>,
     /// What the pages of instances said last, and since when they have said so, by a clock that nobody sets.
     still: BTreeMap<Dbid, (Standing, Instant)>,
+    /// What Jobs' logs say, by the Jobs' names, and when they are read next.
+    pub logs: BTreeMap<String, (Instant, Said)>,
+    /// What keeps Jobs from going on.
+    pub signs: Signs,
     /// Access modes of claims by (uid of the pod, claim); both can not change.
     pub claims: BTreeMap<(String, String), Option<String>>,
 }
@@ -73,7 +75,8 @@ impl Memory {
     /// Jobs and pods that are gone are forgotten.
     pub fn keep_only(&mut self, recoveries: &[RecoverySeen], pods: &[Pod]) {
         let jobs: Vec<_> = recoveries.iter().flat_map(|seen| seen.jobs.values()).map(|job| job.view.name.as_str()).collect();
-        self.progress.retain(|name, _| jobs.contains(&name.as_str()));
+        self.logs.retain(|name, _| jobs.contains(&name.as_str()));
+        self.signs.keep_only(&jobs);
         self.claims.retain(|(pod, _), _| pods.iter().any(|one| one.metadata.uid.as_deref() == Some(pod)));
     }
 

@@ -5,9 +5,13 @@ pub mod background;
 pub mod cluster;
 pub mod database;
 pub mod jobs;
+pub mod kernel;
 pub mod memory;
+mod nearby;
+pub mod nodes;
 pub mod places;
 pub mod recoveries;
+pub mod stuck;
 
 #[cfg(test)]
 pub mod fixtures;
@@ -21,10 +25,11 @@ use tokio::sync::Notify;
 
 use self::{
     background::Background,
-    cluster::{ObserveError, Reader},
+    cluster::{Listed, ObserveError, Reader},
     database::{Sessions, Topology},
     memory::Memory,
-    places::Place,
+    nodes::Nodes,
+    places::{Named, Place},
     recoveries::RecoverySeen,
 };
 use crate::{
@@ -58,6 +63,7 @@ pub struct Observer {
     sessions: Sessions,
     background: Background,
     memory: Memory,
+    nodes: Nodes,
     wake: Arc<Notify>,
 }
 
@@ -71,7 +77,8 @@ impl Observer {
     /// `wake` is told when something that was asked in the background has an answer.
     pub fn new(client: Client, namespace: &str, wake: Arc<Notify>) -> Self {
         let reader = Reader::new(client, namespace);
-        Self { reader, sessions: Sessions::default(), background: Background::default(), memory: Memory::default(), wake }
+        let (sessions, background, memory, nodes) = Default::default();
+        Self { reader, sessions, background, memory, nodes, wake }
     }
 
     /// One look at everything.
@@ -92,11 +99,15 @@ impl Observer {
         self.memory.login_was_refused(topology.as_ref().err());
         let (pods, objects) = (pods?, objects?);
         let (jobs, job_pods) = self.jobs(&name, &objects).await?;
-        let mut joined: Vec<RecoverySeen> = objects.iter().map(|object| recoveries::join(object, &jobs, &job_pods)).collect();
+        let mut joined: Vec<RecoverySeen> = objects.ours.iter().map(|object| recoveries::join(object, &jobs, &job_pods)).collect();
         self.reader.progress(&mut joined, &mut self.memory).await;
         self.memory.keep_only(&joined, &pods);
-        let world = self.world(cluster, &coordinator, topology, &pods, &joined).await?;
-        Ok(seen(world, &pods, objects, joined))
+        let mut world = self.world(cluster, &coordinator, topology, &pods, &joined).await?;
+        world.at_work = recoveries::at_work(&objects.unreadable, &jobs, &job_pods);
+        world.unreadable = [objects.unreadable, objects.foreign].concat();
+        let mut seen = seen(world, &pods, objects.ours, joined);
+        self.nearby(&mut seen).await;
+        Ok(seen)
     }
 
     /// What the plan asks to be done in the background, and what is to be remembered of it.
@@ -138,9 +149,8 @@ impl Observer {
     }
 
     /// Jobs and their pods, only while there is a recovery that could have some.
-    async fn jobs(&self, cluster: &str, objects: &[SegmentRecovery]) -> Result<(Vec<Job>, Vec<Pod>), ObserveError> {
-        let over = |object: &SegmentRecovery| object.status.as_ref().is_some_and(|s| crate::model::Phase::from(s.phase).is_over());
-        if objects.iter().all(over) {
+    async fn jobs(&self, cluster: &str, objects: &Listed) -> Result<(Vec<Job>, Vec<Pod>), ObserveError> {
+        if !objects.may_have_jobs() {
             return Ok((vec![], vec![]));
         }
         let (jobs, pods) = tokio::join!(self.reader.jobs(cluster), self.reader.job_pods(cluster));
@@ -164,6 +174,7 @@ impl Observer {
             dispatch: self.dispatch(coordinator, joined).await,
             recoveries: joined.iter().map(|one| one.recovery.clone()).collect(),
             unreadable: vec![],
+            at_work: BTreeMap::new(),
             cluster_uid: cluster.uid().unwrap_or_default(),
             cluster_name: cluster.name_any(),
         };
@@ -183,7 +194,7 @@ impl Observer {
         );
         self.memory.saw_sources(&topology, &sources);
         self.memory.recall(cluster);
-        world.instances = self.instances(&topology, &places, pages, access?, container);
+        world.instances = self.instances(&topology, &places, pages, access?, container, &Named::by(cluster, pods));
         world.sources = sources;
         world.coordinator_timeline = Some(topology.timeline);
         world.catalog = Look::Seen(topology.catalog);
@@ -205,12 +216,16 @@ impl Observer {
         topology: &Topology,
         places: &BTreeMap<Dbid, Place>,
         mut pages: BTreeMap<Dbid, Look<Page, NoPage>>,
-        mut access: BTreeMap<Dbid, (String, String)>,
+        mut access: BTreeMap<Dbid, (String, Look<String>)>,
         container: &str,
+        coordinator: &Named,
     ) -> BTreeMap<Dbid, Instance> {
         let one = |row: &crate::model::Row| {
             let place = places.get(&row.dbid).unwrap_or(&Place::None);
-            let contract = places::contract(row, place, container);
+            let mut contract = places::contract(row, place, container);
+            if let Place::One(pod) = place {
+                contract.extend(places::other_coordinator(pod, container, coordinator));
+            }
             let page = pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown(NoPage::Silent("it has no pod to ask".into())));
             let still = self.memory.still(row.dbid, page.seen());
             let instance = Instance {

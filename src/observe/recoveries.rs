@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::ResourceExt;
 
-use super::jobs::{self, JobSeen};
+use super::jobs::{self, Asked, JobSeen};
 use crate::{
     api::{SegmentRecovery, convert},
     model::{Dbid, Phase, Recovery, RecoveryInstance},
@@ -22,13 +22,14 @@ pub struct RecoverySeen {
 /// Joins a recovery with what is seen of its Jobs.
 pub fn join(object: &SegmentRecovery, jobs: &[Job], pods: &[Pod]) -> RecoverySeen {
     let mut recovery = convert::recovery(object);
-    let jobs: Vec<&Job> = jobs.iter().filter(|job| owned_by(job, object)).collect();
+    let (jobs, others): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| owned_by(job, object));
+    let pods: Vec<Pod> = pods.iter().filter(|pod| !others.iter().any(|job| is_of(pod, job))).cloned().collect();
     let mut seen = BTreeMap::new();
     if !recovery.phase.is_over() {
         let mut instances = std::mem::take(&mut recovery.instances);
         for (dbid, state) in instances.iter_mut().filter(|(_, state)| !state.phase.is_over()) {
             adopt(&recovery, *dbid, state, &jobs);
-            if let Some(job) = job(&recovery, *dbid, state, &jobs, pods) {
+            if let Some(job) = job(&recovery, *dbid, state, &jobs, &pods) {
                 state.job = Some(job.view.clone());
                 seen.insert(*dbid, job);
             }
@@ -38,9 +39,19 @@ pub fn join(object: &SegmentRecovery, jobs: &[Job], pods: &[Pod]) -> RecoverySee
     RecoverySeen { recovery, jobs: seen }
 }
 
+/// The instances at which Jobs of recoveries that cannot be read may still be at work.
+pub fn at_work(unreadable: &[String], jobs: &[Job], pods: &[Pod]) -> BTreeMap<Dbid, String> {
+    let of = |name: &String| jobs::at_work(name, jobs, pods).into_iter().map(|dbid| (dbid, name.clone())).collect::<Vec<_>>();
+    unreadable.iter().flat_map(of).collect()
+}
+
 /// Jobs of a deleted namesake are on their way out and mean nothing.
 fn owned_by(job: &Job, object: &SegmentRecovery) -> bool {
     job.owner_references().iter().any(|owner| Some(&owner.uid) == object.metadata.uid.as_ref())
+}
+
+fn is_of(pod: &Pod, job: &Job) -> bool {
+    pod.owner_references().iter().any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref())
 }
 
 /// A Job of an attempt that the status does not know yet: an operator made it and died before it could write so.
@@ -65,7 +76,8 @@ fn job(recovery: &Recovery, dbid: Dbid, state: &RecoveryInstance, jobs: &[&Job],
     }
     let name = names::job(recovery, dbid, state.attempt);
     let job = jobs::newest(jobs, &recovery.name, dbid).filter(|(number, _)| *number == state.attempt).map(|(_, job)| job);
-    Some(jobs::seen(&name, job, pods, &recovery.name, dbid, state.attempt))
+    let asked = Asked { name: &name, recovery: &recovery.name, uid: &recovery.uid, dbid, number: state.attempt };
+    Some(jobs::seen(&asked, job, pods))
 }
 
 #[cfg(test)]
@@ -126,6 +138,19 @@ mod tests {
         assert_eq!((state.attempt, state.repair, state.source), (2, Some(Repair::Full), Some(Dbid(2))));
         assert_eq!(state.job.as_ref().unwrap().state, JobState::Active);
         assert!(state.attempt_ended.is_none());
+    }
+
+    #[test]
+    fn neither_job_nor_pod_of_a_deleted_recovery_of_the_same_name_is_adopted() {
+        let old = job("r", 5, 1, |job| job["metadata"]["ownerReferences"][0]["uid"] = json!("uid-of-the-one-before"));
+        let pod = job_pod("r", 5, 1, |pod| {
+            pod["metadata"]["ownerReferences"] =
+                json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "r-d5-a1", "uid": "uid-r-d5-a1", "controller": true}]);
+        });
+        let fresh = begun(0, |_| ());
+        assert_eq!(state(&join(&fresh, std::slice::from_ref(&old), std::slice::from_ref(&pod))).attempt, 0);
+        let lost = join(&begun(1, |_| ()), &[old], &[pod]);
+        assert!(matches!(state(&lost).job.as_ref().unwrap().state, JobState::Lost(_)), "{lost:?}");
     }
 
     #[test]

@@ -184,16 +184,20 @@ impl Driver {
                 return Err(error.into());
             }
         };
-        let now = Timestamp::now();
+        self.act(&cluster, &seen, Timestamp::now()).await
+    }
+
+    /// What follows from a look: it is planned, done and told.
+    async fn act(&mut self, cluster: &GreenplumCluster, seen: &Seen, now: Timestamp) -> Result<Ended, DriveError> {
         let plan = plan::plan(&convert::policy(&cluster.spec.healing), &seen.world, now);
-        self.observer.follow(&cluster, &seen, &plan).await;
-        let mut applied = self.applier.new_recoveries(&cluster, &plan).await;
+        self.observer.follow(cluster, seen, &plan).await;
+        let mut applied = self.applier.new_recoveries(cluster, &plan).await;
         let mut changed = !applied.recoveries.is_empty();
         for (name, next) in &plan.recoveries {
             let span = tracing::info_span!("recovery", recovery = %name);
-            changed |= self.recovery(&cluster, &seen, name, next, now, &mut applied).instrument(span).await;
+            changed |= self.recovery(cluster, seen, name, next, now, &mut applied).instrument(span).await;
         }
-        changed |= self.cluster(&cluster, &seen, &plan, &applied, now).await?;
+        changed |= self.cluster(cluster, seen, &plan, &applied, now).await?;
         self.pace.keep_only(|name| name == self.of.cluster || seen.objects.contains_key(name));
         if let Some(error) = applied.errors.into_iter().next() {
             return Err(error.into());

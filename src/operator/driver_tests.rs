@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -5,6 +7,7 @@ use crate::{
     api::fixtures,
     apply::mock::Objects,
     model::{Dbid, JobState, Repair, world::fixtures as worlds},
+    observe::cluster::Reader,
 };
 
 const CLUSTER: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/greenplumclusters/demo";
@@ -165,4 +168,78 @@ async fn what_only_a_person_can_change_is_looked_at_ever_less_often() {
     driver.wake.notify_one();
     driver.rest(WELL, WELL / 6).await;
     assert_eq!(begun.elapsed().as_secs(), 5);
+}
+
+/// Looks at a mirror that needs a full copy, one after the other, for ten virtual seconds; how often, and what is told of it.
+async fn ten_seconds(objects: &Objects) -> (usize, Value) {
+    let (mut driver, reader) = (driver(objects), Reader::new(objects.client(), "demo"));
+    let (cluster, begun, mut looks) = (fixtures::cluster(), tokio::time::Instant::now(), 0);
+    while begun.elapsed() < Duration::from_secs(10) {
+        let listed = reader.recoveries("demo").await.unwrap();
+        let mut world = needs_full();
+        world.recoveries = listed.ours.iter().map(convert::recovery).collect();
+        world.unreadable = [listed.unreadable, listed.foreign].concat();
+        let seen = Seen { world, pods: BTreeMap::new(), objects: BTreeMap::new(), jobs: BTreeMap::new() };
+        let Ok(Ended::Next { after, .. }) = driver.act(&cluster, &seen, worlds::now()).await else { panic!("the look failed") };
+        looks += 1;
+        driver.rest(after, APART).await;
+    }
+    let told = objects.writes().into_iter().rev().find(|(path, _)| path == CLUSTER_STATUS).expect("a status");
+    (looks, told.1["status"]["instances"][0].clone())
+}
+
+fn needs_full() -> World {
+    World::of(&["2:0ppnu", "5:0mmnd"]).page(5, |page| (page.state, page.receiving) = (crate::model::InstanceState::NeedsFull, false))
+}
+
+/// A recovery of the name that the next one of this mirror would have.
+fn namesake(objects: &Objects, change: impl FnOnce(&mut Value)) {
+    let name = plan::names::recovery(&plan::names::fault(&needs_full(), Dbid(5)), 1);
+    let mut object = serde_json::to_value(fixtures::recovery(&name, &[5])).unwrap();
+    change(&mut object);
+    objects.put(&format!("{RECOVERIES}/{name}"), object.clone());
+    objects.put(RECOVERIES, json!({"metadata": {}, "items": [object]}));
+}
+
+/// What makes an object one that this version cannot read.
+type Change = Box<dyn FnOnce(&mut Value)>;
+
+#[tokio::test(start_paused = true)]
+async fn a_recovery_that_this_version_cannot_read_keeps_its_name_and_its_fault_is_told_without_a_hot_loop() {
+    let spec = |o: &mut Value| o["spec"]["targets"] = json!("all of them");
+    let of_recovery = |o: &mut Value| o["status"] = json!({"phase": "Approving"});
+    let instances = |phase: &str| json!({"phase": "Running", "instances": [{"dbid": 5, "content": 0, "phase": phase}]});
+    let of_instance = move |o: &mut Value| o["status"] = instances("Pausing");
+    let of_another = |o: &mut Value| o["spec"]["clusterRef"]["name"] = json!("another");
+    let changes: [Change; 4] = [Box::new(spec), Box::new(of_recovery), Box::new(of_instance), Box::new(of_another)];
+    for change in changes {
+        let objects = objects();
+        namesake(&objects, change);
+        let (looks, told) = ten_seconds(&objects).await;
+        assert_eq!(told["reason"], "RecoveryUnreadable", "{told}");
+        assert!(told["liftedBy"].as_str().unwrap().contains("by deleting it") && told["recovery"].is_string(), "{told}");
+        assert!(looks < 10, "{looks} looks in ten seconds");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_of_another_version_in_a_failure_do_not_hide_the_recovery() {
+    let objects = objects();
+    namesake(&objects, |object| {
+        let failure = json!({"class": "Newer", "step": "Pondering", "message": "of another version"});
+        let instance = json!({"dbid": 5, "content": 0, "phase": "Failed", "attempt": 1, "type": "Differential", "failure": failure});
+        object["status"] = json!({"phase": "Failed", "instances": [instance]});
+    });
+    let (looks, told) = ten_seconds(&objects).await;
+    assert_eq!(told["reason"], "RecoveryFailed", "{told}");
+    assert!(looks < 10, "{looks} looks in ten seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_taken_and_listed_by_nobody_is_not_tried_ten_times_a_second() {
+    let objects = objects();
+    namesake(&objects, |_| ());
+    objects.put(RECOVERIES, json!({"metadata": {}, "items": []}));
+    let (looks, _) = ten_seconds(&objects).await;
+    assert!(looks <= 41, "{looks} looks in ten seconds");
 }

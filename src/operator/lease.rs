@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kube::{Api, Client, api::PostParams, core::ObjectMeta};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::http::Health;
 use crate::error;
@@ -18,7 +18,8 @@ use crate::error;
 const HOLDS: Duration = Duration::from_secs(15);
 /// How often it is renewed.
 const RENEWED: Duration = Duration::from_secs(5);
-/// After this long without a renewal the holder stops acting; a safe while before others may take it.
+/// After this long without a renewal the holder stops acting, whatever it waits for at that moment; a safe while before
+/// others may take it.
 const GIVEN_UP: Duration = Duration::from_secs(10);
 /// Bound of one call.
 const CALL: Duration = Duration::from_secs(4);
@@ -93,19 +94,25 @@ impl Lease {
 
     /// Renews the lease until it is lost.
     pub async fn keep(&mut self) -> LeaseLost {
-        let mut renewed = Instant::now();
+        let (mut renewed, mut pause) = (Instant::now(), RENEWED);
         loop {
-            sleep(RENEWED).await;
-            match self.attempt().await {
-                Ok(true) => renewed = Instant::now(),
-                Ok(false) if self.is_anothers() => return LeaseLost,
-                Ok(false) => {}
-                Err(why) => tracing::warn!(lease = %self.name, error = %why, "the lease can not be renewed"),
-            }
-            if renewed.elapsed() >= GIVEN_UP {
-                return LeaseLost;
+            // Others count from what they see of a renewal, which is after it was begun.
+            let begun = Instant::now() + pause;
+            let done = timeout_at(renewed + GIVEN_UP, self.after(pause)).await;
+            pause = RENEWED / 5;
+            match done {
+                Ok(Ok(true)) => (renewed, pause) = (begun, RENEWED),
+                Ok(Ok(false)) if self.is_anothers() => return LeaseLost,
+                Ok(Ok(false)) => {}
+                Ok(Err(why)) => tracing::warn!(lease = %self.name, error = %why, "the lease can not be renewed"),
+                Err(_) => return LeaseLost,
             }
         }
+    }
+
+    async fn after(&mut self, pause: Duration) -> Result<bool, String> {
+        sleep(pause).await;
+        self.attempt().await
     }
 
     /// Gives the lease up, so that the next operator need not wait.
@@ -250,6 +257,15 @@ mod tests {
         assert_eq!(lease.attempt().await, Ok(true));
         drop(lease);
         finished(task).await;
+    }
+
+    /// An API server that says nothing: the holder is gone before anybody may take the lease.
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_that_cannot_renew_stops_before_others_may_take_it() {
+        let (service, _handle) = tower_test::mock::pair::<http::Request<kube::client::Body>, http::Response<kube::client::Body>>();
+        let (mut lease, begun) = (lease(Client::new(service, "sys")), Instant::now());
+        assert_eq!(lease.keep().await, LeaseLost);
+        assert!(begun.elapsed() < HOLDS, "after {:?}", begun.elapsed());
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use crate::{
     api::{
         GreenplumCluster, SegmentRecovery, SegmentRecoveryStatus,
         condition::{self, Wanted},
+        convert,
     },
     apply::Applier,
     error,
@@ -22,7 +23,7 @@ const CALL: Duration = Duration::from_secs(15);
 /// Says in the status that there is no such cluster, if that is so. It stays Pending: the cluster may yet come.
 pub async fn tell(client: &Client, object: &SegmentRecovery) {
     let over = object.status.as_ref().is_some_and(|status| Phase::from(status.phase).is_over());
-    if over || object.metadata.deletion_timestamp.is_some() {
+    if over || convert::unknown(object).is_some() || object.metadata.deletion_timestamp.is_some() {
         return;
     }
     let namespace = object.namespace().unwrap_or_default();

@@ -110,7 +110,7 @@ async fn wake_for(client: &Client, wakers: &Wakers, object: &DeserializeGuard<Se
             }
         }
         Err(invalid) => {
-            tracing::warn!(recovery = %object.name_any(), error = %invalid, "a SegmentRecovery can not be read and is left alone");
+            tracing::warn!(recovery = %object.name_any(), error = %invalid, "a SegmentRecovery cannot be read and is left alone");
         }
     }
 }

@@ -139,7 +139,8 @@ fn place_is_fit(instance: &Instance) -> Result<(), Refusal> {
         return Err(Refusal::ContractNotFulfilled { points: instance.contract.clone() });
     }
     match &instance.access_mode {
-        Some((claim, mode)) => Err(Refusal::AccessMode { claim: claim.clone(), mode: mode.clone() }),
+        Some((claim, Look::Seen(mode))) => Err(Refusal::AccessMode { claim: claim.clone(), mode: mode.clone() }),
+        Some((claim, Look::Unknown(why))) => Err(Refusal::ClaimUnread { claim: claim.clone(), why: why.clone() }),
         None => Ok(()),
     }
 }
@@ -293,6 +294,7 @@ mod tests {
         assert_eq!(unfit(&well.clone().without_pod(5)), None, "it is being made again");
         assert_eq!(unfit(&well.clone().silent(5)), None, "so is its supervisor");
         assert_eq!(unfit(&well.clone().instance(5, |i| i.contract = vec![ContractPoint::NoSupervisor])), Some("NoSupervisor"));
+        assert_eq!(unfit(&well.clone().page(5, |p| p.untrusted_lock = Some("it is on fuse".into()))), Some("UntrustedLock"));
         assert_eq!(unfit(&well.page(5, |p| p.cluster = "other".into())), Some("PageNotBelieved"));
     }
 
@@ -315,7 +317,9 @@ mod tests {
             ("PeerSuspect", down().source_with(0, |s| s.dbid = Dbid(9)), 5),
             ("PeerSuspect", down().source_with(0, |s| s.system_identifier = Some(SystemIdentifier(8))), 5),
             ("DataDirIsMountRoot", down().instance(5, |i| i.contract = vec![ContractPoint::DataDirIsMountRoot]), 5),
-            ("AccessMode", down().instance(5, |i| i.access_mode = Some(("data".into(), "ReadWriteMany".into()))), 5),
+            ("AccessMode", down().instance(5, |i| i.access_mode = Some(("data".into(), Look::Seen("ReadWriteMany".into())))), 5),
+            ("ClaimUnread", down().instance(5, |i| i.access_mode = Some(("data".into(), Look::Unknown("none".into())))), 5),
+            ("UntrustedLock", down().page(5, |p| p.untrusted_lock = Some("it is on nfs4".into())), 5),
             ("NothingSelected", down().without_pod(2).without_pod(5), 5),
             ("TwoPods", down().source(0, Look::Unknown("several".into())).instance(2, |i| i.contract = two_pods()), 5),
             ("SupervisorSilent", down().silent(5), 5),

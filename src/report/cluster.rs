@@ -111,7 +111,9 @@ fn unwell(unwell: &Unwell) -> UnwellInstance {
         Reason::Refused(refusal) => {
             let (message, lifted_by) = super::words(refusal);
             let recovery = match refusal {
-                Refusal::RecoveryFailed { recovery } | Refusal::AlreadyRecovering { recovery, .. } => Some(recovery.clone()),
+                Refusal::RecoveryFailed { recovery }
+                | Refusal::RecoveryUnreadable { recovery }
+                | Refusal::AlreadyRecovering { recovery, .. } => Some(recovery.clone()),
                 _ => None,
             };
             let would = match refusal {
@@ -145,7 +147,7 @@ mod tests {
     use super::*;
     use crate::{
         api::fixtures,
-        model::{Content, Dbid, Look, Policy, world::fixtures::now},
+        model::{Content, Dbid, InstanceState, Look, Policy, world::fixtures::now},
         plan,
     };
 
@@ -207,6 +209,18 @@ mod tests {
         assert_eq!(condition(&status, "Stalled").0, "True");
         assert_eq!(condition(&status, "HealingBlocked").0, "True");
         assert_eq!(status.instances.len(), 2, "both sides are named");
+    }
+
+    #[test]
+    fn what_only_a_person_can_change_stalls_whoever_says_it() {
+        for state in [InstanceState::HeldElsewhere, InstanceState::NotInCatalog, InstanceState::Retired, InstanceState::Unkillable] {
+            let status = told(&World::of(&["2:0ppnu", "5:0mmnd"]).page(5, |page| page.state = state));
+            for kind in ["Stalled", "HealingBlocked"] {
+                assert_eq!(condition(&status, kind).0, "True", "{kind} {state:?}");
+            }
+        }
+        let passing = told(&World::of(&["2:0ppnu", "5:0mmnd"]).down_for(5, 5).page(5, |page| page.state = InstanceState::Starting));
+        assert_eq!((condition(&passing, "Stalled").0, condition(&passing, "HealingBlocked").0), ("False", "False"));
     }
 
     #[test]

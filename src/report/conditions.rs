@@ -112,15 +112,16 @@ fn first(plan: &Plan, keep: impl Fn(&Refusal) -> bool) -> Option<(&Unwell, &Refu
 
 /// Something stands in the way of a repair; what only takes its time does not.
 fn blocks(refusal: &Refusal) -> bool {
-    !matches!(
-        refusal,
-        Refusal::WithinGrace { .. }
-            | Refusal::CatchingUp
-            | Refusal::AlreadyRecovering { .. }
-            | Refusal::JobBudget { .. }
-            | Refusal::SupervisorSays { .. }
-            | Refusal::ActingPrimaryNotAnswering { .. }
-    )
+    refusal.needs_a_person()
+        || !matches!(
+            refusal,
+            Refusal::WithinGrace { .. }
+                | Refusal::CatchingUp
+                | Refusal::AlreadyRecovering { .. }
+                | Refusal::JobBudget { .. }
+                | Refusal::SupervisorSays { .. }
+                | Refusal::ActingPrimaryNotAnswering { .. }
+        )
 }
 
 fn reconciling(world: &World, plan: &Plan) -> Wanted {

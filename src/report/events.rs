@@ -106,7 +106,7 @@ pub fn of_recovery(old: Option<&SegmentRecoveryStatus>, new: &SegmentRecoverySta
             Phase::Failed => happened.push(Happened::warning("Failed", new.message.clone())),
             Phase::Refused => happened.push(Happened::warning("Refused", new.message.clone())),
             Phase::Cancelled => happened.push(Happened::normal("Cancelled", new.message.clone())),
-            Phase::Pending | Phase::Running => {}
+            Phase::Pending | Phase::Running | Phase::Other => {}
         }
     }
     happened
@@ -116,7 +116,7 @@ fn of_instance(before: Option<&InstanceStatus>, one: &InstanceStatus) -> Vec<Hap
     let mut happened = vec![];
     let (dbid, attempt) = (one.dbid, one.attempt);
     if let Some(failure) = one.failure.as_ref().filter(|failure| before.and_then(|b| b.failure.as_ref()) != Some(failure)) {
-        let note = format!("dbid {dbid}: attempt ended in {} with {}: {}", failure.step, failure.class.as_str(), failure.message);
+        let note = format!("dbid {dbid}: attempt ended in {} with {}: {}", failure.step, failure.class, failure.message);
         happened.push(Happened::warning("AttemptFailed", note));
     }
     if attempt > before.map_or(0, |before| before.attempt) {

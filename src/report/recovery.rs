@@ -46,6 +46,7 @@ pub fn status(object: &SegmentRecovery, next: &RecoveryNext, jobs: &BTreeMap<Dbi
 
 fn instance(dbid: Dbid, next: &InstanceNext, before: Option<&InstanceStatus>, job: Option<&JobSeen>) -> InstanceStatus {
     let mut status = convert::instance_status(dbid, &next.state);
+    keep_words(&mut status, before);
     let same_attempt = before.filter(|before| before.attempt == status.attempt);
     status.job = next.create_job.as_ref().map(|attempt| attempt.id.clone()).or(status.job).or_else(|| same_attempt?.job.clone());
     status.step = step(next, job);
@@ -58,6 +59,14 @@ fn instance(dbid: Dbid, next: &InstanceNext, before: Option<&InstanceStatus>, jo
         }
     }
     status
+}
+
+/// A failure of an attempt of another version stands as that version wrote it.
+fn keep_words(status: &mut InstanceStatus, before: Option<&InstanceStatus>) {
+    let (Some(now), Some(was)) = (&status.failure, before.and_then(|before| before.failure.as_ref())) else { return };
+    if convert::failure(now) == convert::failure(was) {
+        status.failure = Some(was.clone());
+    }
 }
 
 fn step(next: &InstanceNext, job: Option<&JobSeen>) -> Option<String> {
@@ -145,7 +154,10 @@ pub fn duration(seconds: i64) -> String {
 }
 
 fn message(next: &RecoveryNext, jobs: &BTreeMap<Dbid, JobSeen>) -> String {
-    let waits = |(dbid, job): (&Dbid, &JobSeen)| job.waits.as_ref().map(|why| format!("; dbid {dbid}: Job {}: {why}", job.view.name));
+    let waits = |(dbid, job): (&Dbid, &JobSeen)| {
+        let why = job.view.stuck.as_ref().or(job.waits.as_ref()).filter(|why| !next.message.contains(why.as_str()))?;
+        Some(format!("; dbid {dbid}: Job {}: {why}", job.view.name))
+    };
     let attempting = |dbid: &Dbid| next.instances.get(dbid).is_some_and(|one| one.standing == Standing::Attempting);
     let waits: String = jobs.iter().filter(|(dbid, _)| attempting(dbid)).filter_map(waits).collect();
     crate::error::cut(&format!("{}{waits}", next.message), LONGEST)
@@ -184,6 +196,7 @@ mod tests {
     use crate::{
         api::fixtures,
         model::{Content, JobView, Progress, RecoveryInstance, Repair, Step, world::fixtures as worlds},
+        observe::jobs::{PodStage, Said},
     };
 
     fn next(standing: Standing, phase: Phase) -> RecoveryNext {
@@ -202,7 +215,8 @@ mod tests {
     fn job(bytes: u64) -> BTreeMap<Dbid, JobSeen> {
         let progress = Progress { step: Step::Copying, bytes, total: Some(200), rate: 10, seconds_left: Some((200 - bytes) / 10) };
         let view = JobView { step: Some(Step::Copying), progress: Some(progress), ..JobView::new("mend-a1", JobState::Active) };
-        BTreeMap::from([(Dbid(5), JobSeen { view, waits: None, running_pod: None })])
+        let seen = JobSeen { view, waits: None, running_pod: None, pod: PodStage::Begun, node: None, object: None, said: Said::default() };
+        BTreeMap::from([(Dbid(5), seen)])
     }
 
     fn after(object: &SegmentRecovery, next: &RecoveryNext, jobs: &BTreeMap<Dbid, JobSeen>) -> SegmentRecovery {
@@ -263,6 +277,31 @@ mod tests {
         jobs.get_mut(&Dbid(5)).unwrap().waits = Some("0/3 nodes are available".into());
         let status = status(&fixtures::recovery("mend", &[5]), &next(Standing::Attempting, Phase::Running), &jobs, worlds::now());
         assert_eq!(status.message, "dbid 5: attempt 1 (Full); dbid 5: Job mend-a1: 0/3 nodes are available");
+    }
+
+    #[test]
+    fn an_attempt_that_does_not_go_on_says_why_once() {
+        let mut jobs = job(50);
+        let seen = jobs.get_mut(&Dbid(5)).unwrap();
+        (seen.view.stuck, seen.waits) = (Some("its node n2 is not ready".into()), Some("its pod starts".into()));
+        let message = |next: &RecoveryNext| status(&fixtures::recovery("mend", &[5]), next, &jobs, worlds::now()).message;
+        let mut attempting = next(Standing::Attempting, Phase::Running);
+        assert_eq!(message(&attempting), "dbid 5: attempt 1 (Full); dbid 5: Job mend-a1: its node n2 is not ready");
+        attempting.message = "dbid 5: Job mend-a1 makes no progress: its node n2 is not ready".into();
+        assert_eq!(message(&attempting), attempting.message);
+    }
+
+    /// What an operator of another version wrote of an attempt stands, word for word, as long as that attempt's failure does.
+    #[test]
+    fn words_of_another_version_survive_a_write() {
+        let mut object = fixtures::recovery("mend", &[5]);
+        let failure = serde_json::json!({"class": "Newer", "step": "Pondering", "message": "of another version"});
+        let one = serde_json::json!({"dbid": 5, "content": 0, "phase": "Running", "attempt": 1, "failure": failure});
+        object.status = serde_json::from_value(serde_json::json!({"phase": "Running", "instances": [one]})).unwrap();
+        let mut waiting = next(Standing::BackingOff { until: worlds::now() }, Phase::Running);
+        waiting.instances.get_mut(&Dbid(5)).unwrap().state = convert::recovery(&object).instances.remove(&Dbid(5)).unwrap();
+        let written = serde_json::to_value(status(&object, &waiting, &BTreeMap::new(), worlds::now())).unwrap();
+        assert_eq!(written["instances"][0]["failure"], failure);
     }
 
     #[test]

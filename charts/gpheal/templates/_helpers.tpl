@@ -42,8 +42,8 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
   namespace: {{ .Release.Namespace }}
 {{- end }}
 
-{{/* What the operator may do where it heals, and no more: it executes in no pod, deletes nothing, and changes nothing that is
-not gpheal's own. Each right is used by a scenario that fails when one is missing or not used (e2e: rights). */}}
+{{/* What the operator may do where it heals, and no more: it executes in no pod, deletes nothing but Jobs of its own that have
+not begun to copy, and changes nothing that is not gpheal's own. Each right is used by a scenario that fails when one is missing or not used (e2e: rights). */}}
 {{- define "gpheal.rules" -}}
 # Which clusters there are, and what is asked of them.
 - apiGroups: [gpheal.io]
@@ -74,11 +74,12 @@ not gpheal's own. Each right is used by a scenario that fails when one is missin
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get]
-# One Job per attempt. `get` looks at a namesake that is there already. Whoever may create Jobs can mount what is in
-# the namespace, so where that is too much for all namespaces, name those that are watched.
+# One Job per attempt. `get` looks at a namesake that is there already; `delete` ends one of its own that does not go on
+# and has not begun to copy. Whoever may create Jobs can mount what is in the namespace, so where that is too much for
+# all namespaces, name those that are watched.
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create]
+  verbs: [get, list, watch, create, delete]
 # What happened, beside the object that it happened to.
 - apiGroups: [events.k8s.io]
   resources: [events]

@@ -123,7 +123,7 @@ pub async fn is_told_and_lifted(stage: &mut Stage, garbled: &Garbled) -> Result<
     let unwell = stage.wait_reason(row.dbid, "RecoveryFailed").await?;
     let name = recovery.metadata.name.context("a recovery without a name")?;
     ensure!(unwell.lifted_by.contains(&name), "what lifts it is not told: {}", unwell.lifted_by);
-    stage.mark(format!("{}: {}", failure.class.as_str(), failure.message));
+    stage.mark(format!("{}: {}", failure.class, failure.message));
     let volume = stage.volume(row)?;
     ensure!(files(&volume.folder().join(DATA_DIRECTORY))? == garbled.files, "the data directory was touched");
     let marks = volume.folder().join(".gpheal");

@@ -107,6 +107,8 @@ fn answer_to_point(point: &ContractPoint) -> &'static str {
         ContractPoint::NoClaim => "mount a persistent volume claim and put the data directory into a folder of it",
         ContractPoint::DataDirIsMountRoot => "mount the claim one level higher, so that the data directory is a folder of it",
         ContractPoint::HostPid | ContractPoint::SharedProcessNamespace => "give the pod a process namespace for each container",
+        ContractPoint::OwnKernel { .. } => "give the pod a runtime that shares its node's kernel",
+        ContractPoint::OtherCoordinator { .. } => "let GPHEAL_COORDINATOR name the coordinator that the GreenplumCluster names",
         ContractPoint::NoSupervisor => "make `gpheal supervise -- postgres` the container's command",
         ContractPoint::NoPod { .. } | ContractPoint::TwoPods { .. } | ContractPoint::NoSuchContainer { .. } => {
             "mend what the GreenplumCluster selects"

@@ -1,0 +1,78 @@
+//! What is learned of the nodes: whether attempts that run are stuck, and whether pods have kernels of their own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+use super::{
+    Observer, Seen,
+    kernel::{self, Neighbour},
+    nodes::Node,
+    stuck::Facts,
+};
+use crate::model::{Dbid, JobState, Row, World, refusal::ContractPoint};
+
+impl Observer {
+    /// Adds it to what was seen.
+    pub(super) async fn nearby(&mut self, seen: &mut Seen) {
+        let names = asked_for(seen);
+        self.nodes.look(&self.reader.client, &names).await;
+        self.stuck(seen);
+        self.kernels(seen);
+    }
+
+    fn stuck(&mut self, seen: &mut Seen) {
+        let Seen { world, jobs, .. } = seen;
+        for (recovery, jobs) in jobs {
+            for (dbid, job) in jobs {
+                let node = job.node.as_deref().map_or_else(|| Node::Unknown("it has none yet".into()), |name| self.nodes.get(name));
+                let instance_on = world.instances.get(dbid).and_then(|one| one.pod.seen()?.node.as_deref());
+                let row = world.catalog.seen().and_then(|catalog| catalog.row(*dbid));
+                let page = row.and_then(|row| world.page_of(row).ok());
+                let hold = page.and_then(|page| page.hold.as_ref()).filter(|hold| hold.attempt == job.view.name);
+                let heartbeat = hold.map(|hold| hold.heartbeat);
+                self.memory.signs.judge(job, &Facts { node: &node, instance_on, heartbeat });
+                let known = world.recoveries.iter_mut().find(|one| one.name == *recovery);
+                if let Some(state) = known.and_then(|one| one.instances.get_mut(dbid)) {
+                    state.job = Some(job.view.clone());
+                }
+            }
+        }
+    }
+
+    fn kernels(&self, seen: &mut Seen) {
+        let rows = seen.world.catalog.seen().map_or_else(Vec::new, |catalog| catalog.rows.clone());
+        let boot = |world: &World, row: &Row| world.page_of(row).ok().and_then(|page| page.boot.clone());
+        let neighbour = |row: &Row| {
+            let (pod, boot) = (seen.pods.get(&row.dbid)?, boot(&seen.world, row)?);
+            Some((node_of(pod)?.to_owned(), Neighbour { pod: pod.name_any(), classed: kernel::class(pod).is_some(), boot }))
+        };
+        let mut neighbours = BTreeMap::<String, Vec<Neighbour>>::new();
+        for (node, one) in rows.iter().filter_map(neighbour) {
+            neighbours.entry(node).or_default().push(one);
+        }
+        for row in rows.iter().filter(|row| row.content.0 >= 0) {
+            let Some(pod) = seen.pods.get(&row.dbid) else { continue };
+            let node = node_of(pod).map_or_else(|| Node::Unknown("it has none yet".into()), |name| self.nodes.get(name));
+            let beside = node_of(pod).and_then(|name| neighbours.get(name)).map_or(&[][..], Vec::as_slice);
+            let why = kernel::own(pod, boot(&seen.world, row).as_deref(), &node, beside);
+            if let (Some(why), Some(instance)) = (why, seen.world.instances.get_mut(&row.dbid)) {
+                instance.contract.push(ContractPoint::OwnKernel { why });
+            }
+        }
+    }
+}
+
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
+/// Those on which an attempt is at work, an instance is not well, or a runtime class may hide a kernel.
+fn asked_for(seen: &Seen) -> BTreeSet<String> {
+    let jobs = seen.jobs.values().flat_map(|jobs| jobs.values()).filter(|job| job.view.state == JobState::Active);
+    let unwell = |dbid: &Dbid| seen.world.catalog.seen().and_then(|catalog| catalog.row(*dbid)).is_some_and(|row| !row.well());
+    let pods = seen.pods.iter().filter(|(dbid, pod)| unwell(dbid) || kernel::class(pod).is_some());
+    let of_pods = pods.filter_map(|(_, pod)| node_of(pod).map(str::to_owned));
+    jobs.filter_map(|job| job.node.clone()).chain(of_pods).collect()
+}

@@ -1,0 +1,148 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    model::{Dbid, Progress},
+    observe::{
+        fixtures::{job, job_pod},
+        jobs::{self, Asked, Said},
+        nodes::NodeSeen,
+    },
+};
+
+const ASKED: Asked<'_> = Asked { name: "r-d5-a1", recovery: "r", uid: "uid-r", dbid: Dbid(5), number: 1 };
+
+/// A Job that is bound to node n1.
+fn seen(pod: Option<&dyn Fn(&mut Value)>) -> JobSeen {
+    let bound = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]}}});
+    let job = job("r", 5, 1, |job| {
+        job["spec"] = json!({"template": {"spec": {"affinity": bound, "containers": [{"name": "recover"}]}}});
+        job["metadata"]["resourceVersion"] = json!("7");
+    });
+    let pods: Vec<_> = pod.into_iter().map(|change| job_pod("r", 5, 1, change)).collect();
+    jobs::seen(&ASKED, Some(&job), &pods)
+}
+
+/// One whose container runs, and which has said this.
+fn running(step: Option<Step>, last: &str) -> JobSeen {
+    let on_node = |pod: &mut Value| pod["spec"]["nodeName"] = json!("n1");
+    let progress = step.map(|step| Progress { step, bytes: 1, total: None, rate: 0, seconds_left: None });
+    JobSeen { said: Said { answered: true, last: last.into(), progress }, ..seen(Some(&on_node)) }
+}
+
+fn pending(pod: &mut Value) {
+    pod["status"] = json!({"phase": "Pending", "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}]});
+}
+
+fn node(ready: bool) -> Node {
+    Node::Seen(NodeSeen { ready, out_of_service: false, boot: None })
+}
+
+/// What is told of a Job that stays as it is for so many seconds.
+async fn after(seconds: u64, job: &JobSeen, facts: &Facts<'_>) -> JobSeen {
+    let (mut signs, mut job) = (Signs::default(), job.clone());
+    signs.judge(&mut job, facts);
+    assert_eq!(job.view.stuck, None, "nothing is believed at first sight");
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+    signs.judge(&mut job, facts);
+    job
+}
+
+async fn told(seconds: u64, job: &JobSeen, node: &Node, instance_on: Option<&str>) -> Option<String> {
+    after(seconds, job, &Facts { node, instance_on, heartbeat: None }).await.view.stuck
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_keeps_a_job_from_going_on_is_told_when_it_lasts() {
+    let placed = |pod: &mut Value| {
+        pod["spec"]["nodeName"] = json!("n1");
+        pod["status"] = json!({"phase": "Pending", "containerStatuses": [{"name": "recover", "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}]});
+    };
+    let (fine, lost) = (node(true), node(false));
+    let cases: [(JobSeen, &Node, Option<&str>, u64, &str); 7] = [
+        (running(Some(Step::Copying), "a"), &lost, Some("n1"), 120, "its node n1 is not ready"),
+        (running(Some(Step::Copying), "a"), &Node::Gone, Some("n2"), 30, "its node n1 is not there any more"),
+        (seen(Some(&pending)), &fine, Some("n2"), 30, "the instance's pod is on node n2, and the Job is bound to n1"),
+        (seen(None), &fine, Some("n1"), 120, "kubectl describe job r-d5-a1 says why"),
+        (seen(Some(&pending)), &fine, Some("n1"), 120, "its pod is on no node: 0/3 nodes are available"),
+        (seen(Some(&placed)), &fine, Some("n1"), 300, "its pod does not start: ErrImagePull: no such image"),
+        (running(Some(Step::Copying), "a"), &fine, Some("n1"), 300, "it runs and says nothing"),
+    ];
+    for (job, node, instance_on, seconds, expected) in cases {
+        assert_eq!(told(seconds - 1, &job, node, instance_on).await, None, "{expected}");
+        let stuck = told(seconds, &job, node, instance_on).await.expect(expected);
+        assert!(stuck.contains(expected), "{stuck}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_of_the_log_or_a_heartbeat_is_a_sign_of_life() {
+    let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).ok();
+    let live = node(true);
+    for beats in [true, false] {
+        let mut signs = Signs::default();
+        for minute in 0..60 {
+            let mut job = running(Some(Step::Copying), &if beats { "the same".into() } else { format!("line {minute}") });
+            signs.judge(&mut job, &Facts { node: &live, instance_on: None, heartbeat: at(if beats { minute } else { 0 }) });
+            assert_eq!(job.view.stuck, None, "minute {minute}");
+            tokio::time::advance(Duration::from_mins(1)).await;
+        }
+    }
+}
+
+/// The wall clock of this operator or of a node may be set by a day: it is not asked.
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_of_tomorrow_is_a_heartbeat() {
+    let (live, mut signs) = (node(true), Signs::default());
+    for day in [0, 1, -1, 0] {
+        let mut job = running(Some(Step::Copying), "the same");
+        let heartbeat = Timestamp::from_second(1_800_000_000 + day * 86_400).ok();
+        signs.judge(&mut job, &Facts { node: &live, instance_on: None, heartbeat });
+        assert_eq!(job.view.stuck, None);
+        tokio::time::advance(Duration::from_mins(4)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_has_not_begun_to_copy_only_where_that_is_known() {
+    let begun = |job: JobSeen, node: Node| async move {
+        after(0, &job, &Facts { node: &node, instance_on: None, heartbeat: None }).await.view.begun
+    };
+    let placed = |pod: &mut Value| {
+        pod["spec"]["nodeName"] = json!("n1");
+        pod["status"] = json!({"phase": "Pending"});
+    };
+    let unread = JobSeen { said: Said::default(), ..running(None, "") };
+    let unknown = || Node::Unknown("no right".into());
+    for (job, node, expected) in [
+        (seen(None), unknown(), false),
+        (seen(Some(&pending)), unknown(), false),
+        (seen(Some(&placed)), node(true), false),
+        (seen(Some(&placed)), node(false), true),
+        (seen(Some(&placed)), unknown(), true),
+        (running(Some(Step::Analysing), "a"), node(true), false),
+        (running(Some(Step::Copying), "a"), node(true), true),
+        (running(None, ""), node(true), false),
+        (running(None, "nonsense"), node(true), true),
+        (unread, node(true), true),
+    ] {
+        let (pod, step) = (job.pod, job.said.clone());
+        assert_eq!(begun(job, node.clone()).await, expected, "{pod:?} {step:?} {node:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_without_rights_to_it_is_unknown_and_told_so() {
+    let stuck = told(300, &running(None, ""), &Node::Unknown("this operator has no right to read nodes".into()), None).await.unwrap();
+    assert!(stuck.ends_with("whether its node lives is not known: this operator has no right to read nodes"), "{stuck}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_has_ended_is_not_stuck() {
+    let mut job = running(None, "");
+    job.view.state = JobState::Lost("gone".into());
+    assert_eq!(told(3600, &job, &Node::Gone, None).await, None);
+}
