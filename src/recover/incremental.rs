@@ -182,7 +182,8 @@ const DAMAGED: &[&str] = &[
 
 fn shows_damage(error: &ToolError) -> bool {
     let passing = matches!(error.class, FailureClass::NoRoom | FailureClass::ToolKilled | FailureClass::ConnectionLost);
-    !passing && DAMAGED.iter().any(|words| error.said.contains(words))
+    let refused = tool::REFUSED.iter().any(|words| error.said.contains(words));
+    !passing && !refused && DAMAGED.iter().any(|words| error.said.contains(words))
 }
 
 /// What a dry run is called with: nothing that writes. Greenplum 6 writes its settings in a dry run too, and a stale

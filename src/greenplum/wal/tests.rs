@@ -204,7 +204,8 @@ proptest! {
                 let said = said.unwrap();
                 prop_assert_eq!((said.end.0, said.last_byte.0), (*end, *last_byte));
             }
-            // No record ends in what is there.
+            // No record ends in what is there; whether the rest of one is whole, its own segment would have to say.
+            None if alone => prop_assert!(said.is_none_or(|said| said.end.0 <= cut.next_multiple_of(log.block))),
             None => prop_assert!(said.is_none_or(|said| said.end.0 <= segment + 40)),
         }
     }
