@@ -95,7 +95,7 @@ async fn a_primary_that_was_put_back_and_has_written_past_its_mirrors_end_has_an
 async fn a_mirror_that_is_behind_is_of_the_same_history_wherever_it_ends() {
     for (magic, block) in LAYOUTS {
         let log = written(magic, block, 9000);
-        for end in (log.start + 2000..log.end()).step_by(19_777) {
+        for end in (log.start + 2000..log.end()).step_by(39_777) {
             let pair = Pair::new(1, None);
             let stale: Vec<u8> = (0..log.segment).map(|n| u8::try_from(n % 255).unwrap()).collect();
             log.leave(&pair.target(), 1, log.start, end, &stale);

@@ -180,13 +180,10 @@ const DAMAGED: &[&str] = &[
     "is not a child of this server's history",
 ];
 
-/// With these beside it, a file that cannot be used is one that could not be read.
-const UNREAD: &[&str] = &["Input/output error", "Permission denied", "Stale file handle", "Transport endpoint"];
-
 fn shows_damage(error: &ToolError) -> bool {
     let passing = matches!(error.class, FailureClass::NoRoom | FailureClass::ToolKilled | FailureClass::ConnectionLost);
-    let unread = UNREAD.iter().any(|words| error.said.contains(words));
-    !passing && !unread && DAMAGED.iter().any(|words| error.said.contains(words))
+    let refused = tool::REFUSED.iter().any(|words| error.said.contains(words));
+    !passing && !refused && DAMAGED.iter().any(|words| error.said.contains(words))
 }
 
 /// What a dry run is called with: nothing that writes. Greenplum 6 writes its settings in a dry run too, and a stale

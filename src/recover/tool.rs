@@ -157,6 +157,10 @@ fn progress(line: &str) -> Option<(u64, u64)> {
     Some((done * 1024, total.parse::<u64>().ok()? * 1024))
 }
 
+/// A disk, an owner or an image: whatever could not be done for these, they say nothing of the directory.
+pub const REFUSED: &[&str] =
+    &["Input/output error", "Permission denied", "error while loading shared libraries", "could not load library", "could not access file"];
+
 /// What tools say, and what it means (reference §7.2, O §6). Tools have no codes; these are their own
 /// untranslated words, each seen or read in their source. The first that matches wins.
 const WORDS: &[(FailureClass, &[&str])] = &[
@@ -175,11 +179,7 @@ const WORDS: &[(FailureClass, &[&str])] = &[
             "could not create semaphores",
         ],
     ),
-    // A disk, an owner or an image: none of it says that the directory could not be rewound.
-    (
-        FailureClass::Unclassified,
-        &["Input/output error", "Permission denied", "error while loading shared libraries", "could not load library"],
-    ),
+    (FailureClass::Unclassified, REFUSED),
     (
         FailureClass::TlsRefused,
         &[

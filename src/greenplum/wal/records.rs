@@ -90,7 +90,6 @@ fn begin(log: &mut Log, segment: u64) -> io::Result<Option<Place>> {
     match reader.read(log, rest, &mut |_| ())? {
         Reading::Missing => Ok(None),
         Reading::Abandoned => Ok(Some(Place { at: reader.at, previous: None, found: None })),
-        // Where its beginning is not there, nothing shows that its end was written, and too long a log is the safer one.
         Reading::Done => {
             let found = continued.then(|| End { end: aligned(reader.at), last_byte: reader.at });
             Ok(Some(Place { at: aligned(reader.at), previous: None, found }))
