@@ -438,7 +438,9 @@ fn without_heartbeat(marks: &Marks) -> Marks {
 fn patience(state: InstanceState, stays: u32) -> Duration {
     let most = match state {
         InstanceState::LockBusy | InstanceState::HeldElsewhere | InstanceState::BackingOff => 1,
-        InstanceState::StayingDown
+        // Nobody is asked by one that cannot look at its own volume.
+        InstanceState::Deciding
+        | InstanceState::StayingDown
         | InstanceState::Held
         | InstanceState::WaitingForPeer
         | InstanceState::WaitingForPrimary
@@ -446,8 +448,7 @@ fn patience(state: InstanceState, stays: u32) -> Duration {
         // Right after its start a coordinator has all of them at its door.
         InstanceState::WaitingForCoordinator => 5,
         InstanceState::NeedsRecovery | InstanceState::NeedsFull | InstanceState::Replaced | InstanceState::CatalogOutdated => 15,
-        InstanceState::Deciding
-        | InstanceState::Starting
+        InstanceState::Starting
         | InstanceState::Serving
         | InstanceState::NotAnswering
         | InstanceState::Stopping
