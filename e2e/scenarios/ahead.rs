@@ -43,6 +43,7 @@ pub async fn ahead(stage: &mut Stage) -> Result<()> {
     let end = position(stage, &primary).await?;
     stage.mark("mirror down");
     let newest = swap(stage, &primary, &older).await?;
+    takes_writes(stage, &primary).await?;
     stage.go_on_writing().await?; // what it acknowledges from here on is lost by our own hand afterwards
     outrun(stage, &primary, Lsn(end.0 + 10 * (end.0 - began.0))).await?;
     let seen = Seen::of(stage, &mirror)?;
@@ -54,13 +55,12 @@ pub async fn ahead(stage: &mut Stage) -> Result<()> {
 
     stage.stop_writing_lies(mirror.content).await?;
     swap(stage, &primary, &newest).await?;
-    stage.go_on_writing().await?;
-    stage.mark("the newest copy is back");
     stage.forget_recoveries().await?;
     stage.healing(json!({ "paused": false })).await?;
     delete_pod_now(&stage.bed, NAMESPACE, mirror.pod()).await?;
     stage.healed.push(mirror.dbid);
-    stage.wait_healthy().await.map(drop)
+    stage.wait_healthy().await?;
+    stage.go_on_writing().await
 }
 
 /// Rows that were acknowledged while the pair was in sync, and that the older copy lacks.
@@ -84,13 +84,19 @@ async fn position(stage: &Stage, primary: &Row) -> Result<Lsn> {
     Ok(row.try_get::<_, String>(0)?.parse()?)
 }
 
-/// The primary's volume becomes another copy of it; what it was is returned. Until FTS has told the copy, commits wait for the mirror.
+/// The primary's volume becomes another copy of it; what it was is returned.
 async fn swap(stage: &mut Stage, primary: &Row, copy: &Snapshot) -> Result<Snapshot> {
     stage.stop_writing().await?;
     let (volume, down) = (stage.volume(primary)?, keep_down(&stage.container(primary).await?)?);
     let before = volume.copy()?;
     volume.restore(copy)?;
     down.release()?;
+    stage.mark("primary's volume exchanged");
+    Ok(before)
+}
+
+/// The copy is of a time when the pair was in sync: until FTS has told it, commits wait for the mirror.
+async fn takes_writes(stage: &mut Stage, primary: &Row) -> Result<()> {
     until(&format!("{} to take writes on the other copy", primary.pod()), HEALED_WITHIN, async || {
         // A dispatch session may hang while the primary is away.
         let _ = tokio::time::timeout(Duration::from_secs(5), stage.cluster.request_probe()).await;
@@ -101,8 +107,8 @@ async fn swap(stage: &mut Stage, primary: &Row, copy: &Snapshot) -> Result<Snaps
         Ok(if names.is_empty() { Ok(()) } else { Err("commits wait for the mirror".into()) })
     })
     .await?;
-    stage.mark("primary back on another copy of its volume");
-    Ok(before)
+    stage.mark("it takes writes without its mirror");
+    Ok(())
 }
 
 /// The restored primary writes until its position says nothing any more.

@@ -51,7 +51,7 @@ pub async fn overtaken(stage: &mut Stage) -> Result<()> {
     let cut = cut_pod(&stage.container(&second).await?)?;
     stage.mark("the acting coordinator is cut off");
     activate(stage, &first).await?;
-    believed(stage).await?;
+    tokio::time::sleep(A_WHILE).await; // shorter than FTS of the one that is cut off needs to flip what it cannot reach
     ensure!(!stage.container(&second).await?.postgres()?.is_empty(), "the one that was cut off does not run any more");
     cut.heal();
     stage.mark("plugged in again");

@@ -1,6 +1,6 @@
 //! Nodes are lost in the middle of repairs: nobody ends these attempts, and they must not hold up the rest of the cluster.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use gpheal::model::Step;
 
 use super::{
@@ -12,6 +12,9 @@ use crate::{
     bed::fault::{Asleep, Container, KeptDown, freeze, lose_node},
     fixture::{CONTENTS, NAMESPACE, Row, place_of},
 };
+
+/// The container of a Job that repairs.
+const WORKER: &str = "recover";
 
 /// As many Jobs as may run at once (2) are frozen, each with its node; the content that is left is healed all the same.
 pub async fn node_frozen(stage: &mut Stage) -> Result<()> {
@@ -64,8 +67,6 @@ async fn apart(stage: &Stage) -> Result<(Row, Vec<Row>)> {
 
 async fn frozen(stage: &Stage, mirror: &Row) -> Result<(Asleep, KeptDown)> {
     let pod = job_pod_at(stage, mirror, Step::Copying).await?;
-    let spec = stage.cluster.pods().get(&pod).await?.spec.context("the pod has no spec")?;
-    ensure!(spec.containers.len() == 1, "the pod of the Job has {} containers", spec.containers.len());
-    let job = Container::find(&stage.bed, NAMESPACE, &pod, &spec.containers[0].name).await?;
+    let job = Container::find(&stage.bed, NAMESPACE, &pod, WORKER).await?;
     Ok((freeze(&job)?, lose_node(&job)?))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use gpheal::{
     greenplum::Dialect,
-    model::{InstanceState, Role},
+    model::{InstanceState, Page, Role, Timeline},
 };
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
@@ -16,7 +16,7 @@ use super::{
     cold::scale,
     stage::{CLUSTER, HEALED_WITHIN, until},
 };
-use crate::fixture::{COORDINATORS, Catalog, DATA_DIRECTORY, Mode, NAMESPACE, Row, Session};
+use crate::fixture::{COORDINATORS, Catalog, DATA_DIRECTORY, Mode, NAMESPACE, Nature, Row, Session};
 
 /// Promoted, its own row the acting coordinator's, and GreenplumCluster leads there.
 const ACTIVE_WITHIN: Duration = Duration::from_mins(1);
@@ -96,16 +96,29 @@ pub async fn follows(stage: &Stage, standby: &Row) -> Result<()> {
     .await
 }
 
-/// Every content's acting primary has believed the acting coordinator.
+/// Some instance of every content has believed the acting coordinator. While all is well they ask once a minute; who crashed asks
+/// at once.
 pub async fn believed(stage: &mut Stage) -> Result<()> {
+    let timeline = timeline(stage).await?;
     let catalog = stage.catalog().await?;
-    let coordinator = catalog.coordinator().context("no coordinator")?;
-    let timeline = stage.page(coordinator).await?.timeline;
-    for row in catalog.segments().filter(|row| row.is_acting_primary()) {
-        stage.wait_page(row, "believing the new coordinator", |page| page.coordinator_timeline == timeline).await?;
+    let mirrors: Vec<_> = catalog.segments().filter(|row| !row.is_acting_primary()).collect();
+    for row in &mirrors {
+        stage.kill_postmaster(row).await?;
     }
-    stage.mark("every acting primary believes it");
+    for row in &mirrors {
+        let believes = |page: &Page| page.coordinator_timeline >= Some(timeline) && page.serves == Some(Role::Mirror);
+        stage.wait_page(row, "believing the new coordinator", believes).await?;
+    }
+    stage.mark("every content has believed it");
     Ok(())
+}
+
+/// Of the acting coordinator, by its database.
+async fn timeline(stage: &Stage) -> Result<Timeline> {
+    let six = Nature::chosen()?.six;
+    let sql = if six { "SELECT pg_xlogfile_name(pg_current_xlog_location())" } else { "SELECT pg_walfile_name(pg_current_wal_lsn())" };
+    let name: String = stage.cluster.coordinator(Mode::Utility).await?.client().query_one(sql, &[]).await?.try_get(0)?;
+    Ok(Timeline(u32::from_str_radix(name.get(..8).context("no name of a log file")?, 16)?))
 }
 
 /// Takes a coordinator's pod away, or brings it back.

@@ -16,8 +16,8 @@ use crate::{
     fixture::{DATA_DIRECTORY, Nature, Row},
 };
 
-/// Longer than grace, plan and Job together took before.
-const A_WHILE: Duration = Duration::from_secs(12);
+/// Longer than grace and plan take.
+const A_WHILE: Duration = Duration::from_secs(8);
 
 /// No Job is made beside it, not for a person either, and none could take the lock; when it ends, all goes on by itself.
 pub async fn squatter(stage: &mut Stage) -> Result<()> {

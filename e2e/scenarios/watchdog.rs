@@ -69,27 +69,35 @@ impl Watchdog {
 
 /// Volumes on which writers of two pods live at once. Who writes is seen by what it has open, whoever has the lock.
 fn two_writers(volumes: &[Volume]) -> Vec<String> {
-    let mut found = vec![];
-    let writers: Vec<_> = proc::all().into_iter().filter(|pid| is_writer(*pid)).collect();
-    for volume in volumes {
-        let pods: BTreeSet<_> = writers.iter().filter(|pid| lives_on(**pid, volume)).filter_map(|pid| pod_of(*pid)).collect();
-        if pods.len() > 1 {
-            found.push(format!("{} has writers of several pods: {pods:?}", volume.folder().display()));
+    let known: BTreeMap<Identity, &Path> = volumes.iter().filter_map(|v| Some((identity(v.folder())?, v.folder()))).collect();
+    let mut pods: BTreeMap<&Path, BTreeSet<String>> = BTreeMap::new();
+    for pid in proc::all().into_iter().filter(|pid| is_writer(*pid)) {
+        let Some(pod) = pod_of(pid) else { continue };
+        for volume in lives_on(pid).iter().filter_map(|folder| known.get(folder)) {
+            pods.entry(volume).or_default().insert(pod.clone());
         }
     }
-    found
+    let several = pods.into_iter().filter(|(_, pods)| pods.len() > 1);
+    several.map(|(volume, pods)| format!("{} has writers of several pods: {pods:?}", volume.display())).collect()
 }
 
-/// It works below the volume's folder, or has a file open there. Its paths are those of its own container, so each folder
-/// above is looked at by its identity.
-fn lives_on(pid: i32, volume: &Volume) -> bool {
-    let identity = |path: &Path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
-    let Some(wanted) = identity(volume.folder()) else { return false };
-    let root = PathBuf::from(format!("/proc/{pid}/root"));
-    let below =
-        |path: &Path| path.ancestors().any(|folder| identity(&root.join(folder.strip_prefix("/").unwrap_or(folder))) == Some(wanted));
+/// Device and inode: a container sees a folder under another path.
+type Identity = (u64, u64);
+
+fn identity(path: &Path) -> Option<Identity> {
+    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// The folders in which it works or has a file open, and all above them.
+fn lives_on(pid: i32) -> BTreeSet<Identity> {
     let cwd = fs::read_link(format!("/proc/{pid}/cwd")).ok();
-    cwd.into_iter().chain(proc::open_files(pid).into_iter().map(|(_, target)| target)).any(|path| path.is_absolute() && below(&path))
+    let open = proc::open_files(pid).into_iter().filter_map(|(_, target)| Some(target.parent()?.to_owned()));
+    let mut folders = BTreeSet::new();
+    for folder in cwd.into_iter().chain(open).filter(|path| path.is_absolute()) {
+        folders.extend(folder.ancestors().map(Path::to_owned));
+    }
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    folders.iter().filter_map(|folder| identity(&root.join(folder.strip_prefix("/").unwrap_or(folder)))).collect()
 }
 
 fn is_writer(pid: i32) -> bool {
@@ -141,4 +149,21 @@ fn written_version(event: &Value) -> Option<String> {
     (write && done).then_some(())?;
     let version = text("/responseObject/metadata/resourceVersion")?;
     Some(format!("{}/{}@{version}", text("/objectRef/resource")?, text("/objectRef/name")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_a_file_open_below_a_folder_lives_there_whatever_its_lock() {
+        let (volume, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let own = i32::try_from(std::process::id()).unwrap();
+        let lives = |folder: &Path| identity(folder).is_some_and(|wanted| lives_on(own).contains(&wanted));
+        fs::create_dir(volume.path().join("gpseg")).unwrap();
+        assert!(!lives(volume.path()));
+        let open = fs::File::create(volume.path().join("gpseg/file")).unwrap();
+        assert!(lives(volume.path()) && !lives(other.path()));
+        drop(open);
+    }
 }

@@ -435,7 +435,7 @@ fn without_heartbeat(marks: &Marks) -> Marks {
 
 /// How long to wait before the next look. A coordinator has a few hundred connections for everyone, so
 /// what does not pass soon is asked about less and less, up to once a minute.
-fn patience(state: InstanceState, stays: u32) -> Duration {
+pub(super) fn patience(state: InstanceState, stays: u32) -> Duration {
     let most = match state {
         InstanceState::LockBusy | InstanceState::HeldElsewhere | InstanceState::BackingOff => 1,
         // Nobody is asked by one that cannot look at its own volume.

@@ -31,6 +31,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub use ask::{Known, catalog as ask_for_catalog};
 pub use config::{Config, TlsOptions};
 pub use logins::{login, write_passfile};
 
@@ -40,9 +41,14 @@ use self::{
 };
 use crate::{
     greenplum::topology::Scope,
-    model::{Look, Timeline, page::LastExit},
+    model::{InstanceState, Look, Timeline, page::LastExit},
     volume::Volume,
 };
+
+/// How long a place that has waited so often for a coordinator waits before it asks once more.
+pub fn before_it_asks_again(waits: u32) -> Duration {
+    idle::jittered(idle::patience(InstanceState::WaitingForCoordinator, waits))
+}
 
 /// Everything that the two loops share.
 struct Supervisor {

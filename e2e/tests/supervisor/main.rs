@@ -3,6 +3,7 @@
 //! changes nothing.
 
 mod adopt;
+mod askers;
 mod catalog;
 mod coordinator;
 mod faults;
