@@ -157,10 +157,11 @@ async fn compare(source: &impl SourceLog, ends: Ends<'_>) -> Result<Bytes, Fault
     let mut found = None;
     for (from, length) in ranges(upto, u64::from(ends.target.segment_size)) {
         match (range(source, ends, from, length).await?, &found) {
+            // Of its very end nothing can be said, and what stands before that says nothing of it.
+            (said @ Bytes::Gone(_), None) => return Ok(said),
             // Where they begin to differ lies after what is the same, or is gone.
-            (Bytes::Same | Bytes::Gone(_), Some(Bytes::Differ(_))) => break,
-            (Bytes::Gone(_), Some(Bytes::Same | Bytes::Gone(_))) => break,
-            (said, _) => found = Some(said),
+            (Bytes::Same, Some(Bytes::Differ(_))) | (Bytes::Gone(_), Some(_)) => break,
+            (said @ (Bytes::Same | Bytes::Differ(_)), _) => found = Some(said),
         }
     }
     Ok(found.unwrap_or_else(|| Bytes::Gone("the target's log has no record".into())))
