@@ -98,6 +98,14 @@ impl Memory {
         self.unwell.as_ref()?.get(&dbid).copied()
     }
 
+    /// Jobs that are ended before they began are remembered as such.
+    pub fn ends(&mut self, plan: &Plan) {
+        let instances = plan.recoveries.values().flat_map(|recovery| recovery.instances.values());
+        for job in instances.filter(|one| one.end_job.is_some()).filter_map(|one| one.state.job.as_ref()) {
+            self.signs.ends(job);
+        }
+    }
+
     /// What was not well in this look. Nothing is forgotten while the catalog can not be read.
     pub fn remember(&mut self, world: &World, plan: &Plan) {
         if world.catalog.seen().is_some() {

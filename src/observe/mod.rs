@@ -113,6 +113,7 @@ impl Observer {
     /// What the plan asks to be done in the background, and what is to be remembered of it.
     pub async fn follow(&mut self, cluster: &GreenplumCluster, seen: &Seen, plan: &Plan) {
         self.memory.remember(&seen.world, plan);
+        self.memory.ends(plan);
         let Some(why) = &plan.probe else { return self.background.no_probe() };
         let Coordinator { server, login } = self.coordinator(cluster).await;
         if let Ok(login) = login {

@@ -76,3 +76,70 @@ fn asked_for(seen: &Seen) -> BTreeSet<String> {
     let of_pods = pods.filter_map(|(_, pod)| node_of(pod).map(str::to_owned));
     jobs.filter_map(|job| job.node.clone()).chain(of_pods).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use tokio::{sync::Notify, time::Duration};
+
+    use super::*;
+    use crate::{
+        apply::mock::Objects,
+        model::{Refusal, Repair, world::fixtures::running},
+        observe::{
+            fixtures::{self, job, job_pod},
+            jobs::{self, Asked},
+        },
+    };
+
+    fn node(boot: &str, ready: &str) -> serde_json::Value {
+        json!({"metadata": {"name": "n1"}, "status": {"conditions": [{"type": "Ready", "status": ready}],
+            "nodeInfo": {"bootID": boot, "architecture": "", "containerRuntimeVersion": "", "kernelVersion": "", "kubeProxyVersion": "",
+                "kubeletVersion": "", "machineID": "", "operatingSystem": "", "osImage": "", "systemUUID": ""}}})
+    }
+
+    /// A down mirror on n1, whose supervisor tells boot id `b`, and an attempt at it that copies; its primary is on n2.
+    fn seen() -> Seen {
+        let world = World::of(&["2:0ppnu", "5:0mmnd"]).page(5, |page| page.boot = Some("b".into()));
+        let world = world.recovery(running("r", 5, 0, Repair::Full, JobState::Active));
+        let primary = fixtures::pod("gp-primary-0", |pod| pod["spec"]["nodeName"] = json!("n2"));
+        let asked = Asked { name: "r-d5-a1", recovery: "r", uid: "uid-r", dbid: Dbid(5), number: 1 };
+        let worker = job_pod("r", 5, 1, |pod| pod["spec"]["nodeName"] = json!("n1"));
+        let job = jobs::seen(&asked, Some(&job("r", 5, 1, |_| ())), &[worker]);
+        Seen {
+            world,
+            pods: [(Dbid(2), primary), (Dbid(5), fixtures::pod("gp-mirror-0", |_| ()))].into(),
+            objects: BTreeMap::new(),
+            jobs: [("r".to_owned(), [(Dbid(5), job)].into())].into(),
+        }
+    }
+
+    fn contract(seen: &Seen) -> Vec<&'static str> {
+        seen.world.instances[&Dbid(5)].contract.iter().map(ContractPoint::code).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_node_and_a_kernel_of_its_own_are_seen_and_only_nodes_that_matter_are_asked_for() {
+        let objects = Objects::default();
+        objects.put("/api/v1/nodes/n1", node("b", "True"));
+        let mut observer = Observer::new(objects.client(), "demo", Arc::new(Notify::new()));
+        assert_eq!(asked_for(&seen()), ["n1", "n2"].map(str::to_owned).into(), "both sides of a pair that is not in sync");
+        let mut first = seen();
+        observer.nearby(&mut first).await;
+        assert!(contract(&first).is_empty());
+        objects.put("/api/v1/nodes/n1", node("of the node", "Unknown"));
+        let mut last = seen();
+        for _ in 0..20 {
+            tokio::time::advance(Duration::from_secs(10)).await;
+            last = seen();
+            observer.nearby(&mut last).await;
+        }
+        assert_eq!(contract(&last), ["OwnKernel"]);
+        let told = last.world.recoveries[0].instances[&Dbid(5)].job.clone().unwrap();
+        assert_eq!((told.stuck.as_deref(), told.begun), (Some("its node n1 is not ready"), true));
+        let refusal = Refusal::ContractNotFulfilled { points: last.world.instances[&Dbid(5)].contract.clone() };
+        assert!(refusal.needs_a_person() && !refusal.is_final(), "a person's order waits, for one of two reads may be old");
+    }
+}

@@ -1,7 +1,10 @@
 //! Attempts that nobody ends: what keeps a Job from going on, as far as it lasts. Counted by this operator's own monotonic
 //! clock, from the moment at which it first saw the sign: clocks of other machines prove nothing.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -10,7 +13,7 @@ use super::{
     jobs::{JobSeen, PodStage},
     nodes::Node,
 };
-use crate::model::{JobState, Step};
+use crate::model::{JobState, JobView, Step};
 
 /// What shows that a Job does not go on, in the order in which it explains more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,23 +58,41 @@ pub struct Facts<'a> {
 
 /// Signs of all Jobs that are not over: since when each lasts, and for what is told by a change, what was last seen.
 #[derive(Debug, Default)]
-pub struct Signs(BTreeMap<String, BTreeMap<Sign, (Instant, String)>>);
+pub struct Signs {
+    since: BTreeMap<String, BTreeMap<Sign, (Instant, String)>>,
+    /// Jobs that the plan had ended before they began to copy.
+    ended: BTreeSet<String>,
+}
 
 impl Signs {
-    /// Jobs that are gone or over are forgotten.
+    /// Jobs that nobody looks for any more are forgotten.
     pub fn keep_only(&mut self, jobs: &[&str]) {
-        self.0.retain(|name, _| jobs.contains(&name.as_str()));
+        self.since.retain(|name, _| jobs.contains(&name.as_str()));
+        self.ended.retain(|name| jobs.contains(&name.as_str()));
+    }
+
+    /// The plan has a Job ended which has not begun: once it is gone, nothing else tells.
+    pub fn ends(&mut self, job: &JobView) {
+        if !job.begun {
+            self.ended.insert(job.name.clone());
+        }
     }
 
     /// Adds to what is seen of a Job whether it is stuck, and whether it may have begun to copy.
     pub fn judge(&mut self, job: &mut JobSeen, facts: &Facts) {
-        if job.view.state != JobState::Active {
-            return;
+        match job.view.state {
+            JobState::Active => {}
+            JobState::Lost(_) => {
+                job.view.begun = if job.pod == PodStage::None { !self.ended.contains(&job.view.name) } else { begun(job, facts) };
+                return;
+            }
+            JobState::Ended(_) | JobState::Garbled(_) => return,
         }
+        self.ended.remove(&job.view.name);
         job.view.node_gone = facts.node.is_gone();
         job.view.begun = begun(job, facts);
         let signs = signs(job, facts);
-        let known = self.0.entry(job.view.name.clone()).or_default();
+        let known = self.since.entry(job.view.name.clone()).or_default();
         known.retain(|sign, _| signs.iter().any(|(now, ..)| now == sign));
         job.view.stuck = None;
         for (sign, seen, sentence) in signs {

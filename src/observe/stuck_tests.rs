@@ -24,6 +24,15 @@ fn seen(pod: Option<&dyn Fn(&mut Value)>) -> JobSeen {
     jobs::seen(&ASKED, Some(&job), &pods)
 }
 
+/// One that has ended, and nobody knows how.
+fn seen_lost(pod: Option<&dyn Fn(&mut Value)>) -> JobSeen {
+    let failed = job("r", 5, 1, |job| job["status"] = json!({"failed": 1, "conditions": [{"type": "Failed", "status": "True"}]}));
+    let pods: Vec<_> = pod.into_iter().map(|change| job_pod("r", 5, 1, change)).collect();
+    let seen = jobs::seen(&ASKED, Some(&failed), &pods);
+    assert!(matches!(seen.view.state, JobState::Lost(_)));
+    seen
+}
+
 /// One whose container runs, and which has said this.
 fn running(step: Option<Step>, last: &str) -> JobSeen {
     let on_node = |pod: &mut Value| pod["spec"]["nodeName"] = json!("n1");
@@ -145,4 +154,43 @@ async fn an_attempt_that_has_ended_is_not_stuck() {
     let mut job = running(None, "");
     job.view.state = JobState::Lost("gone".into());
     assert_eq!(told(3600, &job, &Node::Gone, None).await, None);
+}
+
+/// One that a quota kept from having a pod is ended after minutes, and is no attempt that copied: eight of them end nothing.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_was_ended_before_it_began_has_not_begun_once_it_is_gone() {
+    let live = node(true);
+    let facts = Facts { node: &live, instance_on: None, heartbeat: None };
+    let lost = || JobSeen { object: None, ..seen_lost(None) };
+    let begun = |signs: &mut Signs, mut job: JobSeen| {
+        signs.judge(&mut job, &facts);
+        job.view
+    };
+    let mut signs = Signs::default();
+    assert!(begun(&mut signs, lost()).begun, "who deleted it nobody knows");
+    let waiting = begun(&mut signs, seen(None));
+    signs.ends(&waiting);
+    assert!(!begun(&mut signs, lost()).begun);
+    assert!(!begun(&mut signs, lost()).begun, "it is looked at again before the status says so");
+    signs.ends(&waiting);
+    let copying = begun(&mut signs, running(Some(Step::Copying), "a"));
+    signs.ends(&copying);
+    assert!(begun(&mut signs, lost()).begun, "it was faster than the deletion");
+    signs.keep_only(&[]);
+    assert!(signs.ended.is_empty() && signs.since.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_job_whose_container_never_ran_has_not_begun() {
+    let evicted = |placed: bool| {
+        move |pod: &mut Value| {
+            pod["spec"]["nodeName"] = json!(placed.then_some("n1"));
+            pod["status"] = json!({"phase": "Failed", "reason": "Evicted"});
+        }
+    };
+    for (placed, ready, expected) in [(false, true, false), (true, true, false), (true, false, true)] {
+        let (mut job, node) = (seen_lost(Some(&evicted(placed))), node(ready));
+        Signs::default().judge(&mut job, &Facts { node: &node, instance_on: None, heartbeat: None });
+        assert_eq!((job.view.begun, job.view.stuck), (expected, None), "{placed} {ready}");
+    }
 }
