@@ -201,6 +201,9 @@ impl Bench {
     async fn build(&mut self) -> Result<()> {
         self.servers = places(self.folder.path())?;
         for server in &self.servers {
+            if server.volume().exists() {
+                fs::remove_dir_all(server.volume())?; // what gpheal left there is of another place
+            }
             self.owner.folder(server.volume())?;
         }
         for dbid in [1, 2, 3] {

@@ -13,6 +13,7 @@ mod catalog;
 mod cold;
 mod dialect;
 mod failover;
+mod losses;
 mod mirror;
 mod product;
 mod query;
@@ -81,6 +82,8 @@ const CHECKS: &[(&str, Check)] = checks![
     supervised::a_lost_primary_stays_closed_and_is_rewound,
     supervised::an_older_catalog_neither_opens_the_replaced_primary_nor_kills_the_newer,
     supervised::an_emptied_mirror_is_copied,
+    losses::a_restored_primary_that_wrote_past_its_mirror_is_not_followed,
+    losses::a_coordinator_whose_standby_is_activated_is_fenced,
 ];
 
 /// Runs the checks whose name holds `filter`, prints an outcome for each, and

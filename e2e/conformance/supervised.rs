@@ -42,7 +42,7 @@ pub async fn a_cold_cluster_comes_up(bench: &mut Bench) -> Result<()> {
     await_page(bench, 4, "receiving", |page| page.receiving).await
 }
 
-async fn ensure_supervised(bench: &mut Bench) -> Result<()> {
+pub async fn ensure_supervised(bench: &mut Bench) -> Result<()> {
     if bench.server(1).is_supervised() { Ok(()) } else { a_cold_cluster_comes_up(bench).await }
 }
 
@@ -87,7 +87,7 @@ pub async fn an_older_catalog_neither_opens_the_replaced_primary_nor_kills_the_n
     await_page(bench, old, "receiving", |page| page.receiving).await
 }
 
-async fn acting_and_mirror(bench: &mut Bench, content: i16) -> Result<(i16, i16)> {
+pub async fn acting_and_mirror(bench: &mut Bench, content: i16) -> Result<(i16, i16)> {
     let session = bench.utility(1).await?;
     let mut found = vec![];
     for role in ['p', 'm'] {
@@ -130,7 +130,7 @@ async fn write(bench: &mut Bench, dbid: i16) -> Result<()> {
 }
 
 /// The program and the credentials, where the servers' user can read them.
-fn install(bench: &Bench) -> Result<()> {
+pub fn install(bench: &Bench) -> Result<()> {
     let built = std::env::current_exe()?.with_file_name("gpheal");
     fs::copy(&built, program(bench)).with_context(|| format!("{} is missing: build gpheal first", built.display()))?;
     bench.owner().folder(&credentials(bench))?;
@@ -157,8 +157,13 @@ fn page_port(bench: &Bench) -> Result<u16> {
     Ok(fs::read_to_string(page_port_file(bench))?.parse()?)
 }
 
-fn supervise(bench: &mut Bench, dbid: i16) -> Result<()> {
-    let coordinator = server(bench, 1).to_string();
+pub fn supervise(bench: &mut Bench, dbid: i16) -> Result<()> {
+    supervise_beside(bench, dbid, &[1])
+}
+
+/// With these coordinators to ask.
+pub fn supervise_beside(bench: &mut Bench, dbid: i16, coordinators: &[i16]) -> Result<()> {
+    let coordinator = coordinators.iter().map(|dbid| server(bench, *dbid).to_string()).collect::<Vec<_>>().join(",");
     let port = page_port(bench)?;
     let listen = format!("{}:{port}", bench.server(dbid).address);
     let mut command = bench.program(&program(bench));
@@ -170,7 +175,7 @@ fn supervise(bench: &mut Bench, dbid: i16) -> Result<()> {
     server.supervise(command)
 }
 
-async fn await_page(bench: &mut Bench, dbid: i16, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<()> {
+pub async fn await_page(bench: &mut Bench, dbid: i16, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<()> {
     let (address, port) = (bench.server(dbid).address.clone(), page_port(bench)?);
     let until = Instant::now() + WITHIN;
     loop {
@@ -187,7 +192,7 @@ async fn await_page(bench: &mut Bench, dbid: i16, what: &str, wanted: impl Fn(&P
 }
 
 /// What a Job does, as a plain process.
-async fn recover(bench: &mut Bench, dbid: i16, repair: Repair) -> Result<Outcome> {
+pub async fn recover(bench: &mut Bench, dbid: i16, repair: Repair) -> Result<Outcome> {
     let coordinator = server(bench, 1);
     let session = Session::utility(&coordinator, &login(), None).await?;
     let attempt = attempt(&topology::read(&session).await?.catalog, dbid, repair)?;

@@ -1,0 +1,112 @@
+//! Ways to lose the last copy, tried against gpheal on these servers: a primary that was put back on an older copy of its
+//! volume, and a coordinator whose standby was activated.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Result, ensure};
+use gpheal::model::{FailureClass, InstanceState, Repair, Role};
+use tokio::time::sleep;
+
+use super::{
+    bench::{Bench, GRACE, STANDBY, succeed},
+    query::{connect, expect_same},
+    standby,
+    supervised::{acting_and_mirror, await_page, ensure_supervised, install, recover, supervise, supervise_beside},
+};
+
+/// It goes on writing, so that soon its position is far beyond the end of its mirror, which alone has the rows between.
+pub async fn a_restored_primary_that_wrote_past_its_mirror_is_not_followed(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    let healthy = bench.pair(1).await?;
+    let volume = bench.server(primary).volume().to_owned();
+    let older = volume.with_extension("older");
+    bench.utility(primary).await?.rows("CHECKPOINT").await?;
+    bench.server(primary).vanish()?; // FTS looks once a minute, or when it is asked
+    copy(&volume, &older)?;
+    supervise(bench, primary)?;
+    bench.await_session(primary).await?;
+    bench.await_pair(1, &healthy).await?;
+    let only = "CREATE TABLE only_in_sync (i int); INSERT INTO only_in_sync SELECT generate_series(1, 1000)";
+    bench.utility(primary).await?.rows(only).await?;
+
+    bench.server(mirror).stop()?;
+    sleep(Duration::from_secs(GRACE)).await;
+    await_status(bench, mirror, 'd').await?;
+    bench.server(primary).vanish()?;
+    std::fs::remove_dir_all(&volume)?;
+    copy(&older, &volume)?;
+    supervise(bench, primary)?;
+    bench.await_session(primary).await?;
+    takes_writes(bench, primary).await?;
+    let much = "CREATE TABLE much (i int); INSERT INTO much SELECT generate_series(1, 100000)";
+    bench.utility(primary).await?.rows(much).await?;
+
+    let before = files(bench, mirror)?;
+    supervise(bench, mirror)?;
+    await_page(bench, mirror, "staying closed", |page| page.state == InstanceState::NeedsRecovery).await?;
+    for repair in [Repair::Incremental, Repair::Full] {
+        let class = recover(bench, mirror, repair).await?.failure.map(|failure| failure.class);
+        expect_same(&format!("how {repair} fails"), &class, &Some(FailureClass::HistoryDiffers))?;
+    }
+    ensure!(before == files(bench, mirror)?, "the mirror's directory was changed");
+    std::fs::remove_dir_all(&older)?;
+    bench.start_again().await
+}
+
+/// The running one is stopped, and stays down; nobody asks it.
+pub async fn a_coordinator_whose_standby_is_activated_is_fenced(bench: &mut Bench) -> Result<()> {
+    bench.start_again().await?;
+    standby::make(bench).await?;
+    install(bench)?;
+    [1, 2, 3, 4, 5, STANDBY].into_iter().try_for_each(|dbid| bench.server(dbid).stop())?;
+    for dbid in [STANDBY, 1, 2, 3, 4, 5] {
+        supervise_beside(bench, dbid, &[1, STANDBY])?;
+    }
+    await_page(bench, 1, "dispatch", |page| page.serves == Some(Role::Primary)).await?;
+    await_page(bench, STANDBY, "following", |page| page.serves == Some(Role::Mirror)).await?;
+    standby::activate(bench).await?;
+    let overtaken = |page: &gpheal::model::Page| page.state == InstanceState::WaitingForPeer && page.detail.contains("has taken over");
+    await_page(bench, 1, "being overtaken", overtaken).await?;
+    ensure!(bench.utility(1).await.is_err(), "the old coordinator is still open");
+    let reached = connect(bench.port(STANDBY), "").await?.rows("SELECT gp_segment_id FROM gp_dist_random('gp_id') ORDER BY 1").await?;
+    expect_same("contents reached by the new one", &reached, &vec!["0".into(), "1".into()])?;
+    bench.start_again().await
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut command = std::process::Command::new("cp");
+    command.arg("-a").arg(from).arg(to);
+    succeed(command).map(drop)
+}
+
+/// Path, size and time of every file of the data directory.
+fn files(bench: &mut Bench, dbid: i16) -> Result<String> {
+    let mut command = std::process::Command::new("find");
+    command.arg(&bench.server(dbid).directory).args(["-printf", "%P %s %T@\\n"]);
+    succeed(command)
+}
+
+async fn await_status(bench: &mut Bench, dbid: i16, status: char) -> Result<()> {
+    let sql = format!("SELECT status::text FROM gp_segment_configuration WHERE dbid = {dbid}");
+    for _ in 0..100 {
+        bench.probe().await?;
+        if bench.utility(1).await?.value(&sql).await? == status.to_string() {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!("the row of dbid {dbid} does not become {status}")
+}
+
+/// The older copy is of a time when the pair was in sync: until FTS tells it, commits wait for the mirror.
+async fn takes_writes(bench: &mut Bench, primary: i16) -> Result<()> {
+    for _ in 0..100 {
+        bench.probe().await?;
+        if bench.utility(primary).await?.value("SHOW synchronous_standby_names").await?.is_empty() {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!("dbid {primary} waits for its mirror with every commit")
+}
