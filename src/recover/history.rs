@@ -18,8 +18,11 @@ use crate::{
     model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Timeline, incarnation::lineage},
 };
 
-/// So many of the last bytes are compared.
-const COMPARED: u64 = 128 * 1024;
+/// So many of the last bytes are compared, as far as both sides have them. Two servers that were given the same statements
+/// after one copy write the same bytes but for the times in commits and checkpoints, so the last pages alone say little.
+const COMPARED: u64 = 32 << 20;
+/// As many are asked for at once.
+const AT_ONCE: u64 = 1 << 20;
 
 /// The target is not known to be of the source's history.
 #[derive(Debug, thiserror::Error)]
@@ -151,27 +154,32 @@ async fn compare(source: &impl SourceLog, ends: Ends<'_>) -> Result<Bytes, Fault
         Some(fork) => last_byte.min(fork),
         None => return Ok(Bytes::Differ(format!("timeline {timeline} is no part of its history"))),
     };
-    let mut ranges = ranges(upto, u64::from(ends.target.segment_size)).into_iter();
-    let Some((from, length)) = ranges.next() else { return Ok(Bytes::Gone("the target's log has no record".into())) };
-    let said = range(source, ends, from, length).await?;
-    // The end may stand right behind the start of a segment.
-    match ranges.next().filter(|_| said == Bytes::Same) {
-        Some((from, length)) => match range(source, ends, from, length).await? {
-            Bytes::Gone(_) => Ok(Bytes::Same),
-            other @ (Bytes::Same | Bytes::Differ(_)) => Ok(other),
-        },
-        None => Ok(said),
+    let mut found = Bytes::Gone("the target's log has no record".into());
+    for (number, (from, length)) in ranges(upto, u64::from(ends.target.segment_size)).into_iter().enumerate() {
+        let said = range(source, ends, from, length).await?;
+        found = match (said, found) {
+            // The last bytes decide: what went before says nothing without them.
+            (said, _) if number == 0 => said,
+            (_, gone @ Bytes::Gone(_)) => return Ok(gone),
+            // Where they begin to differ lies after what is the same, or is gone.
+            (Bytes::Same | Bytes::Gone(_), differ @ Bytes::Differ(_)) => return Ok(differ),
+            (Bytes::Gone(_), Bytes::Same) => return Ok(Bytes::Same),
+            (said @ Bytes::Differ(_), Bytes::Same | Bytes::Differ(_)) | (said @ Bytes::Same, Bytes::Same) => said,
+        };
     }
+    Ok(found)
 }
 
-/// Start and length of what is compared up to `upto`: in its segment, and in the one before it when that is not much.
+/// Start and length of what is compared up to `upto`, the last first, none over the start of a segment.
 fn ranges(upto: Lsn, segment: u64) -> Vec<(u64, u64)> {
-    let Some(last) = upto.0.checked_sub(1).filter(|_| segment > 0) else { return vec![] };
-    let start = last - last % segment;
-    let from = start.max(upto.0.saturating_sub(COMPARED));
-    let before = start.saturating_sub(COMPARED - (upto.0 - from)).max(start.saturating_sub(segment));
-    let mut ranges = vec![(from, upto.0 - from)];
-    ranges.extend((from == start && before < start).then(|| (before, start - before)));
+    let (mut ranges, mut end) = (vec![], upto.0);
+    let first = upto.0.saturating_sub(COMPARED);
+    while end > first && segment > 0 {
+        let start = (end - 1) - (end - 1) % segment;
+        let from = start.max(first).max(end.saturating_sub(AT_ONCE));
+        ranges.push((from, end - from));
+        end = from;
+    }
     ranges
 }
 
