@@ -154,17 +154,20 @@ async fn compare(source: &impl SourceLog, ends: Ends<'_>) -> Result<Bytes, Fault
         Some(fork) => last_byte.min(fork),
         None => return Ok(Bytes::Differ(format!("timeline {timeline} is no part of its history"))),
     };
-    let mut found = None;
-    for (from, length) in ranges(upto, u64::from(ends.target.segment_size)) {
-        match (range(source, ends, from, length).await?, &found) {
-            // Of its very end nothing can be said, and what stands before that says nothing of it.
-            (said @ Bytes::Gone(_), None) => return Ok(said),
+    let mut found = Bytes::Gone("the target's log has no record".into());
+    for (number, (from, length)) in ranges(upto, u64::from(ends.target.segment_size)).into_iter().enumerate() {
+        let said = range(source, ends, from, length).await?;
+        found = match (said, found) {
+            // The last bytes decide: what went before says nothing without them.
+            (said, _) if number == 0 => said,
+            (_, gone @ Bytes::Gone(_)) => return Ok(gone),
             // Where they begin to differ lies after what is the same, or is gone.
-            (Bytes::Same, Some(Bytes::Differ(_))) | (Bytes::Gone(_), Some(_)) => break,
-            (said @ (Bytes::Same | Bytes::Differ(_)), _) => found = Some(said),
-        }
+            (Bytes::Same | Bytes::Gone(_), differ @ Bytes::Differ(_)) => return Ok(differ),
+            (Bytes::Gone(_), Bytes::Same) => return Ok(Bytes::Same),
+            (said @ Bytes::Differ(_), Bytes::Same | Bytes::Differ(_)) | (said @ Bytes::Same, Bytes::Same) => said,
+        };
     }
-    Ok(found.unwrap_or_else(|| Bytes::Gone("the target's log has no record".into())))
+    Ok(found)
 }
 
 /// Start and length of what is compared up to `upto`, the last first, none over the start of a segment.

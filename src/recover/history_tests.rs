@@ -199,6 +199,16 @@ async fn a_difference_before_many_bytes_that_are_the_same_is_found() {
     assert!(matches!(&said, Bytes::Differ(why) if why.contains(&Lsn(fork + 20).to_string())), "{said:?}, not after {}", Lsn(fork));
 }
 
+/// The end is what counts: that older segments are the same says nothing of it.
+#[tokio::test]
+async fn the_last_bytes_are_not_vouched_for_by_those_before() {
+    let log = written(TWELVE, 8192, 3000);
+    let pair = Pair::new(1, None);
+    leave(&log, &pair.target(), 1, log.start);
+    log.leave(&pair.source(), 1, log.start, log.start + log.segment, &[]);
+    assert!(matches!(pair.said().await, Bytes::Gone(_)));
+}
+
 fn incarnation(number: u64, nonce: &str, timeline: u32, began: u64) -> Incarnation {
     Incarnation { number, nonce: nonce.into(), timeline: Timeline(timeline), began: Lsn(began) }
 }
