@@ -47,7 +47,7 @@ pub fn all() -> Vec<Scenario> {
         "tablespace", tablespaces::tablespace, All, "mirror's directory removed beside its tablespace: both copied beside, healed, the rows served";
         "two-at-once", copies::two_at_once, Sample, "mirrors of two contents lost: healed side by side";
         "not-mounted", volumes::not_mounted, All, "mirror's volume replaced by an empty one: VolumeUnrecognised, nothing touched";
-        "ahead", ahead::ahead, Sample, "primary on an older copy of its volume, far beyond its mirror by now: HistoryDiffers three ways, nothing overwritten";
+        "ahead", ahead::ahead, All, "primary on an older copy of its volume, far beyond its mirror by now: HistoryDiffers three ways, nothing overwritten";
         "unadopted", volumes::unadopted, All, "a primary without a token is replaced, as while a cluster is attached: adopted, incremental";
         "break-glass", hands::break_glass, All, "maintenance and retired: gpheal keeps away, a person copies by hand, all is well again";
         "by-hand", asked::by_hand, All, "recoveries for a healthy mirror and an acting primary refused, for a down mirror while paused healed";
@@ -72,7 +72,7 @@ pub fn all() -> Vec<Scenario> {
         "flipped-double", doubles::flipped_double, Sample, "both killed at once in sync: the reason names it, heals when FTS can promote";
         "tls-rotated", tls::rotated, All, "authorities and certificates replaced, the old authority dropped: nobody restarted, a mirror heals afterwards";
         "password-rotated", passwords::rotated, All, "the superuser's password replaced: nobody restarted, every WAL receiver connects with the new one";
-        "cold-start", cold::cold_start, Sample, "all pods gone at once, coordinator back last, then first: no role flipped, no recovery";
+        "cold-start", cold::cold_start, All, "all pods gone at once, coordinator back last, then first: no role flipped, no recovery";
         "squatter", squatters::squatter, Sample, "postgres started by hand in the pod of a stale primary: nothing is written beside it, healed when it ends";
         "node-frozen", frozen::node_frozen, All, "the nodes of two Jobs lost in the middle of a copy: told, and a third content is healed";
         "coordinator-crash", coordinators::crash, Sample, "postmaster of the coordinator killed while its standby's pod is away: dispatches again at once";

@@ -68,6 +68,9 @@ pub fn lineage(followed: &[Incarnation], primarys: &[Incarnation], end: Option<(
 /// `first` is the first incarnation that was not followed.
 fn beside(first: &Incarnation, end: Option<(Timeline, Lsn)>) -> Lineage {
     let Some((timeline, end)) = end else { return Lineage::Unknown("the end of this copy's log is not known".into()) };
+    if first.began == Lsn(0) {
+        return Lineage::Unknown(format!("where the primary's incarnation {} began could not be written down", first.number));
+    }
     if timeline <= first.timeline && end <= first.began {
         return Lineage::Same;
     }
@@ -124,6 +127,11 @@ mod tests {
     }
 
     #[test]
+    fn a_beginning_that_is_not_known_shows_nothing() {
+        assert!(matches!(stands("1 a 1:10", "1 a 1:10, 2 b 1:0", (1, 100)), Lineage::Unknown(_)));
+    }
+
+    #[test]
     fn a_promotion_begins_at_its_fork() {
         assert_eq!(stands("1 a 1:10", "1 a 1:10, 2 b 2:100", (1, 100)), Lineage::Same);
         assert!(matches!(stands("1 a 1:10", "1 a 1:10, 2 b 2:100", (1, 101)), Lineage::Differs(_)));
@@ -175,7 +183,7 @@ mod tests {
     impl Volume {
         fn start(&mut self, unique: &mut u64) {
             *unique += 1;
-            let (number, began) = (self.chain.len() as u64 + 1, Lsn(self.log.len() as u64));
+            let (number, began) = (self.chain.len() as u64 + 1, Lsn(self.log.len() as u64 + 1));
             self.chain.push(Incarnation { number, nonce: unique.to_string(), timeline: Timeline(1), began });
         }
     }
@@ -204,7 +212,7 @@ mod tests {
                         primary.start(&mut unique);
                     },
                 }
-                let end = Some((Timeline(1), Lsn(mirror.len() as u64)));
+                let end = Some((Timeline(1), Lsn(mirror.len() as u64 + 1)));
                 let truly = primary.log.starts_with(&mirror);
                 if !followed.is_empty() {
                     let said = lineage(&followed, &primary.chain, end);

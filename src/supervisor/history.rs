@@ -10,7 +10,7 @@ use crate::{
         control::ControlData,
         wal::{self, Switch},
     },
-    model::{Incarnation, Lsn, Page, Role, Timeline, page::Shape},
+    model::{Incarnation, Lineage, Lsn, Page, Role, Timeline, incarnation::lineage, page::Shape},
     volume::{Token, TokenState},
 };
 
@@ -132,7 +132,13 @@ impl Supervisor {
 
     /// A mirror that receives from a primary has followed each of its incarnations.
     pub(super) fn follow(&mut self, here: &mut Here, page: &Page) {
+        here.token = self.volume.token(&self.config.cluster, &self.config.address, self.config.port);
         let TokenState::Mine(token) = &here.token else { return };
+        // What it followed has to be known there still: a primary that was put back would erase the evidence.
+        if let Lineage::Differs(why) = lineage(&token.followed, &page.incarnations, None) {
+            tracing::warn!(why, "the acting primary has another history than this mirror followed");
+            return;
+        }
         if page.serves != Some(Role::Primary) || page.incarnations.is_empty() || token.followed == page.incarnations {
             return;
         }

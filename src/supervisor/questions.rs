@@ -80,14 +80,12 @@ impl Supervisor {
         running.here.content == Some(Content::COORDINATOR) && self.shape_now(running.dialect) == Shape::Primary
     }
 
-    /// Asks the acting primary's page, by the row that was read last.
+    /// Asks the acting primary's page: that of the other side, for a mirror that receives has no other source. Without a
+    /// coordinator, too: what is not remembered in time is missed at the next start.
     fn ask_source(&self, running: &mut Running) -> Option<JoinHandle<Look<Page>>> {
         running.next_source = Instant::now() + CALM;
-        let content = running.here.content?;
-        let catalog = &self.memory.answer.as_ref()?.catalog;
-        let row = catalog.rows.iter().find(|row| row.content == content && row.role == Role::Primary)?.clone();
-        let config = self.config.clone();
-        Some(tokio::spawn(async move { peer::page_of(&config, &row).await }))
+        let (other, config) = (running.here.other_side()?, self.config.clone());
+        Some(tokio::spawn(async move { peer::page_of_other(&config, &other).await }))
     }
 
     /// Followed is what was received, before and after its incarnation was asked for.
@@ -214,6 +212,7 @@ impl Supervisor {
         if let Err(error) = self.adopt(&running.here) {
             tracing::warn!(%error, "the token could not be brought up to date");
         }
+        running.here.token = self.volume.token(&self.config.cluster, &self.config.address, self.config.port); // as it is by now
         self.show_token(&running.here.token);
         running.next_read = Instant::now() + jittered(self.next_read(running));
     }
