@@ -1,7 +1,10 @@
 //! Ways to lose the last copy, tried against gpheal on these servers: a primary that was put back on an older copy of its
 //! volume, and a coordinator whose standby was activated.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use gpheal::model::{FailureClass, InstanceState, Repair, Role};
@@ -18,24 +21,15 @@ use super::{
 pub async fn a_restored_primary_that_wrote_past_its_mirror_is_not_followed(bench: &mut Bench) -> Result<()> {
     ensure_supervised(bench).await?;
     let (primary, mirror) = acting_and_mirror(bench, 1).await?;
-    let healthy = bench.pair(1).await?;
-    let volume = bench.server(primary).volume().to_owned();
-    let older = volume.with_extension("older");
-    bench.utility(primary).await?.rows("CHECKPOINT").await?;
-    bench.server(primary).vanish()?; // FTS looks once a minute, or when it is asked
-    copy(&volume, &older)?;
-    supervise(bench, primary)?;
-    bench.await_session(primary).await?;
-    bench.await_pair(1, &healthy).await?;
-    let only = "CREATE TABLE only_in_sync (i int); INSERT INTO only_in_sync SELECT generate_series(1, 1000)";
-    bench.utility(primary).await?.rows(only).await?;
+    await_page(bench, mirror, "following", |page| page.receiving && !page.followed.is_empty()).await?;
+    let older = older_copy(bench, primary).await?;
+    bench.utility(primary).await?.rows(ONLY_IN_SYNC).await?;
 
     bench.server(mirror).stop()?;
     sleep(Duration::from_secs(GRACE)).await;
     await_status(bench, mirror, 'd').await?;
     bench.server(primary).vanish()?;
-    std::fs::remove_dir_all(&volume)?;
-    copy(&older, &volume)?;
+    put_back(bench, primary, &older)?;
     supervise(bench, primary)?;
     bench.await_session(primary).await?;
     takes_writes(bench, primary).await?;
@@ -50,6 +44,33 @@ pub async fn a_restored_primary_that_wrote_past_its_mirror_is_not_followed(bench
         expect_same(&format!("how {repair} fails"), &class, &Some(FailureClass::HistoryDiffers))?;
     }
     ensure!(before == files(bench, mirror)?, "the mirror's directory was changed");
+    std::fs::remove_dir_all(&older)?;
+    bench.start_again().await
+}
+
+/// Whoever waits for no more than an answer opens it, and the rows that were acknowledged since are on its mirror alone.
+pub async fn a_primary_put_back_while_its_mirror_is_in_sync_stays_closed(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    let older = older_copy(bench, primary).await?;
+    bench.utility(primary).await?.rows(ONLY_IN_SYNC).await?;
+
+    let before = await_page(bench, mirror, "following", |page| page.receiving && !page.followed.is_empty()).await?.reaches;
+    bench.server(primary).vanish()?;
+    await_page(bench, mirror, "how far its log reaches by now", |page| page.reaches.is_some() && page.reaches != before).await?;
+    put_back(bench, primary, &older)?;
+    supervise(bench, primary)?;
+    let closed = |page: &gpheal::model::Page| page.state == InstanceState::PutBack && page.detail.contains("holds what this one lacks");
+    await_page(bench, primary, "staying closed", closed).await?;
+    sleep(Duration::from_secs(GRACE)).await;
+    let promoted = format!("SELECT role::text FROM gp_segment_configuration WHERE dbid = {mirror}");
+    await_value(bench, &promoted, "p").await?;
+    await_page(bench, mirror, "serving as a primary", |page| page.serves == Some(Role::Primary)).await?;
+    let rows = bench.utility(mirror).await?.value("SELECT count(*) FROM only_in_sync").await?;
+    expect_same("rows that were acknowledged", &rows, &"1000".to_owned())?;
+    await_page(bench, primary, "being a mirror", |page| page.state == InstanceState::NeedsRecovery).await?;
+    let healed = recover(bench, primary, Repair::Incremental).await?;
+    ensure!(healed.failure.is_none(), "the older copy is not repaired: {healed:?}");
     std::fs::remove_dir_all(&older)?;
     bench.start_again().await
 }
@@ -74,6 +95,29 @@ pub async fn a_coordinator_whose_standby_is_activated_is_fenced(bench: &mut Benc
     bench.start_again().await
 }
 
+/// Rows that are acknowledged while the pair is in sync, and that the older copy lacks.
+const ONLY_IN_SYNC: &str = "CREATE TABLE only_in_sync (i int); INSERT INTO only_in_sync SELECT generate_series(1, 1000)";
+
+/// A copy of the primary's volume; the pair is in sync again afterwards.
+async fn older_copy(bench: &mut Bench, primary: i16) -> Result<PathBuf> {
+    let healthy = bench.pair(1).await?;
+    let volume = bench.server(primary).volume().to_owned();
+    let older = volume.with_extension("older");
+    bench.utility(primary).await?.rows("CHECKPOINT").await?;
+    bench.server(primary).vanish()?; // FTS looks once a minute, or when it is asked
+    copy(&volume, &older)?;
+    supervise(bench, primary)?;
+    bench.await_session(primary).await?;
+    bench.await_pair(1, &healthy).await?;
+    Ok(older)
+}
+
+fn put_back(bench: &mut Bench, primary: i16, older: &Path) -> Result<()> {
+    let volume = bench.server(primary).volume().to_owned();
+    std::fs::remove_dir_all(&volume)?;
+    copy(older, &volume)
+}
+
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut command = std::process::Command::new("cp");
     command.arg("-a").arg(from).arg(to);
@@ -88,15 +132,19 @@ fn files(bench: &mut Bench, dbid: i16) -> Result<String> {
 }
 
 async fn await_status(bench: &mut Bench, dbid: i16, status: char) -> Result<()> {
-    let sql = format!("SELECT status::text FROM gp_segment_configuration WHERE dbid = {dbid}");
+    await_value(bench, &format!("SELECT status::text FROM gp_segment_configuration WHERE dbid = {dbid}"), &status.to_string()).await
+}
+
+/// Has FTS look until the catalog answers so.
+async fn await_value(bench: &mut Bench, sql: &str, value: &str) -> Result<()> {
     for _ in 0..100 {
         bench.probe().await?;
-        if bench.utility(1).await?.value(&sql).await? == status.to_string() {
+        if bench.utility(1).await?.value(sql).await? == value {
             return Ok(());
         }
         sleep(Duration::from_millis(200)).await;
     }
-    anyhow::bail!("the row of dbid {dbid} does not become {status}")
+    anyhow::bail!("{sql}: not '{value}'")
 }
 
 /// The older copy is of a time when the pair was in sync: until FTS tells it, commits wait for the mirror.

@@ -83,6 +83,7 @@ const CHECKS: &[(&str, Check)] = checks![
     supervised::an_older_catalog_neither_opens_the_replaced_primary_nor_kills_the_newer,
     supervised::an_emptied_mirror_is_copied,
     losses::a_restored_primary_that_wrote_past_its_mirror_is_not_followed,
+    losses::a_primary_put_back_while_its_mirror_is_in_sync_stays_closed,
     losses::a_coordinator_whose_standby_is_activated_is_fenced,
 ];
 

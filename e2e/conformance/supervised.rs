@@ -39,7 +39,7 @@ pub async fn a_cold_cluster_comes_up(bench: &mut Bench) -> Result<()> {
     }
     bench.await_pair(0, "2ppsu 4mmsu").await?;
     bench.await_pair(1, "3ppsu 5mmsu").await?;
-    await_page(bench, 4, "receiving", |page| page.receiving).await
+    await_page(bench, 4, "receiving", |page| page.receiving).await.map(drop)
 }
 
 pub async fn ensure_supervised(bench: &mut Bench) -> Result<()> {
@@ -84,7 +84,7 @@ pub async fn an_older_catalog_neither_opens_the_replaced_primary_nor_kills_the_n
     await_page(bench, old, "being stale", |page| page.state == InstanceState::NeedsRecovery).await?;
     let outcome = recover(bench, old, Repair::Incremental).await?;
     ensure!(outcome.failure.is_none(), "the recovery ended with {outcome:?}");
-    await_page(bench, old, "receiving", |page| page.receiving).await
+    await_page(bench, old, "receiving", |page| page.receiving).await.map(drop)
 }
 
 pub async fn acting_and_mirror(bench: &mut Bench, content: i16) -> Result<(i16, i16)> {
@@ -175,12 +175,12 @@ pub fn supervise_beside(bench: &mut Bench, dbid: i16, coordinators: &[i16]) -> R
     server.supervise(command)
 }
 
-pub async fn await_page(bench: &mut Bench, dbid: i16, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<()> {
+pub async fn await_page(bench: &mut Bench, dbid: i16, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<Page> {
     let (address, port) = (bench.server(dbid).address.clone(), page_port(bench)?);
     let until = Instant::now() + WITHIN;
     loop {
         let seen = match page(&address, port).await {
-            Ok(page) if wanted(&page) => return Ok(()),
+            Ok(page) if wanted(&page) => return Ok(page),
             Ok(page) => format!("{:?}: {}", page.state, page.detail),
             Err(error) => error.to_string(),
         };

@@ -22,6 +22,41 @@ pub struct Incarnation {
     pub began: Lsn,
 }
 
+/// How far a copy's log reaches: to the end of its last whole record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reach {
+    pub timeline: Timeline,
+    pub end: Lsn,
+}
+
+/// A primary that is about to begin another incarnation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begins {
+    /// Those that stand on its volume, oldest first.
+    pub incarnations: Vec<Incarnation>,
+    /// Where its log ends, so where it would begin.
+    pub at: Reach,
+}
+
+impl Begins {
+    /// What shows that a copy which followed `followed` and reaches `reaches` at least (`None`: not known) holds what this
+    /// primary lacks: it was put back on an older copy of itself.
+    pub fn lacks(&self, followed: &[Incarnation], reaches: Option<Reach>) -> Option<String> {
+        let next = Incarnation {
+            number: self.incarnations.last().map_or(1, |last| last.number + 1),
+            nonce: String::new(),
+            timeline: self.at.timeline,
+            began: self.at.end,
+        };
+        let incarnations = [self.incarnations.as_slice(), &[next]].concat();
+        match lineage(followed, &incarnations, reaches) {
+            Lineage::Differs(why) => Some(why),
+            Lineage::Same | Lineage::Unknown(_) => None,
+        }
+    }
+}
+
 /// How a copy that followed some incarnations of a primary stands to that primary's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lineage {
@@ -38,7 +73,7 @@ pub enum Lineage {
 ///
 /// A primary goes on where its last incarnation ended, so of the first one that the copy did not follow only the
 /// beginning counts: a copy that reaches beyond it holds what this primary never had, or has lost.
-pub fn lineage(followed: &[Incarnation], primarys: &[Incarnation], end: Option<(Timeline, Lsn)>) -> Lineage {
+pub fn lineage(followed: &[Incarnation], primarys: &[Incarnation], end: Option<Reach>) -> Lineage {
     let (Some(last), Some(oldest), Some(newest)) = (followed.last(), primarys.first(), primarys.last()) else {
         let who = if followed.is_empty() { "this copy remembers no incarnation that it followed" } else { "the primary tells none" };
         return Lineage::Unknown(who.into());
@@ -66,8 +101,8 @@ pub fn lineage(followed: &[Incarnation], primarys: &[Incarnation], end: Option<(
 }
 
 /// `first` is the first incarnation that was not followed.
-fn beside(first: &Incarnation, end: Option<(Timeline, Lsn)>) -> Lineage {
-    let Some((timeline, end)) = end else { return Lineage::Unknown("the end of this copy's log is not known".into()) };
+fn beside(first: &Incarnation, end: Option<Reach>) -> Lineage {
+    let Some(Reach { timeline, end }) = end else { return Lineage::Unknown("the end of this copy's log is not known".into()) };
     if first.began == Lsn(0) {
         return Lineage::Unknown(format!("where the primary's incarnation {} began could not be written down", first.number));
     }
@@ -99,7 +134,7 @@ mod tests {
     }
 
     fn stands(followed: &str, primarys: &str, end: (u32, u64)) -> Lineage {
-        lineage(&chain(followed), &chain(primarys), Some((Timeline(end.0), Lsn(end.1))))
+        lineage(&chain(followed), &chain(primarys), Some(Reach { timeline: Timeline(end.0), end: Lsn(end.1) }))
     }
 
     #[test]
@@ -155,6 +190,8 @@ mod tests {
         /// The primary writes so much, and its mirror gets it if it follows.
         Write(u64),
         Follow(bool),
+        /// The mirror remembers what its log is a part of, and receives nothing.
+        Remember,
         Restart,
         /// A copy of the primary's volume is made.
         Snapshot,
@@ -166,6 +203,7 @@ mod tests {
         let one = prop_oneof![
             (1..9_u64).prop_map(Event::Write),
             any::<bool>().prop_map(Event::Follow),
+            Just(Event::Remember),
             Just(Event::Restart),
             Just(Event::Snapshot),
             Just(Event::Restore),
@@ -181,6 +219,11 @@ mod tests {
     }
 
     impl Volume {
+        fn begins(&self) -> Begins {
+            let at = Reach { timeline: Timeline(1), end: Lsn(self.log.len() as u64 + 1) };
+            Begins { incarnations: self.chain.clone(), at }
+        }
+
         fn start(&mut self, unique: &mut u64) {
             *unique += 1;
             let (number, began) = (self.chain.len() as u64 + 1, Lsn(self.log.len() as u64 + 1));
@@ -204,15 +247,25 @@ mod tests {
                         primary.log.push(unique);
                     },
                     Event::Follow(wanted) => follows = wanted,
+                    Event::Remember => {
+                        let reaches = Some(Reach { timeline: Timeline(1), end: Lsn(mirror.len() as u64 + 1) });
+                        if lineage(&followed, &primary.chain, reaches) == Lineage::Same {
+                            followed.clone_from(&primary.chain);
+                        }
+                    }
                     Event::Restart => primary.start(&mut unique),
                     Event::Snapshot => snapshot = Some(primary.clone()),
                     Event::Restore => if let Some(copy) = snapshot.clone() {
                         // A mirror that runs is another matter: here it is down while its primary is put back.
                         (primary, follows) = (copy, false);
+                        let reaches = Some(Reach { timeline: Timeline(1), end: Lsn(mirror.len() as u64 + 1) });
+                        let lacks = primary.begins().lacks(&followed, reaches);
+                        let truly = primary.log.starts_with(&mirror);
+                        prop_assert!(followed.is_empty() || truly == lacks.is_none(), "{lacks:?} of {mirror:?} beside {:?}", primary.log);
                         primary.start(&mut unique);
                     },
                 }
-                let end = Some((Timeline(1), Lsn(mirror.len() as u64 + 1)));
+                let end = Some(Reach { timeline: Timeline(1), end: Lsn(mirror.len() as u64 + 1) });
                 let truly = primary.log.starts_with(&mirror);
                 if !followed.is_empty() {
                     let said = lineage(&followed, &primary.chain, end);

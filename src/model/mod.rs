@@ -20,7 +20,7 @@ pub use attempt::{Attempt, Outcome, Place, Progress, Repair, Step};
 pub use catalog::{Catalog, Mode, Pair, Role, Row, Status};
 pub use failure::{Answer, Failure, FailureClass};
 pub use ids::{Content, Dbid, Lsn, SystemIdentifier, Timeline};
-pub use incarnation::{Incarnation, Lineage};
+pub use incarnation::{Begins, Incarnation, Lineage, Reach};
 pub use index::CatalogIndex;
 pub use look::Look;
 pub use page::{InstanceState, NoPage, Page};

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Content, Dbid, Incarnation, Outcome, Role, Row, SystemIdentifier, Timeline,
+    Content, Dbid, Incarnation, Outcome, Reach, Role, Row, SystemIdentifier, Timeline,
     reasons::{Example, reasons},
 };
 
@@ -46,6 +46,8 @@ reasons! {
         /// The catalog calls it a mirror, while it is on a higher timeline of its content than the other side: the catalog is older
         /// than the last failover.
         CatalogOutdated,
+        /// It would open as a primary, and its mirror, or standby, holds what it lacks: it was put back on an older copy of itself.
+        PutBack,
         /// A person keeps postgres down by the mark `retired`, or its place was moved away.
         Retired,
         /// A person works here; postgres runs without being asked about.
@@ -102,6 +104,11 @@ impl InstanceState {
             Self::CatalogOutdated => {
                 "lifted when a coordinator whose catalog knows of the last failover dispatches; gpheal never writes roles, so a person sees to \
                  that, or ends the newer side on purpose"
+            }
+            Self::PutBack => {
+                "lifted when FTS has promoted its mirror and it is repaired, when its newest volume is back, or by annotating the pod with \
+                 gpheal.io/not-replaced=DBID, when a person knows that what the other side holds may be lost; a coordinator's standby is \
+                 activated by a person"
             }
             Self::Retired => "lifted by removing the retired mark; never, where the place was moved away",
             Self::Maintenance => "lifted by removing the maintenance mark, or the annotation that made it",
@@ -226,6 +233,9 @@ pub struct Page {
     /// Those of its acting primary that it followed, as its token has them.
     #[serde(default)]
     pub followed: Vec<Incarnation>,
+    /// How far the log of a mirror reaches at least: when it last received from nobody.
+    #[serde(default)]
+    pub reaches: Option<Reach>,
     /// Highest timeline of a coordinator that was believed here.
     #[serde(default)]
     pub coordinator_timeline: Option<Timeline>,

@@ -329,6 +329,7 @@ impl InstanceState {
             | Self::Retired
             | Self::HeldElsewhere
             | Self::Replaced
+            | Self::PutBack
             | Self::CatalogOutdated => true,
             // In `Maintenance` a person is at work already.
             Self::Maintenance

@@ -384,6 +384,7 @@ pub mod fixtures {
             coordinator_timeline: None,
             boot: None,
             node: None,
+            reaches: None,
             untrusted_lock: None,
         }
     }

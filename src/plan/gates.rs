@@ -194,6 +194,7 @@ fn supervisor_allows(dbid: Dbid, page: &Page) -> Result<(), Refusal> {
         // Its view of the roles is not the catalog's any more: one of the two reads is old.
         | InstanceState::PrimaryDataMissing
         | InstanceState::Replaced
+        | InstanceState::PutBack
         // It may hold what no other instance does.
         | InstanceState::CatalogOutdated
         // It has not looked at its volume yet, or takes itself for a coordinator.
@@ -244,6 +245,7 @@ pub fn says(dbid: Dbid, page: &Page) -> Refusal {
         | InstanceState::StayingDown
         | InstanceState::BackingOff
         | InstanceState::Replaced
+        | InstanceState::PutBack
         | InstanceState::CatalogOutdated) => Refusal::SupervisorSays { state, detail: page.detail.clone() },
     }
 }

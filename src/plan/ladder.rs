@@ -36,6 +36,7 @@ pub fn first(page: &Page) -> Repair {
         | InstanceState::StayingDown
         | InstanceState::BackingOff
         | InstanceState::Replaced
+        | InstanceState::PutBack
         | InstanceState::CatalogOutdated => Repair::Incremental,
     }
 }

@@ -80,6 +80,7 @@ fn broken(desk: &Desk, dbid: Dbid) -> Option<Proof> {
         | InstanceState::StayingDown
         | InstanceState::BackingOff
         | InstanceState::Replaced
+        | InstanceState::PutBack
         | InstanceState::CatalogOutdated => return None,
     };
     Some(Proof::Broken(class, format!("after the repair its supervisor says {:?}: {}", page.state, page.detail)))

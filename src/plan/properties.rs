@@ -14,7 +14,7 @@ use crate::model::{
 };
 
 /// What a supervisor says in these states keeps every repair away.
-const NEVER_REPAIRED: [InstanceState; 12] = [
+const NEVER_REPAIRED: [InstanceState; 13] = [
     InstanceState::Deciding,
     InstanceState::Unkillable,
     InstanceState::PrimaryDataMissing,
@@ -26,6 +26,7 @@ const NEVER_REPAIRED: [InstanceState; 12] = [
     InstanceState::LockBusy,
     InstanceState::HeldElsewhere,
     InstanceState::Replaced,
+    InstanceState::PutBack,
     InstanceState::CatalogOutdated,
 ];
 

@@ -92,7 +92,7 @@ fn primary_unwell(desk: &Desk, content: Content, pair: Pair) -> Option<Refusal> 
     if page.is_some_and(|p| p.state == InstanceState::PrimaryDataMissing) {
         return Some(Refusal::PrimaryDataMissing { dbid });
     }
-    if let Some(replaced) = page.filter(|p| p.state == InstanceState::Replaced) {
+    if let Some(replaced) = page.filter(|p| matches!(p.state, InstanceState::Replaced | InstanceState::PutBack)) {
         return Some(gates::says(dbid, replaced)); // that it does not answer follows from it
     }
     match desk.world.sources.get(&content)? {

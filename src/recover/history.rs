@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     greenplum::wal::{self, Switch, WalEnd},
-    model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Timeline, incarnation::lineage},
+    model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Reach, Timeline, incarnation::lineage},
 };
 
 /// So many of the last bytes are compared, as far as both sides have them. Two servers that were given the same statements
@@ -83,7 +83,7 @@ struct Ends<'a> {
 
 /// What the target holds up to the source's fork the source holds too, or a person has said that it need not.
 pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Result<(), Fault> {
-    let Some((timeline, target)) = proven.target_end() else { return Ok(()) }; // neither control file nor log
+    let Some(Reach { timeline, end: target }) = proven.target_end() else { return Ok(()) }; // neither control file nor log
     let folder = work.volume.data().join(proven.dialect.wal_folder());
     let ends = |target| Ends { folder: &folder, target, source: proven.identified.timeline, history: &proven.history };
     let said = match proven.wal_end {
@@ -139,10 +139,11 @@ fn by_incarnations(
     fork: Option<Lsn>,
 ) -> Lineage {
     let was_primary = own.last().is_some_and(|last| last.timeline == timeline);
+    let at = |end| Some(Reach { timeline, end });
     match fork {
-        Some(fork) if was_primary => lineage(&attempt.source_followed, own, Some((timeline, fork))),
-        Some(fork) => lineage(followed, &attempt.source_incarnations, Some((timeline, end.min(fork)))),
-        None => lineage(followed, &attempt.source_incarnations, Some((timeline, end))),
+        Some(fork) if was_primary => lineage(&attempt.source_followed, own, at(fork)),
+        Some(fork) => lineage(followed, &attempt.source_incarnations, at(end.min(fork))),
+        None => lineage(followed, &attempt.source_incarnations, at(end)),
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     greenplum::wal::{self, Standing},
-    model::{FailureClass, Lsn, Repair, Step, page::Shape},
+    model::{FailureClass, Lsn, Reach, Repair, Step, page::Shape},
     volume::{Copy, Held, shape},
 };
 
@@ -91,7 +91,7 @@ fn fit(work: &Work, proven: &Proven) -> Result<(), IncrementalError> {
         Shape::Empty | Shape::Unusable => Err(IncrementalError::Unusable(proven.target.why.clone())),
         Shape::Unknown => Err(IncrementalError::NotSeen(proven.target.why.clone())),
         // Crash recovery would write onto the source's own timeline, and pg_rewind would find nothing to do.
-        Shape::Primary if proven.target_end().is_some_and(|(timeline, _)| timeline == proven.identified.timeline) => {
+        Shape::Primary if proven.target_end().is_some_and(|at| at.timeline == proven.identified.timeline) => {
             Err(IncrementalError::Unusable("it is shaped as a primary on the acting primary's own timeline".into()))
         }
         Shape::Primary | Shape::Mirror => Ok(()),
@@ -117,7 +117,7 @@ fn on(yes: bool) -> &'static str {
 
 /// The log that the target will ask for is still on the source.
 async fn wal_is_there(source: &SourceLock, proven: &Proven) -> Result<(), Fault> {
-    let (Some((_, end)), Some(wal_end)) = (proven.target_end(), proven.wal_end) else { return Ok(()) };
+    let (Some(Reach { end, .. }), Some(wal_end)) = (proven.target_end(), proven.wal_end) else { return Ok(()) };
     let suffix = wal::segment_suffix(end, wal_end.segment_size);
     let folder = proven.dialect.wal_folder();
     let sql = format!("SELECT name FROM pg_catalog.pg_ls_dir('{folder}') AS name WHERE name LIKE '________{suffix}' LIMIT 1");

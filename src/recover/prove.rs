@@ -11,7 +11,7 @@ use crate::{
         Dialect, Session, topology,
         wal::{self, Standing, Switch, WalEnd},
     },
-    model::{Catalog, FailureClass, Lsn, Place, Role, Row, Status, SystemIdentifier, Timeline, page::Shape},
+    model::{Catalog, FailureClass, Lsn, Place, Reach, Role, Row, Status, SystemIdentifier, Timeline, page::Shape},
     volume::{
         Token, TokenState,
         shape::{self, Shaped},
@@ -149,13 +149,13 @@ async fn history(source: &SourceLock, timeline: Timeline) -> Result<Vec<Switch>,
 
 impl Proven {
     /// Timeline and end of the target, by whatever of control file and log can be read; the later of both.
-    pub fn target_end(&self) -> Option<(Timeline, Lsn)> {
+    pub fn target_end(&self) -> Option<Reach> {
         wal::reach(self.target.control.as_ref(), self.wal_end)
     }
 
     /// How the target stands to the source.
     pub fn standing(&self) -> Option<Standing> {
-        let (timeline, end) = self.target_end()?;
+        let Reach { timeline, end } = self.target_end()?;
         Some(wal::standing(timeline, end, self.identified.timeline, self.identified.at, &self.history))
     }
 
@@ -168,7 +168,7 @@ impl Proven {
 /// The source has everything that the target has: else it may have been restored from a snapshot, and the
 /// target may be the last good copy.
 pub fn not_ahead(work: &Work, proven: &Proven) -> Result<(), Fault> {
-    let (Some(Standing::Ahead), Some((timeline, target))) = (proven.standing(), proven.target_end()) else { return Ok(()) };
+    let (Some(Standing::Ahead), Some(Reach { timeline, end: target })) = (proven.standing(), proven.target_end()) else { return Ok(()) };
     tracing::error!(attempt = work.attempt.id, "the target is ahead of its source");
     let (source_at, source_timeline) = (proven.identified.at, proven.identified.timeline);
     Err(ProofError::Ahead { target, timeline, source_at, source_timeline }.into())

@@ -6,6 +6,7 @@ use std::{fmt, time::Duration};
 use super::{
     config::Config,
     decide::{PrimaryHere, RowHere},
+    history::{opens, other_history},
     others,
     peer::{self, Other},
 };
@@ -15,7 +16,9 @@ use crate::{
         topology::Scope,
         wal::{self, Standing},
     },
-    model::{Catalog, Content, Dbid, Incarnation, Lineage, Look, Lsn, Page, SystemIdentifier, Timeline, Unread, incarnation::lineage},
+    model::{
+        Catalog, Content, Dbid, Incarnation, Lineage, Look, Lsn, Page, Reach, SystemIdentifier, Timeline, Unread, incarnation::lineage,
+    },
     volume::token::Peer,
 };
 
@@ -114,30 +117,40 @@ pub fn peer_of(catalog: &Catalog, content: Content, dbid: Dbid) -> Option<Peer> 
     Some(Peer { dbid: row.dbid, address: row.address.clone(), port: row.port, in_sync: row.well() })
 }
 
-/// A copy's log, and what it followed, as it stands on its volume.
+/// A copy, as it stands on its volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reach {
-    pub timeline: Timeline,
-    /// The end of its log.
-    pub end: Lsn,
+pub struct CopyHere {
+    pub reaches: Reach,
     pub followed: Vec<Incarnation>,
 }
 
 /// Whether `primary`, the acting one as far as is known, has all of a log that reaches so far.
-pub async fn primary(config: &Config, primary: &Other, reach: &Reach) -> Look<PrimaryHere> {
-    let both = async { tokio::join!(position(config, &primary.peer), peer::page_of_other(config, primary)) };
+pub async fn primary(config: &Config, primary: &Other, copy: &CopyHere) -> Look<PrimaryHere> {
+    let page = async { peer::page_of_other(config, primary).await };
+    let position = tokio::time::timeout(PRIMARY_PATIENCE, position(config, &primary.peer));
     let dbid = primary.peer.dbid;
-    match tokio::time::timeout(PRIMARY_PATIENCE, both).await {
-        Ok((Ok(at), page)) => Look::Seen(beside(reach, at, dbid, page)),
-        Ok((Err(why), _)) => Look::Unknown(why),
-        Err(_) => Look::Unknown(format!("dbid {dbid} did not answer within {} s", PRIMARY_PATIENCE.as_secs())),
+    match tokio::join!(position, page) {
+        (Ok(Ok(at)), page) => Look::Seen(beside(copy, at, dbid, page)),
+        (Ok(Err(why)), page) => by_page(copy, page.seen()).unwrap_or(Look::Unknown(why)),
+        (Err(_), page) => by_page(copy, page.seen())
+            .unwrap_or_else(|| Look::Unknown(format!("dbid {dbid} did not answer within {} s", PRIMARY_PATIENCE.as_secs()))),
+    }
+}
+
+/// What the page of a primary that does not answer yet can say: only that it has another history, and only once it opens.
+/// Whoever is about to begin one on an older copy shows that before it is started.
+pub fn by_page(copy: &CopyHere, page: Option<&Page>) -> Option<Look<PrimaryHere>> {
+    let page = page.filter(|page| opens(page))?;
+    match lineage(&copy.followed, &page.incarnations, Some(copy.reaches)) {
+        Lineage::Differs(why) => Some(Look::Seen(PrimaryHere::Lacks(other_history(page, &why)))),
+        Lineage::Same | Lineage::Unknown(_) => None,
     }
 }
 
 /// Its position can only convict: one that was put back on an older copy is past it within moments. That it is the history
 /// which this copy followed, its incarnations say.
-fn beside(reach: &Reach, (source, at): (Timeline, Lsn), dbid: Dbid, page: Look<Page>) -> PrimaryHere {
-    let Reach { timeline, end, followed } = reach;
+fn beside(copy: &CopyHere, (source, at): (Timeline, Lsn), dbid: Dbid, page: Look<Page>) -> PrimaryHere {
+    let CopyHere { reaches: Reach { timeline, end }, followed } = copy;
     // Where timelines forked is no question here: only what is ahead is kept from following.
     if wal::standing(*timeline, *end, source, at, &[]) == Standing::Ahead {
         return PrimaryHere::Lacks(format!(
@@ -150,11 +163,9 @@ fn beside(reach: &Reach, (source, at): (Timeline, Lsn), dbid: Dbid, page: Look<P
         Look::Unknown(_) if followed.is_empty() => return PrimaryHere::HasAll,
         Look::Unknown(why) => return unproven(why),
     };
-    match lineage(followed, &page.incarnations, Some((*timeline, *end))) {
+    match lineage(followed, &page.incarnations, Some(copy.reaches)) {
         Lineage::Same => PrimaryHere::HasAll,
-        Lineage::Differs(why) => PrimaryHere::Lacks(format!(
-            "the acting primary, dbid {dbid}, has another history than this mirror: {why}; was it restored from an older copy?"
-        )),
+        Lineage::Differs(why) => PrimaryHere::Lacks(other_history(&page, &why)),
         // Neither side has written down incarnations yet: the position is all that there is.
         Lineage::Unknown(_) if followed.is_empty() || page.incarnations.is_empty() => PrimaryHere::HasAll,
         Lineage::Unknown(why) => unproven(why),
@@ -179,7 +190,8 @@ mod tests {
     use super::*;
     use crate::{
         model::{
-            Role,
+            InstanceState, Role,
+            page::Shape,
             world::fixtures::{page, row},
         },
         supervisor::config::fixtures::config,
@@ -201,8 +213,13 @@ mod tests {
 
     fn held(timeline: u32, end: u64, followed: &[u64], primarys: Option<&[u64]>) -> PrimaryHere {
         let page = primarys.map(|began| Page { incarnations: chain(began), ..page(&row("2:0ppnu")) });
-        let reach = Reach { timeline: Timeline(timeline), end: Lsn(end), followed: chain(followed) };
-        beside(&reach, (Timeline(2), Lsn(0x500)), Dbid(2), page.map_or_else(|| Look::Unknown("silent".into()), Look::Seen))
+        let reaches = Reach { timeline: Timeline(timeline), end: Lsn(end) };
+        beside(
+            &CopyHere { reaches, followed: chain(followed) },
+            (Timeline(2), Lsn(0x500)),
+            Dbid(2),
+            page.map_or_else(|| Look::Unknown("silent".into()), Look::Seen),
+        )
     }
 
     #[test]
@@ -221,6 +238,22 @@ mod tests {
         assert_eq!(held(2, 0x300, &[0x100], Some(&[0x100, 0x300])), PrimaryHere::HasAll, "started again, with all it had sent");
         let put_back = held(2, 0x300, &[0x100], Some(&[0x100, 0x200]));
         assert!(matches!(&put_back, PrimaryHere::Lacks(why) if why.contains("0/200")), "{put_back:?}");
+    }
+
+    /// Its mirror is all that is left, and has to run for FTS to promote it.
+    #[test]
+    fn a_primary_that_stays_closed_keeps_no_mirror_from_its_start() {
+        let copy = CopyHere { reaches: Reach { timeline: Timeline(2), end: Lsn(0x300) }, followed: chain(&[0x100, 0x200]) };
+        let by_page = |incarnations: &[u64], state, serves| {
+            let page = Page { incarnations: chain(incarnations), state, serves, shape: Shape::Primary, ..page(&row("2:0ppsu")) };
+            super::by_page(&copy, Some(&page))
+        };
+        assert_eq!(by_page(&[0x100], InstanceState::PutBack, None), None);
+        assert_eq!(by_page(&[0x100], InstanceState::StayingDown, None), None);
+        for (state, serves) in [(InstanceState::Starting, None), (InstanceState::Maintenance, Some(Role::Primary))] {
+            assert!(matches!(by_page(&[0x100, 0x110], state, serves), Some(Look::Seen(PrimaryHere::Lacks(_)))), "{state:?}");
+            assert_eq!(by_page(&[0x100, 0x200], state, serves), None, "{state:?}");
+        }
     }
 
     #[test]

@@ -111,6 +111,7 @@ fn first_page(config: &Config) -> Page {
         coordinator_timeline: None,
         boot: holder::boot(),
         node: Some(config.node.clone()).filter(|node| !node.is_empty()),
+        reaches: None,
         untrusted_lock: None,
     }
 }

@@ -14,8 +14,8 @@ use super::{
     process::{self, Postgres},
 };
 use crate::{
-    greenplum::{Dialect, Server, Session, SessionError, topology},
-    model::{Catalog, Content, InstanceState, Look, Role},
+    greenplum::{Dialect, Server, Session, SessionError},
+    model::{Content, InstanceState, Look, Role},
     volume::Held,
 };
 
@@ -35,12 +35,12 @@ enum First {
 }
 
 /// Whether it may dispatch.
-enum May {
+enum May<T> {
     Dispatch,
     /// Another one may have taken over.
     Not,
-    /// Not enough is known.
-    NotYet(String),
+    /// Not enough is known: why, or how long to wait until it is asked again.
+    NotYet(T),
 }
 
 impl Supervisor {
@@ -76,21 +76,17 @@ impl Supervisor {
     }
 
     async fn wait_for_segments(&mut self, postgres: &Postgres, here: &Here) -> First {
+        let mut told = self.signals.told();
         let deadline = Instant::now() + Duration::from_secs(self.config.coordinator_wait);
         loop {
-            let missing = self.missing_segments().await;
-            let pause = if missing.is_empty() || Instant::now() >= deadline {
-                match self.may_dispatch(here).await {
+            // What is asked may take long; the end of the pod does not wait for it.
+            let pause = tokio::select! {
+                () = told.heard() => return First::Told,
+                may = self.may_go_on(here, deadline) => match may {
                     May::Dispatch => return First::Ready,
                     May::Not => return First::Doubtful,
-                    May::NotYet(why) => {
-                        self.board.show(|page| (page.state, page.detail) = (InstanceState::WaitingForPeer, why));
-                        UNSURE
-                    }
-                }
-            } else {
-                self.board.show(|page| (page.state, page.detail) = (InstanceState::WaitingForSegments, missing.join("; ")));
-                LOOK
+                    May::NotYet(pause) => pause,
+                },
             };
             tokio::select! {
                 woken = self.signals.next() => if woken == Woken::ToEnd { return First::Told },
@@ -102,14 +98,31 @@ impl Supervisor {
         }
     }
 
+    /// One look at the segments, or, when they all live or have been waited for, at the other coordinators.
+    async fn may_go_on(&mut self, here: &Here, deadline: Instant) -> May<Duration> {
+        let missing = self.missing_segments().await;
+        let (state, why, pause) = if missing.is_empty() || Instant::now() >= deadline {
+            match self.may_dispatch(here).await {
+                May::Dispatch => return May::Dispatch,
+                May::Not => return May::Not,
+                May::NotYet(why) => (InstanceState::WaitingForPeer, why, UNSURE),
+            }
+        } else {
+            (InstanceState::WaitingForSegments, missing.join("; "), LOOK)
+        };
+        self.board.show(|page| (page.state, page.detail) = (state, why));
+        May::NotYet(pause)
+    }
+
     /// Asked once more right before it dispatches: much may have happened since it was started.
-    async fn may_dispatch(&mut self, here: &Here) -> May {
-        let silent = match self.ask_others(here).await {
+    async fn may_dispatch(&mut self, here: &Here) -> May<String> {
+        let silent = match self.ask_others(here, None).await {
             Look::Seen(OtherHere::Overtook(_)) => return May::Not,
-            Look::Seen(OtherHere::Behind) => return May::Dispatch,
+            // What a standby holds is judged before postgres is started.
+            Look::Seen(OtherHere::Behind | OtherHere::HoldsMore(_)) => return May::Dispatch,
             Look::Unknown(silent) => silent,
         };
-        let catalog = match self.own_catalog().await {
+        let catalog = match others::own_catalog(&self.config).await {
             Ok(catalog) => catalog,
             Err(why) => {
                 return May::NotYet(format!("the other coordinator is silent ({silent}), and the own catalog can not be read: {why}"));
@@ -124,7 +137,7 @@ impl Supervisor {
         self.hear(others::witnesses(&self.config, &catalog, timeline).await, &silent)
     }
 
-    fn hear(&mut self, witnesses: Witnesses, silent: &str) -> May {
+    fn hear(&mut self, witnesses: Witnesses, silent: &str) -> May<String> {
         match witnesses {
             Witnesses::ForUs => May::Dispatch,
             Witnesses::TooFew { answer, contents } => May::NotYet(format!(
@@ -140,7 +153,7 @@ impl Supervisor {
 
     /// The contents whose acting primary does not live yet; not being able to read the catalog is one too.
     async fn missing_segments(&self) -> Vec<String> {
-        let catalog = match self.own_catalog().await {
+        let catalog = match others::own_catalog(&self.config).await {
             Ok(catalog) => catalog,
             Err(why) => return vec![why],
         };
@@ -151,12 +164,6 @@ impl Supervisor {
             async move { this.lives(&server).await.err().map(|why| format!("dbid {dbid}: {why}")) }
         });
         futures::future::join_all(looks).await.into_iter().flatten().collect()
-    }
-
-    async fn own_catalog(&self) -> Result<Catalog, String> {
-        let login = self.config.login().map_err(|e| e.to_string())?;
-        let session = Session::utility(&self.config.local(), &login, None).await.map_err(|e| e.to_string())?;
-        topology::read(&session).await.map(|answer| answer.catalog).map_err(|e| e.to_string())
     }
 
     /// Lives: it answers, or it is a mirror in recovery that FTS has to promote once we dispatch.

@@ -20,11 +20,13 @@ pub enum RowHere {
 }
 
 /// What the other side of the pair says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerHere {
     pub role: PeerRole,
     /// The newest timeline that its directory knows.
     pub timeline: Option<Timeline>,
+    /// As a copy it holds what the one that asks lacks, so that one was put back on an older copy; the text says what shows it.
+    pub holds_more: Option<String>,
 }
 
 /// What the other side of the pair is.
@@ -34,13 +36,17 @@ pub enum PeerRole {
     InRecovery,
     /// It serves as a primary, or could.
     Promoted,
+    /// It has the directory of a mirror, and does not run.
+    Idle,
 }
 
 /// How the other coordinators stand to this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OtherHere {
     /// There is none, or none takes writes on a higher timeline.
     Behind,
+    /// It is a standby, and holds what this one lacks: this one was put back on an older copy; the text says what shows it.
+    HoldsMore(String),
     /// Its database takes writes on this timeline, which is higher than ours.
     Overtook(Timeline),
 }
@@ -75,8 +81,10 @@ pub struct Facts {
     pub primary: Look<PrimaryHere>,
     /// How a coordinator may do without an answer of the others.
     pub alone: Alone,
-    /// A person says that what shows that it was replaced does not count.
+    /// A person says that what shows that it was replaced, or put back on an older copy, does not count.
     pub not_replaced: bool,
+    /// The timeline down to which a person allows a coordinator to be believed.
+    pub allowed_timeline: Option<Timeline>,
     /// The pair was in sync when the catalog was last read.
     pub was_in_sync: bool,
     /// postgres died on this directory in a way that a start can not mend.
@@ -210,7 +218,7 @@ fn beside_primary(primary: &Look<PrimaryHere>, in_sync: bool) -> Decision {
 
 /// Why a catalog that calls it a mirror is older than the last failover: only a promotion makes a higher timeline.
 fn newer_than_peer(facts: &Facts) -> Option<String> {
-    let theirs = facts.peer.seen()?.timeline?;
+    let theirs = facts.peer.seen().filter(|peer| peer.role != PeerRole::Idle)?.timeline?;
     let own = facts.timeline.filter(|own| *own > theirs)?;
     Some(format!(
         "the catalog says mirror, and this one is on timeline {own} of its content, the other side on {theirs}: the catalog is older than the last failover"
@@ -234,6 +242,11 @@ fn was_replaced(facts: &Facts) -> Option<String> {
     ))
 }
 
+/// What the other side holds, and a directory that would open as a primary lacks: it was put back on an older copy.
+fn was_put_back(facts: &Facts) -> Option<&str> {
+    facts.peer.seen().and_then(|peer| peer.holds_more.as_deref()).filter(|_| !facts.not_replaced)
+}
+
 fn primary(facts: &Facts, in_sync: bool) -> Decision {
     let lost = |why: &str| {
         if in_sync {
@@ -248,6 +261,11 @@ fn primary(facts: &Facts, in_sync: bool) -> Decision {
             stay(InstanceState::Replaced, format!("the catalog says primary, but {why}"))
         }
         (Shape::Primary | Shape::Mirror, Some(why)) => lost(why),
+        // Where FTS may promote the other side, nothing is lost that was acknowledged. Where it may not, somebody has decided
+        // already to go on with this one, and what the other side holds is kept by its own supervisor.
+        (Shape::Primary, None) if in_sync && let Some(why) = was_put_back(facts) => {
+            stay(InstanceState::PutBack, format!("{why} The mirror is in sync, so FTS can promote it"))
+        }
         // A mirror's shape under a primary's row: FTS is about to promote it.
         (Shape::Primary | Shape::Mirror, None) => Decision::Start,
     }
@@ -260,7 +278,11 @@ fn blind(facts: &Facts, why: &str) -> Decision {
         Shape::Mirror if facts.unusable.is_none() && facts.diverged.is_none() => beside_primary(&facts.primary, facts.was_in_sync),
         Shape::Empty | Shape::Unusable | Shape::Unknown | Shape::Mirror => stay(InstanceState::WaitingForCoordinator, no_coordinator),
         Shape::Primary if let Some(why) = was_replaced(facts) => stay(InstanceState::Replaced, format!("{no_coordinator}, and {why}")),
+        Shape::Primary if let Some(why) = was_put_back(facts) => stay(InstanceState::PutBack, format!("{no_coordinator}, and {why}")),
         Shape::Primary => match facts.peer.seen().map(|peer| peer.role) {
+            Some(PeerRole::Idle) => {
+                stay(InstanceState::WaitingForPeer, format!("{no_coordinator} and the peer has a mirror's directory and does not run"))
+            }
             Some(PeerRole::InRecovery) if facts.was_in_sync && facts.unusable.is_none() => Decision::Start,
             Some(PeerRole::InRecovery) => stay(InstanceState::WaitingForCoordinator, no_coordinator),
             Some(PeerRole::Promoted) => stay(InstanceState::WaitingForPeer, format!("{no_coordinator} and the peer was promoted")),
@@ -276,8 +298,18 @@ fn blind(facts: &Facts, why: &str) -> Decision {
 /// forgotten when the other one falls silent: two catalogs would each lead the segments.
 fn coordinator(facts: &Facts) -> Decision {
     match (facts.shape, &facts.unusable) {
-        (Shape::Mirror, None) => Decision::Start,
+        // Nobody repairs it, so it goes after what shows another history alone.
+        (Shape::Mirror, None) => match &facts.primary {
+            Look::Seen(PrimaryHere::Lacks(why)) => stay(InstanceState::NeedsRecovery, why.clone()),
+            Look::Seen(PrimaryHere::HasAll | PrimaryHere::Unproven(_)) | Look::Unknown(_) => Decision::Start,
+        },
         (Shape::Primary, _) if let Some(why) = overtaken(facts) => stay(InstanceState::WaitingForPeer, why),
+        (Shape::Primary, None)
+            if let Look::Seen(OtherHere::HoldsMore(why)) = &facts.other
+                && !facts.not_replaced =>
+        {
+            stay(InstanceState::PutBack, why.clone())
+        }
         (Shape::Empty | Shape::Unusable | Shape::Unknown, _) => stay(InstanceState::PrimaryDataMissing, facts.shape_why.clone()),
         (Shape::Primary | Shape::Mirror, Some(why)) => stay(InstanceState::PrimaryDataMissing, why.clone()),
         (Shape::Primary, None) => beside_others(facts),
@@ -287,10 +319,11 @@ fn coordinator(facts: &Facts) -> Decision {
 fn overtaken(facts: &Facts) -> Option<String> {
     let told = match facts.other {
         Look::Seen(OtherHere::Overtook(timeline)) => Some(timeline),
-        Look::Seen(OtherHere::Behind) | Look::Unknown(_) => None,
+        Look::Seen(OtherHere::Behind | OtherHere::HoldsMore(_)) | Look::Unknown(_) => None,
     };
     let remembered = match &facts.token {
-        TokenState::Mine(token) => Some(token.coordinator_timeline).filter(|seen| facts.timeline.is_some_and(|own| own < *seen)),
+        TokenState::Mine(token) => Some(token.coordinator_timeline.min(facts.allowed_timeline.unwrap_or(token.coordinator_timeline)))
+            .filter(|seen| facts.timeline.is_some_and(|own| own < *seen)),
         TokenState::Absent | TokenState::Foreign(_) => None,
     };
     let Timeline(theirs) = told.or(remembered)?;
@@ -348,6 +381,7 @@ pub fn watch(facts: &Facts) -> Watch {
             return newer_than_peer(facts)
                 .map_or_else(|| Watch::Fence("the catalog says mirror and postgres runs read-write".into()), Watch::NotOverruled);
         }
+        Shape::Mirror if let Look::Seen(PrimaryHere::Lacks(why)) = &facts.primary => return Watch::Stop(why.clone()),
         Shape::Empty if mirror_by_catalog => return Watch::Kill("this mirror's data directory was removed while postgres ran".into()),
         Shape::Primary | Shape::Empty | Shape::Mirror | Shape::Unusable | Shape::Unknown => {}
     }

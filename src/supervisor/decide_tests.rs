@@ -46,6 +46,7 @@ fn facts(shape: Shape, row: Look<RowHere>) -> Facts {
         was_in_sync: true,
         unusable: None,
         diverged: None,
+        allowed_timeline: None,
     }
 }
 
@@ -140,7 +141,63 @@ fn without_a_coordinator_the_peer_decides_and_silence_is_not_yes() {
 }
 
 fn peer(role: PeerRole, timeline: Option<u32>) -> Look<PeerHere> {
-    Look::Seen(PeerHere { role, timeline: timeline.map(Timeline) })
+    Look::Seen(PeerHere { role, timeline: timeline.map(Timeline), holds_more: None })
+}
+
+/// A claim was put back on an older copy while all was down: the mirror alone holds what was acknowledged since.
+#[test]
+fn a_primary_that_lacks_what_its_mirror_holds_stays_closed_where_that_can_be_promoted() {
+    let holds_more = |role| Look::Seen(PeerHere { role, timeline: Some(Timeline(1)), holds_more: Some("dbid 5 holds more".into()) });
+    for role in [PeerRole::InRecovery, PeerRole::Idle] {
+        let with = |row| Facts { peer: holds_more(role), ..facts(Shape::Primary, row) };
+        assert_eq!(says(&with(row(Role::Primary, true))), "PutBack", "{role:?}");
+        assert_eq!(says(&with(row(Role::Primary, false))), "start", "{role:?}: FTS has decided for this one");
+        assert_eq!(says(&with(Look::Unknown("no coordinator".into()))), "PutBack", "{role:?}");
+        let lifted = Facts { not_replaced: true, ..with(row(Role::Primary, true)) };
+        assert_eq!(says(&lifted), "start", "{role:?}: a person said so");
+    }
+    let idle = Facts { peer: peer(PeerRole::Idle, Some(1)), ..facts(Shape::Primary, Look::Unknown("no coordinator".into())) };
+    assert_eq!(says(&idle), "WaitingForPeer", "whether it was promoted, a directory does not say");
+}
+
+#[test]
+fn a_mirror_whose_primary_turns_out_to_have_another_history_is_stopped() {
+    let lacks = || Look::Seen(PrimaryHere::Lacks("another history".into()));
+    for row in [row(Role::Mirror, true), row(Role::Mirror, false), Look::Unknown("no coordinator".into())] {
+        let running = |primary| watch(&Facts { primary, ..facts(Shape::Mirror, row.clone()) });
+        assert!(matches!(running(lacks()), Watch::Stop(_)), "{row:?}");
+        assert_eq!(running(Look::Seen(PrimaryHere::HasAll)), Watch::LetRun);
+        assert_eq!(running(Look::Unknown("silent".into())), Watch::LetRun);
+    }
+    let promoted = facts(Shape::Primary, row(Role::Primary, true));
+    assert_eq!(watch(&Facts { primary: lacks(), ..promoted }), Watch::LetRun, "it follows nobody any more");
+}
+
+#[test]
+fn a_coordinator_and_its_standby_are_held_against_each_other_too() {
+    let of = |shape| Facts { content: Some(Content::COORDINATOR), ..facts(shape, Look::Unknown("itself".into())) };
+    let standby = |primary| says(&Facts { primary, ..of(Shape::Mirror) });
+    assert_eq!(standby(Look::Seen(PrimaryHere::Lacks("another history".into()))), "NeedsRecovery");
+    assert_eq!(standby(Look::Unknown("silent".into())), "start", "it may have to be activated");
+    let put_back = Facts { other: Look::Seen(OtherHere::HoldsMore("dbid 8 holds more".into())), ..of(Shape::Primary) };
+    assert_eq!(says(&put_back), "PutBack");
+    assert_eq!(says(&Facts { alone: Alone::InPlace, ..put_back.clone() }), "PutBack");
+    assert_eq!(says(&Facts { not_replaced: true, ..put_back }), "start in two steps");
+}
+
+/// The annotation that lets segments believe a coordinator that was put back lets that one dispatch.
+#[test]
+fn a_person_can_lift_that_a_coordinator_was_overtaken() {
+    let overtaken = Facts {
+        content: Some(Content::COORDINATOR),
+        timeline: Some(Timeline(0)),
+        other: Look::Seen(OtherHere::Behind),
+        ..facts(Shape::Primary, Look::Unknown("itself".into()))
+    };
+    assert_eq!(says(&overtaken), "WaitingForPeer");
+    assert_eq!(says(&Facts { allowed_timeline: Some(Timeline(0)), ..overtaken.clone() }), "start in two steps");
+    let other = Look::Seen(OtherHere::Overtook(Timeline(1)));
+    assert_eq!(says(&Facts { allowed_timeline: Some(Timeline(0)), other, ..overtaken }), "WaitingForPeer", "it takes writes now");
 }
 
 fn replaced() -> TokenState {

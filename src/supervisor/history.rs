@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use super::{Supervisor, idle::Here, peer::Other};
+use super::{Supervisor, decide::PrimaryHere, idle::Here, peer::Other};
 use crate::{
     greenplum::{
         Dialect,
         control::ControlData,
         wal::{self, Switch},
     },
-    model::{Incarnation, Lineage, Lsn, Page, Role, Timeline, incarnation::lineage, page::Shape},
+    model::{Incarnation, InstanceState, Lineage, Look, Lsn, Page, Reach, Role, Timeline, incarnation::lineage, page::Shape},
     volume::{Token, TokenState},
 };
 
@@ -39,6 +39,15 @@ fn newest_history(folder: &Path) -> Option<Timeline> {
 fn fork(folder: &Path, timeline: Timeline) -> Option<Lsn> {
     let text = std::fs::read_to_string(folder.join(format!("{:08X}.history", timeline.0))).ok()?;
     wal::history(&text).last().map(|Switch { switch, .. }| *switch)
+}
+
+/// How far the log of a directory reaches that nobody writes now.
+pub fn reaches(control: Option<&ControlData>, dialect: Option<Dialect>, data: &Path) -> Look<Reach> {
+    let Some(dialect) = dialect else { return Look::Unknown("there is no log".into()) };
+    match wal::end(&data.join(dialect.wal_folder())) {
+        Ok(log) => wal::reach(control, log).map_or_else(|| Look::Unknown("there is no log".into()), Look::Seen),
+        Err(error) => Look::Unknown(format!("the log can not be read: {error}")),
+    }
 }
 
 /// What tells one data directory from another at the same place.
@@ -70,10 +79,10 @@ impl Supervisor {
         let folder = self.volume.data().join(dialect.wal_folder());
         let timeline = newest_timeline(here, self.volume.data()).unwrap_or(Timeline(1));
         self.note_promotion(&folder, timeline);
-        let began = match wal::end(&folder) {
-            Ok(log) => wal::reach(here.shaped.control.as_ref(), log).map_or(UNKNOWN, |(_, end)| end),
-            Err(error) => {
-                tracing::warn!(%error, "the end of the log can not be read, so where this incarnation begins is not known");
+        let began = match reaches(here.shaped.control.as_ref(), here.shaped.dialect, self.volume.data()) {
+            Look::Seen(Reach { end, .. }) => end,
+            Look::Unknown(why) => {
+                tracing::warn!(why, "where this incarnation begins is not known");
                 UNKNOWN
             }
         };
@@ -124,26 +133,42 @@ impl Supervisor {
         }
     }
 
+    /// The token as it is now, of the directory as it is now.
+    pub(super) fn token_now(&self) -> TokenState {
+        match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
+            TokenState::Mine(token) => TokenState::Mine(Box::new(token.of_directory(inode(self.volume.data())))),
+            other @ (TokenState::Absent | TokenState::Foreign(_)) => other,
+        }
+    }
+
     pub(super) fn show_incarnations(&self) {
         if let Ok(all) = self.volume.incarnations() {
             self.board.show(|page| page.incarnations = all);
         }
     }
 
-    /// A mirror that receives from a primary has followed each of its incarnations.
-    pub(super) fn follow(&mut self, here: &mut Here, page: &Page) {
-        here.token = self.volume.token(&self.config.cluster, &self.config.address, self.config.port);
-        let TokenState::Mine(token) = &here.token else { return };
-        // What it followed has to be known there still: a primary that was put back would erase the evidence.
-        if let Lineage::Differs(why) = lineage(&token.followed, &page.incarnations, None) {
-            tracing::warn!(why, "the acting primary has another history than this mirror followed");
-            return;
+    /// Remembers the incarnations of the acting primary that this mirror follows, as its page has them: those that its log,
+    /// which reached `reaches` before it received from the newest of them, is a part of. It is known *before* the mirror
+    /// receives, wherever that is possible: one that died between the two would be taken for a copy of another history.
+    pub(super) fn follow(&mut self, here: &mut Here, page: &Page, reaches: Option<Reach>, receives: bool) -> Look<PrimaryHere> {
+        here.token = self.token_now();
+        let TokenState::Mine(token) = here.token.clone() else { return Look::Unknown("the volume has no token".into()) };
+        match lineage(&token.followed, &page.incarnations, reaches) {
+            // What it followed has to be known there still: a primary that was put back would erase the evidence.
+            Lineage::Differs(why) if !opens(page) => return Look::Unknown(why),
+            Lineage::Differs(why) => return Look::Seen(PrimaryHere::Lacks(other_history(page, &why))),
+            Lineage::Unknown(why) if !receives => return Look::Unknown(why),
+            Lineage::Same | Lineage::Unknown(_) => {}
         }
-        if page.serves != Some(Role::Primary) || page.incarnations.is_empty() || token.followed == page.incarnations {
-            return;
+        if page.serves == Some(Role::Primary) && !page.incarnations.is_empty() && token.followed != page.incarnations {
+            self.remember_followed(here, *token, page);
         }
+        Look::Seen(PrimaryHere::HasAll)
+    }
+
+    fn remember_followed(&self, here: &mut Here, token: Token, page: &Page) {
         let followed_in = inode(self.volume.data());
-        let token = Token { followed: page.incarnations.clone(), followed_in, ..(**token).clone() };
+        let token = Token { followed: page.incarnations.clone(), followed_in, ..token };
         match self.volume.write_token(&token) {
             Ok(()) => {
                 self.board.show(|page| page.followed.clone_from(&token.followed));
@@ -152,6 +177,18 @@ impl Supervisor {
             Err(error) => tracing::warn!(%error, "which incarnations of its primary this mirror followed could not be written down"),
         }
     }
+}
+
+/// It is open as a primary, or about to be. One that stays closed has nobody follow it, and its mirror may be all that is left.
+pub fn opens(page: &Page) -> bool {
+    let runs = matches!(page.state, InstanceState::Starting | InstanceState::Serving | InstanceState::NotAnswering);
+    page.serves == Some(Role::Primary) || (runs && page.shape == Shape::Primary)
+}
+
+/// What people read of a primary that lacks what its mirror has.
+pub fn other_history(page: &Page, why: &str) -> String {
+    let dbid = page.dbid.map_or_else(|| "?".into(), |dbid| dbid.to_string());
+    format!("the acting primary, dbid {dbid}, has another history than this mirror: {why}; was it restored from an older copy?")
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Round, Supervisor, Woken,
-    ask::{self, Reach},
+    ask::{self, CopyHere},
     decide::{Alone, Decision, Facts, OtherHere, PeerHere, PrimaryHere, RowHere, by_marks, counts, decide},
     history, is_dead,
     others::{self, Own},
@@ -15,8 +15,7 @@ use super::{
     person::Said,
 };
 use crate::{
-    greenplum::wal,
-    model::{Content, Dbid, InstanceState, Look, Role, Timeline, page::Shape},
+    model::{Begins, Content, Dbid, InstanceState, Look, Reach, Role, Timeline, page::Shape},
     volume::{
         Held, LockError, Marks, Token, TokenState, places,
         shape::{self, Shaped},
@@ -112,10 +111,7 @@ impl Supervisor {
     pub(super) fn look_here(&mut self, marks: &Marks) -> Here {
         self.forget_what_was_repaired();
         let shaped = shape::look(self.volume.data());
-        let token = match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
-            TokenState::Mine(token) => TokenState::Mine(Box::new(token.of_directory(history::inode(self.volume.data())))),
-            other @ (TokenState::Absent | TokenState::Foreign(_)) => other,
-        };
+        let token = self.token_now();
         let (mut dbid, mut content) = places::identity(self.volume.data());
         if let TokenState::Mine(token) = &token {
             (dbid, content) = (dbid.or(Some(token.dbid)), content.or(Some(token.content)));
@@ -153,16 +149,20 @@ impl Supervisor {
 
     async fn facts(&mut self, marks: Marks, here: &Here, said: &Said) -> Facts {
         let coordinator = here.content == Some(Content::COORDINATOR);
+        let reaches = history::reaches(here.shaped.control.as_ref(), here.shaped.dialect, self.volume.data());
+        // Shown before the other side is asked: of a primary and a mirror that start at once, one sees the other.
+        self.show_reach(here.shaped.shape, &reaches);
+        let begins = self.begins(here.shaped.shape, &reaches);
         let (row, peer, other) = if coordinator {
             let itself = || "it is the coordinator".to_owned();
-            (Look::Unknown(itself()), Look::Unknown(itself()), self.ask_others(here).await)
+            (Look::Unknown(itself()), Look::Unknown(itself()), self.ask_others(here, begins).await)
         } else {
-            let (row, peer) = self.row_and_peer(here).await;
+            let (row, peer) = self.row_and_peer(here, begins).await;
             (row, peer, Look::Unknown("it is no coordinator".into()))
         };
         Facts {
             alone: self.alone(&other),
-            primary: self.ask_primary(here, &row).await,
+            primary: self.ask_primary(here, &row, reaches).await,
             unusable: self.unusable_now(&row, here.shaped.shape),
             marks,
             token: here.token.clone(),
@@ -176,14 +176,16 @@ impl Supervisor {
             not_replaced: said.not_replaced.is_some() && said.not_replaced == here.dbid,
             was_in_sync: matches!(&here.token, TokenState::Mine(token) if token.peer.as_ref().is_some_and(|peer| peer.in_sync)),
             diverged: self.memory.diverged.clone(),
+            allowed_timeline: self.memory.allowed_timeline,
         }
     }
 
     /// Both at once: a start must not wait for one after the other.
-    async fn row_and_peer(&mut self, here: &Here) -> (Look<RowHere>, Look<PeerHere>) {
+    async fn row_and_peer(&mut self, here: &Here, begins: Option<Begins>) -> (Look<RowHere>, Look<PeerHere>) {
         let (config, other) = (self.config.clone(), here.other_side());
         let opens = here.shaped.shape == Shape::Primary;
-        let peer = async { if opens { peer::ask(&config, other.as_ref()).await } else { Look::Unknown("not asked".into()) } };
+        let peer =
+            async { if opens { peer::ask(&config, other.as_ref(), begins.as_ref()).await } else { Look::Unknown("not asked".into()) } };
         tokio::join!(self.row(here), peer)
     }
 
@@ -192,8 +194,8 @@ impl Supervisor {
         counts(self.memory.unusable.as_deref()?, row, shape, left)
     }
 
-    pub(super) async fn ask_others(&mut self, here: &Here) -> Look<OtherHere> {
-        let other = others::ask(&self.config, self.own(here)).await;
+    pub(super) async fn ask_others(&mut self, here: &Here, begins: Option<Begins>) -> Look<OtherHere> {
+        let other = others::ask(&self.config, &Own { begins, ..self.own(here) }).await;
         if let Look::Seen(OtherHere::Overtook(timeline)) = other {
             self.remember_who_overtook(here, timeline);
         }
@@ -203,7 +205,7 @@ impl Supervisor {
     /// This coordinator, as others know it.
     pub(super) fn own(&self, here: &Here) -> Own {
         let system_identifier = here.shaped.control.as_ref().map(|control| control.system_identifier);
-        Own { timeline: self.board.page().timeline, system_identifier }
+        Own { timeline: self.board.page().timeline, system_identifier, begins: None }
     }
 
     /// How long the other coordinators have been silent counts from the first time that one was.
@@ -234,7 +236,7 @@ impl Supervisor {
 
     /// A person said so; the annotation may go.
     fn forget_replaced(&self) {
-        let token = match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
+        let token = match self.token_now() {
             TokenState::Mine(token) if token.replaced.is_some() => Token { replaced: None, ..*token },
             TokenState::Mine(_) | TokenState::Absent | TokenState::Foreign(_) => return,
         };
@@ -246,7 +248,7 @@ impl Supervisor {
     /// The next catalog may be one from before this instance was replaced.
     fn remember_replaced(&self, here: &Here) {
         self.adopt_or_warn(here);
-        let token = match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
+        let token = match self.token_now() {
             TokenState::Mine(token) if token.replaced.is_none() => token,
             TokenState::Mine(_) | TokenState::Absent | TokenState::Foreign(_) => return,
         };
@@ -259,25 +261,40 @@ impl Supervisor {
     }
 
     /// Asked only for a mirror that may start: the acting primary by its row or, without a coordinator, by the row of before.
-    async fn ask_primary(&self, here: &Here, row: &Look<RowHere>) -> Look<PrimaryHere> {
+    async fn ask_primary(&self, here: &Here, row: &Look<RowHere>, reaches: Look<Reach>) -> Look<PrimaryHere> {
         let may_start = match row {
             Look::Seen(RowHere::Mine { role, .. }) => *role == Role::Mirror,
             Look::Seen(RowHere::NotMine(_)) => false,
-            Look::Unknown(_) => here.content != Some(Content::COORDINATOR),
+            Look::Unknown(_) => true,
         };
         if !may_start || here.shaped.shape != Shape::Mirror {
             return Look::Unknown("not asked".into());
         }
-        let (Some(primary), Some(dialect)) = (self.acting_primary(here, row), here.shaped.dialect) else {
-            return Look::Unknown("the catalog was not read".into());
+        let reaches = match reaches {
+            Look::Seen(reaches) => reaches,
+            Look::Unknown(why) => return Look::Unknown(why),
         };
-        let log = match wal::end(&self.volume.data().join(dialect.wal_folder())) {
-            Ok(log) => log,
-            Err(error) => return Look::Unknown(format!("the log can not be read: {error}")),
-        };
-        let Some((timeline, end)) = wal::reach(here.shaped.control.as_ref(), log) else { return Look::Unknown("there is no log".into()) };
-        let followed = self.board.page().followed;
-        ask::primary(&self.config, &primary, &Reach { timeline, end, followed }).await
+        let copy = CopyHere { reaches, followed: self.board.page().followed };
+        if here.content == Some(Content::COORDINATOR) {
+            let page = others::source(&self.config, &self.own(here)).await;
+            return ask::by_page(&copy, page.seen()).unwrap_or_else(|| Look::Unknown("nothing shows another history".into()));
+        }
+        match self.acting_primary(here, row) {
+            Some(primary) => ask::primary(&self.config, &primary, &copy).await,
+            None => Look::Unknown("the catalog was not read".into()),
+        }
+    }
+
+    /// How far a mirror's log reaches; whoever would open as its primary is held against it.
+    pub(super) fn show_reach(&self, shape: Shape, reaches: &Look<Reach>) {
+        let reaches = reaches.seen().copied().filter(|_| shape == Shape::Mirror);
+        self.board.show(|page| page.reaches = reaches);
+    }
+
+    /// What would open as a primary.
+    fn begins(&self, shape: Shape, reaches: &Look<Reach>) -> Option<Begins> {
+        let at = reaches.seen().copied().filter(|_| shape == Shape::Primary)?;
+        Some(Begins { incarnations: self.board.page().incarnations, at })
     }
 
     fn acting_primary(&self, here: &Here, row: &Look<RowHere>) -> Option<Other> {
@@ -308,6 +325,8 @@ impl Supervisor {
         // Only under the lock: a pid of another namespace proves nothing, and a live postmaster whose file is gone ends itself.
         let _ = std::fs::remove_file(self.volume.data().join("postmaster.pid"));
         self.keep_passfile();
+        // Shown before it begins: a mirror that starts at the same time goes by it.
+        self.board.show(|page| page.state = self.shown(InstanceState::Starting));
         self.begin_incarnation(here);
         let primary = matches!(facts.row, Look::Seen(RowHere::Mine { role: Role::Primary, .. }));
         match decision {
@@ -444,6 +463,7 @@ pub(super) fn patience(state: InstanceState, stays: u32) -> Duration {
         | InstanceState::Held
         | InstanceState::WaitingForPeer
         | InstanceState::WaitingForPrimary
+        | InstanceState::PutBack
         | InstanceState::PrimaryDataMissing => 2,
         // Right after its start a coordinator has all of them at its door.
         InstanceState::WaitingForCoordinator => 5,

@@ -11,21 +11,23 @@ use super::{
 };
 use crate::{
     greenplum::{Dialect, Server, Session, resolve::resolve, topology},
-    model::{Catalog, Content, Look, Page, Role, SystemIdentifier, Timeline, page::Shape},
+    model::{Begins, Catalog, Content, Look, Page, Role, SystemIdentifier, Timeline, page::Shape},
 };
 
 /// A database that its page calls a primary answers within this, or it is not known what it is.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The coordinator that asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Own {
     pub timeline: Option<Timeline>,
     pub system_identifier: Option<SystemIdentifier>,
+    /// Before it is opened as a primary.
+    pub begins: Option<Begins>,
 }
 
 /// What the other coordinators say. With no other there is nobody who could have taken over.
-pub async fn ask(config: &Config, own: Own) -> Look<OtherHere> {
+pub async fn ask(config: &Config, own: &Own) -> Look<OtherHere> {
     let others = others(config).await;
     let said = futures::future::join_all(others.iter().map(|server| one(config, server, own))).await;
     together(said)
@@ -33,13 +35,17 @@ pub async fn ask(config: &Config, own: Own) -> Look<OtherHere> {
 
 /// One that has taken over counts whatever the rest say; else all have to have said that they have not.
 fn together(said: Vec<Look<OtherHere>>) -> Look<OtherHere> {
-    let mut silent = vec![];
+    let (mut silent, mut more) = (vec![], None);
     for one in said {
         match one {
             Look::Seen(OtherHere::Overtook(timeline)) => return Look::Seen(OtherHere::Overtook(timeline)),
+            Look::Seen(OtherHere::HoldsMore(why)) => more = Some(why),
             Look::Seen(OtherHere::Behind) => {}
             Look::Unknown(why) => silent.push(why),
         }
+    }
+    if let Some(why) = more {
+        return Look::Seen(OtherHere::HoldsMore(why));
     }
     if silent.is_empty() { Look::Seen(OtherHere::Behind) } else { Look::Unknown(silent.join("; ")) }
 }
@@ -62,7 +68,7 @@ async fn within<T, E>(question: impl Future<Output = Result<T, E>>) -> Option<T>
     tokio::time::timeout(peer::PATIENCE, question).await.ok()?.ok()
 }
 
-async fn one(config: &Config, server: &Server, own: Own) -> Look<OtherHere> {
+async fn one(config: &Config, server: &Server, own: &Own) -> Look<OtherHere> {
     let page = match page_of(config, server).await {
         Look::Seen(page) => page,
         Look::Unknown(why) => return Look::Unknown(why),
@@ -79,7 +85,10 @@ async fn one(config: &Config, server: &Server, own: Own) -> Look<OtherHere> {
 }
 
 /// Its postgres takes no writes now.
-fn idle(server: &Server, page: &Page, own: Own) -> Look<OtherHere> {
+fn idle(server: &Server, page: &Page, own: &Own) -> Look<OtherHere> {
+    if let Some(why) = peer::lacks(page, own.begins.as_ref()) {
+        return Look::Seen(OtherHere::HoldsMore(why));
+    }
     match page.shape {
         Shape::Primary if page.timeline > own.timeline => {
             Look::Unknown(format!("the directory of {server} is on a higher timeline than this one's, as its page says, and it is down"))
@@ -90,7 +99,7 @@ fn idle(server: &Server, page: &Page, own: Own) -> Look<OtherHere> {
 }
 
 /// Asks the database itself: a page is no proof.
-async fn asked(config: &Config, server: &Server, page: &Page, own: Own) -> Look<OtherHere> {
+async fn asked(config: &Config, server: &Server, page: &Page, own: &Own) -> Look<OtherHere> {
     let login = match config.login() {
         Ok(login) => login,
         Err(error) => return Look::Unknown(error.to_string()),
@@ -113,7 +122,7 @@ fn identified(dialect: Dialect, by_sql: Option<SystemIdentifier>, page: &Page) -
     }
 }
 
-fn judge(server: &Server, (timeline, whose): (Timeline, Option<SystemIdentifier>), own: Own) -> Look<OtherHere> {
+fn judge(server: &Server, (timeline, whose): (Timeline, Option<SystemIdentifier>), own: &Own) -> Look<OtherHere> {
     let Some(ours) = own.timeline else { return Look::Unknown("this coordinator's own timeline is not known".into()) };
     if whose.is_none() || whose != own.system_identifier {
         return Look::Unknown(format!("{server} takes writes, and nothing shows that it is a copy of this database"));
@@ -158,6 +167,15 @@ pub async fn identity(config: &Config, server: &Server, timeline: Timeline) -> O
     (page.serves == Some(Role::Primary) && page.timeline == Some(timeline)).then_some(page.system_identifier)?
 }
 
+/// The page of the coordinator that a standby follows: one of the same database that serves as a primary.
+pub async fn source(config: &Config, own: &Own) -> Look<Page> {
+    let others = others(config).await;
+    let pages = futures::future::join_all(others.iter().map(|server| page_of(config, server))).await;
+    let acts = |page: &Page| page.serves == Some(Role::Primary) && page.system_identifier == own.system_identifier;
+    let found = pages.into_iter().find(|page| page.seen().is_some_and(acts));
+    found.unwrap_or_else(|| Look::Unknown("no other coordinator serves as a primary".into()))
+}
+
 /// What the segments have seen of coordinators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Witnesses {
@@ -167,6 +185,22 @@ pub enum Witnesses {
     TooFew { answer: usize, contents: usize },
     /// One has believed a coordinator on a higher timeline.
     Against(String),
+}
+
+/// Asks the segments of our own catalog; `None` when that cannot be read.
+pub async fn own_witnesses(config: &Config, own: Timeline) -> Option<Witnesses> {
+    let catalog = own_catalog(config).await.ok()?;
+    Some(witnesses(config, &catalog, own).await)
+}
+
+/// What the coordinator of this place has in its catalog.
+///
+/// # Errors
+/// Why it cannot be read.
+pub async fn own_catalog(config: &Config) -> Result<Catalog, String> {
+    let login = config.login().map_err(|e| e.to_string())?;
+    let session = Session::utility(&config.local(), &login, None).await.map_err(|e| e.to_string())?;
+    topology::read(&session).await.map(|answer| answer.catalog).map_err(|e| e.to_string())
 }
 
 /// Asks both sides of every content.
@@ -214,7 +248,7 @@ mod tests {
     const OURS: SystemIdentifier = SystemIdentifier(7);
 
     fn own() -> Own {
-        Own { timeline: Some(Timeline(1)), system_identifier: Some(OURS) }
+        Own { timeline: Some(Timeline(1)), system_identifier: Some(OURS), begins: None }
     }
 
     fn server() -> Server {
@@ -238,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_timeline_overtakes_only_over_sql_and_with_our_system_identifier() {
-        let judged = |timeline, whose: Option<u64>| judge(&server(), (Timeline(timeline), whose.map(SystemIdentifier)), own());
+        let judged = |timeline, whose: Option<u64>| judge(&server(), (Timeline(timeline), whose.map(SystemIdentifier)), &own());
         assert_eq!(judged(2, Some(7)), Look::Seen(OtherHere::Overtook(Timeline(2))));
         assert_eq!(judged(1, Some(7)), Look::Seen(OtherHere::Behind));
         assert!(matches!(judged(9, Some(8)), Look::Unknown(_)) && matches!(judged(9, None), Look::Unknown(_)));
@@ -247,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_standby_that_runs_or_is_down_has_not_taken_over() {
-        let said = |change: fn(&mut Page)| idle(&server(), &of_standby(change), own());
+        let said = |change: fn(&mut Page)| idle(&server(), &of_standby(change), &own());
         assert_eq!(said(|_| ()), Look::Seen(OtherHere::Behind));
         assert_eq!(said(|p| (p.serves, p.shape) = (None, Shape::Empty)), Look::Seen(OtherHere::Behind));
         let promoted = |p: &mut Page| (p.serves, p.shape, p.timeline) = (None, Shape::Primary, Some(Timeline(2)));

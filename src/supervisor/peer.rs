@@ -9,7 +9,7 @@ use super::{
     decide::{PeerHere, PeerRole},
 };
 use crate::{
-    model::{Content, Look, Page, Role, Row, SystemIdentifier, page::Shape},
+    model::{Begins, Content, Look, Page, Role, Row, SystemIdentifier, page::Shape},
     volume::token::Peer,
     web,
 };
@@ -46,11 +46,11 @@ impl Other {
     }
 }
 
-/// What the other side says of itself.
-pub async fn ask(config: &Config, other: Option<&Other>) -> Look<PeerHere> {
+/// What the other side says of itself, beside one that `begins` as a primary, if it does.
+pub async fn ask(config: &Config, other: Option<&Other>, begins: Option<&Begins>) -> Look<PeerHere> {
     let Some(other) = other else { return Look::Unknown("no peer was ever seen".into()) };
     match page_of_other(config, other).await {
-        Look::Seen(page) => here(&page),
+        Look::Seen(page) => here(&page, begins),
         Look::Unknown(why) => Look::Unknown(why),
     }
 }
@@ -66,15 +66,24 @@ pub async fn page_of_other(config: &Config, other: &Other) -> Look<Page> {
     }
 }
 
-fn here(page: &Page) -> Look<PeerHere> {
+/// What a copy that would follow holds, and whoever `begins` as its primary lacks.
+pub fn lacks(page: &Page, begins: Option<&Begins>) -> Option<String> {
+    let begins = begins.filter(|_| page.shape == Shape::Mirror)?;
+    let why = begins.lacks(&page.followed, page.reaches)?;
+    let dbid = page.dbid.map_or_else(|| "?".into(), |dbid| dbid.to_string());
+    Some(format!("dbid {dbid} holds what this one lacks: {why}; was this one restored from an older copy?"))
+}
+
+fn here(page: &Page, begins: Option<&Begins>) -> Look<PeerHere> {
     let role = match (page.serves, page.shape) {
         (Some(Role::Primary), _) | (_, Shape::Primary) => PeerRole::Promoted,
         (Some(Role::Mirror), Shape::Mirror) => PeerRole::InRecovery,
-        (Some(Role::Mirror) | None, Shape::Unknown | Shape::Empty | Shape::Unusable | Shape::Mirror) => {
+        (None, Shape::Mirror) => PeerRole::Idle,
+        (Some(Role::Mirror) | None, Shape::Unknown | Shape::Empty | Shape::Unusable) => {
             return Look::Unknown(format!("it says {:?}", page.state));
         }
     };
-    Look::Seen(PeerHere { role, timeline: page.timeline })
+    Look::Seen(PeerHere { role, timeline: page.timeline, holds_more: lacks(page, begins) })
 }
 
 /// The page of the instance of this row.
@@ -134,13 +143,13 @@ mod tests {
     fn what_it_could_open_as_counts_as_what_it_serves_as() {
         let says = |serves, shape| {
             let page = Page { serves, shape, timeline: Some(Timeline(2)), ..page(&row("2:0ppsu")) };
-            here(&page).seen().map(|peer| peer.role)
+            here(&page, None).seen().map(|peer| peer.role)
         };
         assert_eq!(says(Some(Role::Primary), Shape::Primary), Some(PeerRole::Promoted));
         assert_eq!(says(None, Shape::Primary), Some(PeerRole::Promoted));
         assert_eq!(says(Some(Role::Primary), Shape::Mirror), Some(PeerRole::Promoted), "it has just been promoted");
         assert_eq!(says(Some(Role::Mirror), Shape::Mirror), Some(PeerRole::InRecovery));
-        assert_eq!(says(None, Shape::Mirror), None, "it does not run");
+        assert_eq!(says(None, Shape::Mirror), Some(PeerRole::Idle));
         assert_eq!(says(None, Shape::Empty), None);
     }
 }

@@ -9,14 +9,17 @@ use super::{
     Supervisor, ask,
     ask::{Answer, NotRead},
     decide::{OtherHere, PeerHere, RowHere},
+    history,
     idle::{MARKS, jittered},
-    others, peer,
+    others,
+    others::Witnesses,
+    peer,
     serving::{self, Answered},
     watch::{FLIP_WINDOW, Running},
 };
 use crate::{
     greenplum::Dialect,
-    model::{Content, InstanceState, Look, Page, Role, Timeline, page::Shape},
+    model::{Content, InstanceState, Look, Page, Reach, Role, Timeline, page::Shape},
 };
 
 /// A postgres that served for so long has left its crashes behind.
@@ -28,8 +31,27 @@ const BEGINNING: Duration = MARKS;
 /// So long it has just been started.
 const BEGINS: Duration = Duration::from_secs(5);
 
+/// Between two looks for a mirror's WAL receiver. One that is gone comes again within five seconds: before it does, how far the
+/// log reaches and what the primary has begun meanwhile are to be known.
+const RECEIVER: Duration = Duration::from_millis(500);
+/// Between two questions to the segments while another coordinator is silent.
+const WITNESSES: Duration = Duration::from_secs(20);
+/// What the other side was seen to be counts for so long after it fell silent.
+const LAST_SEEN: Duration = Duration::from_secs(30);
+
 /// The catalog, and what the other side said beside it.
 pub type RowRead = (Look<Answer, NotRead>, Look<PeerHere>);
+/// What the other coordinators said and, while one of them is silent, now and then the segments.
+pub type OthersRead = (Look<OtherHere>, Option<Witnesses>);
+
+/// What a mirror asks about its source.
+pub struct SourceRead {
+    page: Look<Page>,
+    /// How far its log reaches, if that was not known yet and nobody wrote it.
+    reaches: Option<Look<Reach>>,
+    /// It received when it asked.
+    received: bool,
+}
 
 impl Supervisor {
     /// Starts the questions that are due; none is waited for.
@@ -50,12 +72,32 @@ impl Supervisor {
             running.read_begun = now;
         }
         if running.others.is_none() && now >= running.next_others && self.dispatches(running) {
-            let (config, own) = (self.config.clone(), self.own(&running.here));
-            running.others = Some(tokio::spawn(async move { others::ask(&config, own).await }));
+            running.others = Some(self.ask_other_coordinators(running));
         }
-        if running.source.is_none() && now >= running.next_source && self.board.page().receiving {
-            running.source = self.ask_source(running);
+        if running.source.is_none() && now >= running.next_look && self.shape_now(running.dialect) == Shape::Mirror {
+            running.next_look = now + if running.started.elapsed() < BEGINS { BEGINNING } else { RECEIVER };
+            let receives = running.postgres.receives();
+            running.log_known &= !receives;
+            if !receives || now >= running.next_source {
+                running.source = Some(self.ask_source(running, receives));
+            }
         }
+    }
+
+    fn ask_other_coordinators(&self, running: &mut Running) -> JoinHandle<OthersRead> {
+        let (config, own) = (self.config.clone(), self.own(&running.here));
+        let due = running.next_witnesses <= Instant::now();
+        if due {
+            running.next_witnesses = Instant::now() + WITNESSES;
+        }
+        tokio::spawn(async move {
+            let other = others::ask(&config, &own).await;
+            let witnesses = match (&other, own.timeline) {
+                (Look::Unknown(_), Some(timeline)) if due => others::own_witnesses(&config, timeline).await,
+                (Look::Unknown(_) | Look::Seen(_), _) => None,
+            };
+            (other, witnesses)
+        })
     }
 
     /// The row, and for whoever is open as a primary the other side beside it: what a catalog says alone is not enough to
@@ -67,7 +109,7 @@ impl Supervisor {
         tokio::spawn(async move {
             let peer = async {
                 match &other {
-                    Some(other) => peer::ask(&config, Some(other)).await,
+                    Some(other) => peer::ask(&config, Some(other), None).await,
                     None => Look::Unknown("not asked".into()),
                 }
             };
@@ -80,34 +122,64 @@ impl Supervisor {
         running.here.content == Some(Content::COORDINATOR) && self.shape_now(running.dialect) == Shape::Primary
     }
 
-    /// Asks the acting primary's page: that of the other side, for a mirror that receives has no other source. Without a
-    /// coordinator, too: what is not remembered in time is missed at the next start.
-    fn ask_source(&self, running: &mut Running) -> Option<JoinHandle<Look<Page>>> {
-        running.next_source = Instant::now() + CALM;
-        let (other, config) = (running.here.other_side()?, self.config.clone());
-        Some(tokio::spawn(async move { peer::page_of_other(&config, &other).await }))
+    /// Asks the acting primary's page: that of the other side, for a mirror has no other source, or that of the coordinator
+    /// that acts. Without a coordinator, too: what is not remembered in time is missed at the next start. While nobody writes
+    /// the log, how far it reaches is looked up once.
+    fn ask_source(&self, running: &mut Running, received: bool) -> JoinHandle<SourceRead> {
+        let (look_up, dialect, data) = (!received && !running.log_known, running.dialect, self.volume.data().to_owned());
+        let (config, other, own) = (self.config.clone(), running.here.other_side(), self.own(&running.here));
+        let coordinator = running.here.content == Some(Content::COORDINATOR);
+        tokio::spawn(async move {
+            let reaches = match look_up {
+                true => tokio::task::spawn_blocking(move || history::reaches(None, Some(dialect), &data)).await.ok(),
+                false => None,
+            };
+            let page = match other {
+                _ if coordinator => others::source(&config, &own).await,
+                Some(other) => peer::page_of_other(&config, &other).await,
+                None => Look::Unknown("no peer was ever seen".into()),
+            };
+            SourceRead { page, reaches, received }
+        })
     }
 
-    /// Followed is what was received, before and after its incarnation was asked for.
-    pub(super) fn source_said(&mut self, running: &mut Running, look: Option<Look<Page>>) {
+    /// What is received before and after its incarnation was asked for is followed, and whatever the log was a part of before.
+    pub(super) fn source_said(&mut self, running: &mut Running, read: Option<SourceRead>) {
         running.source = None;
-        running.next_source = Instant::now() + CALM;
-        if let Some(Look::Seen(page)) = look
-            && self.board.page().receiving
-            && running.postgres.receives()
-        {
-            self.follow(&mut running.here, &page);
+        let receives = running.postgres.receives();
+        let Some(SourceRead { page, reaches, received }) = read else { return };
+        // One that has just begun to receive has followed nobody yet.
+        running.next_source = Instant::now() + if received && receives { CALM } else { Duration::ZERO };
+        if let Some(reaches) = reaches.filter(|_| !receives) {
+            self.show_reach(Shape::Mirror, &reaches);
+            (running.reached, running.log_known) = (reaches.seen().copied(), true);
+        }
+        if let Look::Seen(page) = page {
+            running.source_here = self.follow(&mut running.here, &page, running.reached, received && receives);
         }
     }
 
-    /// What the other coordinators say of themselves; that they are silent is what a crash in place goes by, too.
-    pub(super) fn others_said(&mut self, running: &mut Running, look: Option<Look<OtherHere>>) {
+    /// What the other coordinators say of themselves; that they are silent is what a crash in place goes by, too, unless the
+    /// segments know of one on a higher timeline.
+    pub(super) fn others_said(&mut self, running: &mut Running, read: Option<OthersRead>) {
         running.others = None;
         running.next_others = Instant::now() + CALM;
-        let Some(look) = look else { return };
+        let Some((look, witnesses)) = read else { return };
+        match witnesses {
+            Some(Witnesses::Against(why)) => {
+                tracing::warn!(why, "the other coordinator is silent");
+                self.memory.refuted = Some((Instant::now(), why));
+            }
+            Some(Witnesses::ForUs) => self.memory.refuted = None,
+            Some(Witnesses::TooFew { .. }) | None => {}
+        }
         match look {
             Look::Seen(OtherHere::Overtook(timeline)) => self.remember_who_overtook(&running.here, timeline),
-            Look::Seen(OtherHere::Behind) | Look::Unknown(_) => running.others_asked = Instant::now(),
+            Look::Seen(OtherHere::Behind | OtherHere::HoldsMore(_)) => {
+                (running.others_asked, self.memory.refuted) = (Instant::now(), None);
+            }
+            Look::Unknown(_) if self.memory.refuted.is_some() => {}
+            Look::Unknown(_) => running.others_asked = Instant::now(),
         }
         running.other = look;
     }
@@ -139,7 +211,7 @@ impl Supervisor {
             }
             running.timeline = timeline;
             self.settle(running);
-        } else if running.serving_since.take().is_some() {
+        } else if running.serving_since.take().is_some() && running.here.content != Some(Content::COORDINATOR) {
             running.next_read = Instant::now(); // it served and does not any more: ask what became of its role
         }
         let (state, detail) = match &running.outdated {
@@ -148,7 +220,8 @@ impl Supervisor {
         };
         let detail = match running.other.unknown() {
             Some(silent) if self.dispatches(running) => {
-                format!("{detail}; whether another coordinator has taken over is not known: {silent}")
+                let seen = self.memory.refuted.as_ref().map_or(String::new(), |(_, why)| format!("; {why}"));
+                format!("{detail}; whether another coordinator has taken over is not known: {silent}{seen}")
             }
             Some(_) | None => detail,
         };
@@ -198,7 +271,11 @@ impl Supervisor {
             Some((look, peer)) => (Some(look), peer),
             None => (None, Look::Unknown("the question was broken off".into())),
         };
-        running.peer = peer;
+        // An answer that is missed once does not make a catalog right that the pair itself has contradicted.
+        if peer.seen().is_some() || running.outdated.is_none() || running.peer_seen.elapsed() > LAST_SEEN {
+            running.peer_seen = Instant::now();
+            running.peer = peer;
+        }
         running.unread = if look.as_ref().is_some_and(|look| look.seen().is_some()) { 0 } else { running.unread + 1 };
         running.row = match &look {
             Some(Look::Seen(answer)) => Look::Seen(ask::row_here(&self.config, &answer.catalog, running.here.dbid)),
@@ -208,11 +285,11 @@ impl Supervisor {
         if let Some(look) = look {
             self.remember(&look);
         }
-        running.here.token = self.volume.token(&self.config.cluster, &self.config.address, self.config.port);
+        running.here.token = self.token_now();
         if let Err(error) = self.adopt(&running.here) {
             tracing::warn!(%error, "the token could not be brought up to date");
         }
-        running.here.token = self.volume.token(&self.config.cluster, &self.config.address, self.config.port); // as it is by now
+        running.here.token = self.token_now(); // as it is by now
         self.show_token(&running.here.token);
         running.next_read = Instant::now() + jittered(self.next_read(running));
     }

@@ -12,16 +12,16 @@ use tokio::{
 use super::{
     Round, Supervisor, Woken, ask,
     crash::{self, Again},
-    decide::{Alone, Facts, OtherHere, PeerHere, RowHere, Watch, believed, watch},
+    decide::{Alone, Facts, OtherHere, PeerHere, PrimaryHere, RowHere, Watch, believed, watch},
     idle::{Here, IN_PLACE, MARKS},
     process::{self, End, Postgres},
-    questions::RowRead,
+    questions::{OthersRead, RowRead, SourceRead},
     serving::Answered,
 };
 use crate::{
     greenplum::Dialect,
     model::{
-        InstanceState, Look, Page, Role, Timeline,
+        InstanceState, Look, Reach, Role, Timeline,
         page::{ExitClass, LastExit, Shape},
     },
     volume::{Held, marks::Ack},
@@ -46,6 +46,8 @@ pub(super) struct Running {
     pub(super) row: Look<RowHere>,
     /// What the other side said when that row was asked for.
     pub(super) peer: Look<PeerHere>,
+    /// When it last said something, or it was given up that it had.
+    pub(super) peer_seen: Instant,
     /// When both were asked.
     pub(super) row_asked: Instant,
     /// What the other coordinators said last.
@@ -60,13 +62,21 @@ pub(super) struct Running {
     pub(super) next_read: Instant,
     /// Reads in a row that nobody answered.
     pub(super) unread: u32,
-    pub(super) others: Option<JoinHandle<Look<OtherHere>>>,
+    pub(super) others: Option<JoinHandle<OthersRead>>,
     pub(super) next_others: Instant,
+    pub(super) next_witnesses: Instant,
     /// When they were last asked and none had taken over; a start asks, too.
     pub(super) others_asked: Instant,
     /// The page of the acting primary that a mirror follows.
-    pub(super) source: Option<JoinHandle<Look<Page>>>,
+    pub(super) source: Option<JoinHandle<SourceRead>>,
     pub(super) next_source: Instant,
+    pub(super) next_look: Instant,
+    /// How far a mirror's log reached when it last received from nobody.
+    pub(super) reached: Option<Reach>,
+    /// It has received from nobody since.
+    pub(super) log_known: bool,
+    /// How its history stands to that of the acting primary.
+    pub(super) source_here: Look<PrimaryHere>,
     pub(super) refused: Option<String>,
     /// Why the catalog that calls it a mirror is not believed.
     pub(super) outdated: Option<String>,
@@ -102,6 +112,7 @@ impl Supervisor {
             timeline: None,
             row: Look::Unknown("not read since the start".into()),
             peer: Look::Unknown("not asked since the start".into()),
+            peer_seen: now,
             row_asked: now,
             other: Look::Unknown("not asked since the start".into()),
             turned: now,
@@ -114,9 +125,14 @@ impl Supervisor {
             unread: 0,
             others: None,
             next_others: now,
+            next_witnesses: now,
             others_asked: now,
             source: None,
             next_source: now,
+            next_look: now,
+            reached: self.board.page().reaches,
+            log_known: true,
+            source_here: Look::Unknown("not asked since the start".into()),
             refused: None,
             outdated: None,
             recovers: here.shaped.shape == Shape::Primary && here.shaped.control.as_ref().is_some_and(|control| !control.was_shut_down()),
@@ -207,12 +223,13 @@ impl Supervisor {
             row: believed(&running.row, running.row_asked, running.turned),
             peer: running.peer.clone(),
             other: running.other.clone(),
-            primary: Look::Unknown("not asked".into()),
+            primary: running.source_here.clone(),
             alone: Alone::Waits,
             not_replaced: false,
             was_in_sync: false,
             unusable: None,
             diverged: None,
+            allowed_timeline: None,
         };
         let verdict = watch(&facts);
         self.say_outdated(running, if let Watch::NotOverruled(why) = &verdict { Some(why) } else { None });

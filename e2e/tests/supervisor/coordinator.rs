@@ -1,7 +1,11 @@
 //! Two coordinators: one that was overtaken is stopped and stays down, one that crashed is back at once, and one that is
 //! alone asks the segments.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use gpheal::model::{InstanceState, Page, Role, Timeline, page::Shape};
@@ -68,6 +72,46 @@ async fn an_overtaken_coordinator_stays_down_however_long_the_other_is_silent() 
     wait_at("127.0.0.1", PAGES, "staying down although the other is silent", stays).await?;
     ensure!(old.postgres().is_empty(), "postgres was started: {:?}", old.postgres());
     third.end()
+}
+
+/// The acting one is put back on an older copy of its volume: opened, it would lead a cluster that has gone on, and its standby,
+/// which has what it lacks, would have that written over.
+#[tokio::test]
+#[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
+async fn a_coordinator_that_was_put_back_stays_closed_beside_a_standby_that_holds_more() -> Result<()> {
+    let alone = Alone::wait().await;
+    let old = bootstrapped(&alone, &[])?;
+    let page = format!("127.0.0.1:{PAGES}");
+    let supervise = || old.supervise_with(&page, &[COORDINATORS, ("GPHEAL_COORDINATOR_WAIT", "0")]);
+    let first = supervise()?;
+    wait_at("127.0.0.1", PAGES, "a coordinator that dispatches", dispatches).await?;
+    let new = standby_of(&alone, &old)?;
+    let other = new.supervise_with(&format!("127.0.0.2:{PAGES}"), &[COORDINATORS, ("GPHEAL_ADDRESS", "127.0.0.2")])?;
+    let follows = |page: &Page| page.receiving && page.followed.len() == 1;
+    wait_at("127.0.0.2", PAGES, "a standby that remembers whom it follows", follows).await?;
+    first.end()?;
+    let (volume, older) = (old.at("volume"), old.at("older"));
+    copy(&volume, &older)?;
+
+    let second = supervise()?;
+    let on = |page: &Page| page.receiving && page.followed.len() == 2;
+    wait_at("127.0.0.2", PAGES, "a standby that follows on", on).await?;
+    let reached = wait_at("127.0.0.2", PAGES, "how far it reaches", |page| page.reaches.is_some()).await?.reaches;
+    second.end()?;
+    wait_at("127.0.0.2", PAGES, "how far it reaches by now", |page| page.reaches != reached).await?;
+    std::fs::remove_dir_all(&volume)?;
+    copy(&older, &volume)?;
+    let third = supervise()?;
+    let closed = |page: &Page| page.state == InstanceState::PutBack && page.detail.contains("dbid 8 holds what this one lacks");
+    wait_at("127.0.0.1", PAGES, "staying closed", closed).await?;
+    ensure!(old.postgres().is_empty(), "postgres was started: {:?}", old.postgres());
+    third.end()?;
+    other.end()
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    ensure!(Command::new("cp").arg("-a").arg(from).arg(to).status()?.success(), "{} was not copied", from.display());
+    Ok(())
 }
 
 fn row_of(place: &Place) -> String {

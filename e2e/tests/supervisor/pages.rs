@@ -74,6 +74,7 @@ pub fn primary(dbid: i16, content: i16, address: &str, port: u16, directory: &st
         coordinator_timeline: None,
         boot: None,
         node: None,
+        reaches: None,
         untrusted_lock: None,
     }
 }

@@ -14,7 +14,7 @@ use self::{
     records::End,
 };
 use super::control::ControlData;
-use crate::model::{Lsn, SystemIdentifier, Timeline};
+use crate::model::{Lsn, Reach, SystemIdentifier, Timeline};
 
 /// So often a log is listed that changes meanwhile.
 const LOOKS: u32 = 5;
@@ -158,9 +158,9 @@ pub fn history(text: &str) -> Vec<Switch> {
 }
 
 /// Timeline and end of a directory, by whatever of control file and log can be read; the later of both.
-pub fn reach(control: Option<&ControlData>, log: Option<WalEnd>) -> Option<(Timeline, Lsn)> {
+pub fn reach(control: Option<&ControlData>, log: Option<WalEnd>) -> Option<Reach> {
     let control = control.map(|c| (c.newest_timeline(), c.min_recovery.max(c.checkpoint)));
-    control.max(log.map(|end| (end.timeline, end.end)))
+    control.max(log.map(|end| (end.timeline, end.end))).map(|(timeline, end)| Reach { timeline, end })
 }
 
 /// How a directory stands to a source.
