@@ -72,6 +72,8 @@ reasons! {
         AttemptStuck { job: String, why: String },
         /// Another recovery of the same content is running [13].
         AlreadyRecovering { content: Content, recovery: String },
+        /// A Job at the same content has ended for all that it said, and neither it nor its pod is known to be gone [13].
+        JobNotEnded { job: String },
         /// As many Jobs run as policy allows.
         JobBudget { max: usize },
         /// The pod's supervisor gives no page.
@@ -225,6 +227,11 @@ impl Refusal {
                 format!("lifted when Job {job} goes on or its pod is gone; delete its pod, by force only when its node is known to be gone")
             }
             Self::AlreadyRecovering { recovery, .. } => format!("lifted when SegmentRecovery {recovery} has ended"),
+            Self::JobNotEnded { job } => {
+                format!(
+                    "lifted by itself when Job {job} has its condition Complete or Failed, or is gone, and its pod has ended; else delete both"
+                )
+            }
             Self::JobBudget { .. } => "lifted when a running Job ends".into(),
             Self::SupervisorSilent { .. } => "lifted when its pod runs and the supervisor's page can be read".into(),
             Self::PageNotBelieved { .. } => SHOW.into(),
@@ -268,6 +275,7 @@ impl Refusal {
             | Self::ObserveOnly { .. }
             | Self::TakenUpAgain { .. }
             | Self::AlreadyRecovering { .. }
+            | Self::JobNotEnded { .. }
             | Self::JobBudget { .. }
             | Self::SupervisorSilent { .. }
             | Self::CatchingUp => false,
@@ -311,6 +319,7 @@ impl Refusal {
             | Self::ObserveOnly { .. }
             | Self::TakenUpAgain { .. }
             | Self::AlreadyRecovering { .. }
+            | Self::JobNotEnded { .. }
             | Self::JobBudget { .. }
             | Self::SupervisorSilent { .. }
             | Self::CatchingUp => false,
@@ -408,6 +417,7 @@ impl fmt::Display for Refusal {
             }
             Self::AttemptStuck { job, why } => write!(f, "Job {job} makes no progress: {why}"),
             Self::AlreadyRecovering { content, recovery } => write!(f, "content {content} is being repaired by SegmentRecovery {recovery}"),
+            Self::JobNotEnded { job } => write!(f, "Job {job}, at work for the same content, has not ended, or its pod has not"),
             Self::JobBudget { max } => write!(f, "{max} Jobs are running already"),
             Self::SupervisorSilent { why } => write!(f, "its supervisor can not be asked: {why}"),
             Self::PageNotBelieved { why } => write!(f, "its supervisor's page is not believed: {why}"),

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Catalog, Content, Dbid, Failure, InstanceState, Look, NoPage, Outcome, Page, Progress, Refusal, Repair, Row, Step, SystemIdentifier,
-    Timeline, Unread, refusal::ContractPoint,
+    Catalog, Content, Dbid, Failure, InstanceState, Look, NoPage, Outcome, Page, Progress, Repair, Row, Step, SystemIdentifier, Timeline,
+    Unread, refusal::ContractPoint,
 };
 
 /// One look at one cluster.
@@ -27,8 +27,9 @@ pub struct World {
     pub recoveries: Vec<Recovery>,
     /// Names of SegmentRecoveries of which nothing but the name can be read, of whatever cluster: they are taken.
     pub unreadable: Vec<String>,
-    /// Instances at which a Job of such a recovery may be at work, with its name.
-    pub at_work: BTreeMap<Dbid, String>,
+    /// Jobs that have not ended, and pods of Jobs that live: of whatever recovery, one that is over or deleted, too. Looked
+    /// for while there is a recovery that is not over.
+    pub at_work: Vec<AtWork>,
     /// Stable text that tells this cluster object from another of its name.
     pub cluster_uid: String,
     pub cluster_name: String,
@@ -57,6 +58,14 @@ pub struct Instance {
     pub written: Option<u64>,
     /// For how long nothing of it was seen to move, neither its state nor what it has replayed, by a clock that nobody sets.
     pub still: Option<SignedDuration>,
+}
+
+/// A Job that has not ended, or of which a pod lives.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AtWork {
+    pub job: String,
+    pub dbid: Dbid,
+    pub recovery: String,
 }
 
 /// What the planner needs of a pod.
@@ -287,20 +296,6 @@ impl World {
         match &self.instances.get(&row.dbid).ok_or_else(unasked)?.page {
             Look::Unknown(none) => Err(none.clone()),
             Look::Seen(page) => page.is_of(&self.cluster_name, row).map(|()| page).map_err(NoPage::NotBelieved),
-        }
-    }
-
-    /// Why neither a recovery named `name` nor another one may begin anything at `content`: there is one that cannot be read.
-    ///
-    /// # Errors
-    /// [`Refusal::RecoveryUnreadable`]
-    pub fn all_readable(&self, name: &str, content: Content) -> Result<(), Refusal> {
-        let of = |dbid: &Dbid| self.catalog.seen().and_then(|catalog| catalog.row(*dbid)).map(|row| row.content);
-        let namesake = self.unreadable.iter().find(|taken| *taken == name);
-        let at_work = || self.at_work.iter().find(|(dbid, _)| of(dbid) == Some(content)).map(|(_, recovery)| recovery);
-        match namesake.or_else(at_work) {
-            None => Ok(()),
-            Some(recovery) => Err(Refusal::RecoveryUnreadable { recovery: recovery.clone() }),
         }
     }
 

@@ -127,7 +127,7 @@ impl World {
             sources,
             recoveries: vec![],
             unreadable: vec![],
-            at_work: BTreeMap::new(),
+            at_work: vec![],
             cluster_uid: "uid".into(),
             cluster_name: "demo".into(),
         }

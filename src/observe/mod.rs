@@ -103,7 +103,7 @@ impl Observer {
         self.reader.progress(&mut joined, &mut self.memory).await;
         self.memory.keep_only(&joined, &pods);
         let mut world = self.world(cluster, &coordinator, topology, &pods, &joined).await?;
-        world.at_work = recoveries::at_work(&objects.unreadable, &jobs, &job_pods);
+        world.at_work = jobs::at_work(&jobs, &job_pods);
         world.unreadable = [objects.unreadable, objects.foreign].concat();
         let mut seen = seen(world, &pods, objects.ours, joined);
         self.nearby(&mut seen).await;
@@ -175,7 +175,7 @@ impl Observer {
             dispatch: self.dispatch(coordinator, joined).await,
             recoveries: joined.iter().map(|one| one.recovery.clone()).collect(),
             unreadable: vec![],
-            at_work: BTreeMap::new(),
+            at_work: vec![],
             cluster_uid: cluster.uid().unwrap_or_default(),
             cluster_name: cluster.name_any(),
         };

@@ -153,7 +153,7 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
         still_coming(desk, &admitted)?;
     }
     let next = follow::next(desk, &admitted)?;
-    desk.world.all_readable(&next.name, row.content)?;
+    desk.is_free(&next.name, row.content)?;
     let repair = ladder::choose(desk.policy, None, next.begins.repair, admitted.page)?;
     if desk.policy.paused {
         return Err(Refusal::Paused { would: repair });
