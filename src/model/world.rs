@@ -28,8 +28,8 @@ pub struct World {
     /// Names of SegmentRecoveries of which nothing but the name can be read, of whatever cluster: they are taken.
     pub unreadable: Vec<String>,
     /// Jobs that have not ended, and pods of Jobs that live: of whatever recovery, one that is over or deleted, too. Looked
-    /// for while there is a recovery that is not over.
-    pub at_work: Vec<AtWork>,
+    /// for while something may be begun or removed; `Unknown`: nothing may.
+    pub at_work: Look<Vec<AtWork>>,
     /// Stable text that tells this cluster object from another of its name.
     pub cluster_uid: String,
     pub cluster_name: String,
@@ -179,6 +179,8 @@ pub struct Recovery {
     pub uid: String,
     /// Made by automatic healing; else by a person or GitOps.
     pub automatic: bool,
+    /// uid of the GreenplumCluster that owns it.
+    pub owner: Option<String>,
     pub targets: Targets,
     /// `None`: the ladder decides.
     pub wanted: Option<Repair>,

@@ -127,7 +127,7 @@ impl World {
             sources,
             recoveries: vec![],
             unreadable: vec![],
-            at_work: vec![],
+            at_work: Look::Seen(vec![]),
             cluster_uid: "uid".into(),
             cluster_name: "demo".into(),
         }
@@ -192,6 +192,7 @@ pub fn asked(name: &str, dbids: &[i16], wanted: Option<Repair>) -> Recovery {
         name: name.into(),
         uid: format!("uid-of-{name}"),
         automatic: false,
+        owner: None,
         targets: Targets::Dbids(dbids.iter().map(|d| Dbid(*d)).collect()),
         wanted,
         phase: Phase::Pending,

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     api::fixtures,
     apply::mock::Objects,
-    model::{Dbid, JobState, Repair, world::fixtures as worlds},
+    model::{Dbid, JobState, Look, Repair, world::fixtures as worlds},
     observe::{
         cluster::Reader,
         fixtures::{job, job_pod, pod},
@@ -258,8 +258,8 @@ async fn asked_for_beside(jobs: &[Job], pods: &[Pod]) -> (bool, Value) {
     objects.put(&format!("{RECOVERIES}/second"), serde_json::to_value(&object).unwrap());
     let joined = recoveries::join(&object, jobs, pods);
     let mut world = needs_full().recovery(joined.recovery);
-    world.at_work = jobs::at_work(jobs, pods);
-    let segment = BTreeMap::from([(Dbid(5), pod("gp-mirror-0", |_| ()))]);
+    world.at_work = Look::Seen(jobs::at_work(jobs, pods));
+    let segment = BTreeMap::from([(Dbid(5), Arc::new(pod("gp-mirror-0", |_| ())))]);
     let seen = Seen { world, pods: segment, objects: BTreeMap::from([("second".into(), object)]), jobs: BTreeMap::new() };
     driver(&objects).act(&fixtures::cluster(), &seen, worlds::now()).await.unwrap();
     let writes = objects.writes();
@@ -292,4 +292,26 @@ async fn a_content_gets_no_job_before_the_job_before_it_and_its_pod_have_ended()
     assert!(made, "nothing of the first is left");
     let (made, _) = asked_for_beside(&[job("first", 6, 1, |_| ())], &[]).await;
     assert!(made, "that is at another content");
+}
+
+/// The role may be one of before, without the right to delete recoveries.
+#[tokio::test(start_paused = true)]
+async fn old_recoveries_that_can_not_be_removed_hold_up_nothing_and_are_not_tried_in_each_look() {
+    let objects = objects();
+    let mut driver = driver(&objects);
+    let mut world = World::of(&["2:0ppsu", "5:0mmsu"]);
+    for number in 0..7 {
+        let mut old = worlds::asked(&format!("old-{number}"), &[5], None);
+        (old.automatic, old.owner, old.phase) = (true, Some("uid".into()), crate::model::Phase::Succeeded);
+        old.ended = Some(worlds::ago(100 * 86_400));
+        world = world.recovery(old);
+    }
+    let listed = world.recoveries.iter().map(|old| (old.name.clone(), fixtures::recovery(&old.name, &[5]))).collect();
+    let seen = Seen { world, pods: BTreeMap::new(), objects: listed, jobs: BTreeMap::new() };
+    for tried in [1, 0, 1] {
+        assert!(matches!(driver.act(&fixtures::cluster(), &seen, worlds::now()).await, Ok(Ended::Next { .. })));
+        let asked: Vec<_> = objects.writes().into_iter().map(|(path, _)| path).filter(|path| path.starts_with("DELETE")).collect();
+        assert_eq!(asked.len(), tried, "{asked:?}");
+        tokio::time::advance(if tried == 1 { Duration::from_mins(9) } else { Duration::from_mins(2) }).await;
+    }
 }

@@ -70,7 +70,7 @@ impl<'a> Desk<'a> {
         }
         let catalog = world.catalog.seen().map(CatalogIndex::of);
         let mut at_work: HashMap<Content, Vec<&AtWork>> = HashMap::new();
-        for job in &world.at_work {
+        for job in world.at_work.seen().into_iter().flatten() {
             if let Some(row) = catalog.as_ref().and_then(|catalog| catalog.row(job.dbid)) {
                 at_work.entry(row.content).or_default().push(job);
             }

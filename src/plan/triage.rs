@@ -149,7 +149,7 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
         return Err(Refusal::AlreadyRecovering { content: row.content, recovery: other.to_owned() });
     }
     // No grace for a fault that was worked on.
-    if admitted.page.receiving || follow::before(desk, &admitted).is_none() {
+    if admitted.page.receiving || follow::before(desk, row.dbid).is_none() {
         still_coming(desk, &admitted)?;
     }
     let next = follow::next(desk, &admitted)?;
