@@ -82,6 +82,7 @@ impl Example for String {
             ("OwnKernel", _) => "its runtimeClassName is kata, and its supervisor does not tell the boot id of its kernel",
             ("OtherCoordinator", "theirs") => "gp-coordinator-0.gp:5432",
             ("OtherCoordinator", _) => "another-coordinator-0.gp.demo.svc:5432",
+            ("ForeignSecret", _) => "demo-somebody-elses",
             ("ClaimUnread", "why") => "there is no such claim",
             ("UntrustedLock", _) => "it is on nfs4, whose locks may be lost while files stay open",
             (_, "why") => "connection refused",

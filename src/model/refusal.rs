@@ -109,6 +109,10 @@ reasons! {
         HostPid,
         /// The pod has a kernel of its own (Kata, gVisor): a lock that its postgres holds is free for a Job beside it.
         OwnKernel { why: String },
+        /// No variable of the pod says whom it asks, so a Job would be told by the GreenplumCluster alone.
+        CoordinatorUntold,
+        /// The Job would carry a secret that neither its pod uses nor the operator reads.
+        ForeignSecret { secret: String },
         /// Its supervisor asks another coordinator than the GreenplumCluster names, so the two may speak of different clusters.
         OtherCoordinator { theirs: String, ours: String },
     }
@@ -146,6 +150,12 @@ impl fmt::Display for ContractPoint {
             Self::NoClaim => write!(f, "the data directory lies on no persistent volume claim"),
             Self::SharedProcessNamespace => write!(f, "shareProcessNamespace must be off"),
             Self::HostPid => write!(f, "hostPID must be off"),
+            Self::CoordinatorUntold => {
+                write!(f, "the container has no variable GPHEAL_COORDINATOR, by which its Job would ask whom it asks; give it one")
+            }
+            Self::ForeignSecret { secret } => {
+                write!(f, "spec.job.credentialsSecret is {secret}, which the pod does not use; name one that it mounts, or mount that one")
+            }
             Self::OtherCoordinator { theirs, ours } => {
                 write!(f, "GPHEAL_COORDINATOR of the pod is {theirs}, and spec.coordinator is {ours}; let the first name the second")
             }

@@ -1,6 +1,7 @@
 //! Greenplum and Kubernetes -> `World`: one look at one cluster. Nothing is decided here, and nothing that
 //! could not be looked at is taken for down.
 
+pub mod agreed;
 pub mod background;
 pub mod cluster;
 pub mod database;
@@ -27,12 +28,13 @@ use kube::{Client, ResourceExt};
 use tokio::sync::Notify;
 
 use self::{
+    agreed::Named,
     background::Background,
     cluster::{Listed, ObserveError, Reader},
     database::{Sessions, Topology},
     memory::Memory,
     nodes::Nodes,
-    places::{Named, Place},
+    places::Place,
     recoveries::RecoverySeen,
 };
 use crate::{
@@ -200,7 +202,7 @@ impl Observer {
         );
         self.memory.saw_sources(&topology, &sources);
         self.memory.recall(cluster);
-        world.instances = self.instances(&topology, &places, pages, access?, container, &Named::by(cluster, pods));
+        world.instances = self.instances(&topology, &places, pages, access?, cluster, &Named::by(cluster, pods));
         world.sources = sources;
         world.coordinator_timeline = Some(topology.timeline);
         world.catalog = Look::Seen(topology.catalog);
@@ -223,14 +225,14 @@ impl Observer {
         places: &BTreeMap<Dbid, Place>,
         mut pages: BTreeMap<Dbid, Look<Page, NoPage>>,
         mut access: BTreeMap<Dbid, (String, Look<String>)>,
-        container: &str,
+        cluster: &GreenplumCluster,
         coordinator: &Named,
     ) -> BTreeMap<Dbid, Instance> {
         let one = |row: &crate::model::Row| {
             let place = places.get(&row.dbid).unwrap_or(&Place::None);
-            let mut contract = places::contract(row, place, container);
+            let mut contract = places::contract(row, place, &cluster.spec.segments.container);
             if let Place::One(pod) = place {
-                contract.extend(places::other_coordinator(pod, container, coordinator));
+                contract.extend(agreed::points(pod, cluster, coordinator));
             }
             let page = pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown(NoPage::Silent("it has no pod to ask".into())));
             let still = self.memory.still(row.dbid, page.seen());

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume, VolumeMount};
 use kube::ResourceExt;
 
 use crate::{
-    api::{GreenplumCluster, labels},
+    api::labels,
     model::{Catalog, Dbid, Row, refusal::ContractPoint, world::PodSeen},
 };
 
@@ -76,7 +76,7 @@ fn place<'a>(row: &Row, addresses: &Addresses<'a>) -> Place<'a> {
 
 /// A pod's addresses: `NAME.SUBDOMAIN` or `HOSTNAME.SUBDOMAIN`, either with the namespace and whatever the
 /// cluster's domain is, or its IP.
-fn has_address(pod: &Pod, address: &str) -> bool {
+pub(super) fn has_address(pod: &Pod, address: &str) -> bool {
     let address = address.trim_end_matches('.').to_ascii_lowercase();
     if ips(pod).contains(&address) {
         return true;
@@ -170,54 +170,15 @@ fn contract_of(row: &Row, pod: &Pod, name: &str) -> Vec<ContractPoint> {
     points
 }
 
-/// The coordinator as the cluster names it.
-#[derive(Debug)]
-pub struct Named<'a> {
-    /// `None`: by a Service, which leads to whom nobody here knows.
-    host: Option<&'a str>,
-    port: i32,
-    namespace: String,
-    /// The selected pods at that name or address.
-    pods: Vec<&'a Pod>,
-}
-
-impl<'a> Named<'a> {
-    pub fn by(cluster: &'a GreenplumCluster, pods: &'a [Pod]) -> Self {
-        let host = cluster.spec.coordinator.host.as_deref();
-        let at = |pod: &&Pod| host.is_some_and(|host| has_address(pod, host));
-        let namespace = cluster.namespace().unwrap_or_default();
-        Self { host, port: cluster.spec.coordinator.port, namespace, pods: pods.iter().filter(at).collect() }
-    }
-
-    /// The same by another name or by an address of the same pod.
-    fn is(&self, entry: &str) -> bool {
-        let Some((name, port)) = entry.trim().rsplit_once(':') else { return false };
-        let same_name = self.host.is_some_and(|host| short(name, &self.namespace) == short(host, &self.namespace));
-        port.parse() == Ok(self.port) && (same_name || self.pods.iter().any(|pod| has_address(pod, name)))
-    }
-}
-
-/// Whether a pod's supervisor asks another coordinator than the cluster names. What stands in a ConfigMap, or is made of other
-/// variables, is not read.
-pub fn other_coordinator(pod: &Pod, container: &str, ours: &Named) -> Option<ContractPoint> {
-    let host = ours.host?;
-    let variables = self::container(pod, container)?.env.iter().flatten();
-    let theirs = variables.filter(|variable| variable.name == "GPHEAL_COORDINATOR").find_map(|variable| variable.value.clone())?;
-    let same = theirs.contains("$(") || theirs.split(',').any(|entry| ours.is(entry));
-    (!same).then(|| ContractPoint::OtherCoordinator { ours: format!("{host}:{}", ours.port), theirs })
-}
-
-/// A name of a cluster's DNS without what may be left out within its namespace.
-fn short(host: &str, namespace: &str) -> String {
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    let qualified = host.split_once(&format!(".{namespace}.svc")).map(|(head, _)| head.to_owned());
-    qualified.or_else(|| host.strip_suffix(&format!(".{namespace}")).map(str::to_owned)).unwrap_or(host)
+/// Its command is the supervisor.
+pub fn supervises(container: &Container) -> bool {
+    let mut words = container.command.iter().flatten().chain(container.args.iter().flatten());
+    words.any(|word| word == "supervise")
 }
 
 fn contract_of_container(row: &Row, pod: &Pod, container: &Container) -> Vec<ContractPoint> {
     let mut points = vec![];
-    let mut words = container.command.iter().flatten().chain(container.args.iter().flatten());
-    if !words.any(|word| word == "supervise") {
+    if !supervises(container) {
         points.push(ContractPoint::NoSupervisor);
     }
     let mount = mount_of(container, &row.datadir);
@@ -299,38 +260,6 @@ mod tests {
         assert_eq!(points(|p| p["spec"]["volumes"][0] = json!({"name": "data", "emptyDir": {}}), "greenplum"), "NoClaim");
         assert_eq!(points(|p| p["spec"]["shareProcessNamespace"] = json!(true), "greenplum"), "SharedProcessNamespace");
         assert_eq!(points(|p| p["spec"]["hostPID"] = json!(true), "greenplum"), "HostPid");
-    }
-
-    #[test]
-    fn a_pod_that_asks_another_coordinator_than_the_cluster_is_told() {
-        let differs = |theirs: Value, change: fn(&mut GreenplumCluster)| {
-            let mut cluster = crate::api::fixtures::cluster();
-            change(&mut cluster);
-            let segment = pod(|p| p["spec"]["containers"][0]["env"].as_array_mut().unwrap().push(theirs));
-            let coordinator = fixtures::pod("gp-coordinator-0", |p| p["status"]["podIP"] = json!("10.244.1.9"));
-            let pods = [segment.clone(), coordinator];
-            other_coordinator(&segment, "greenplum", &Named::by(&cluster, &pods)).is_some()
-        };
-        let plain = |value: &str| json!({"name": "GPHEAL_COORDINATOR", "value": value});
-        for same in [
-            "gp-coordinator-0.gp:5432",
-            "GP-coordinator-0.gp.demo:5432",
-            "gp-standby-0.gp:5432,gp-coordinator-0.gp.demo.svc.cluster.local:5432",
-            "10.244.1.9:5432",
-            "$(COORDINATOR):5432",
-        ] {
-            assert!(!differs(plain(same), |_| ()), "{same}");
-        }
-        for other in
-            ["gp-coordinator-0.gp:5433", "fake-0.gp:5432", "10.0.0.1:5432", "gp-coordinator-0.gp.elsewhere.svc:5432,fake-0.gp:5432"]
-        {
-            assert!(differs(plain(other), |_| ()), "{other}");
-        }
-        let by_address: fn(&mut GreenplumCluster) = |cluster| cluster.spec.coordinator.host = Some("10.244.1.9".into());
-        assert!(!differs(plain("gp-coordinator-0.gp:5432"), by_address) && differs(plain("fake-0.gp:5432"), by_address));
-        let by_service: fn(&mut GreenplumCluster) = |cluster| cluster.spec.coordinator.host = None;
-        assert!(!differs(plain("fake-0.gp:5432"), by_service), "where a Service leads is not known");
-        assert!(!differs(json!({"name": "GPHEAL_COORDINATOR", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}), |_| ()));
     }
 
     /// Two thousand rows were held against two thousand pods, one by one, in each look.
