@@ -72,7 +72,7 @@ reasons! {
         AttemptStuck { job: String, why: String },
         /// Another recovery of the same content is running [13].
         AlreadyRecovering { content: Content, recovery: String },
-        /// A Job at the same content has ended for all that it said, and neither it nor its pod is known to be gone [13].
+        /// A Job at the same content, or its pod, has not ended yet, whatever it has said and whether or not its recovery is there [13].
         JobNotEnded { job: String },
         /// As many Jobs run as policy allows.
         JobBudget { max: usize },
@@ -274,7 +274,8 @@ sentences! { Refusal {
         ("lifted when SegmentRecovery {recovery} has ended");
     JobNotEnded { job }: PASSES,
         ("Job {job}, at work for the same content, has not ended, or its pod has not"),
-        ("lifted by itself when Job {job} has its condition Complete or Failed, or is gone, and its pod has ended; else delete both");
+        ("lifted by itself when Job {job} has its condition Complete or Failed, or is gone, and its pod has ended; where it does \
+             not end, delete it");
     JobBudget { max }: PASSES,
         ("{max} Jobs are running already"),
         ("lifted when a running Job ends");

@@ -20,7 +20,8 @@ const AT_ONCE: usize = 10;
 /// The recoveries to remove now, oldest first.
 pub fn removals(desk: &Desk, plan: &Plan) -> Vec<Removal> {
     let acts = desk.policy.mode == HealingMode::Automatic && !desk.policy.paused;
-    // Which fault there is, whose newest recovery tells what is not to be tried again, and at which recovery a Job may be at work, has to be known.
+    // Which fault there is, whose newest recovery tells what is not to be tried again, and at which recovery a Job may be at
+    // work, has to be known.
     let (true, Some(_), Look::Seen(jobs)) = (acts, &desk.catalog, &desk.world.at_work) else { return vec![] };
     let mut counts = follows(desk, plan);
     counts.extend(jobs.iter().map(|job| job.recovery.as_str()));

@@ -53,6 +53,12 @@ fn old_recoveries_of_our_own_are_removed_and_the_newest_stay() {
     assert_eq!(numbers(&chain(down(), 100, 100 * DAY)), (0..10).collect::<Vec<_>>(), "the oldest first, and some at once");
 }
 
+#[test]
+fn what_the_plan_looks_back_at_is_younger_than_what_is_removed() {
+    let policy = Policy::default();
+    assert!(SHORT > policy.watched_for.max(policy.again_after).max(policy.retry_for));
+}
+
 /// What may have been made by somebody else, still counts, or is not known.
 #[test]
 fn nothing_else_is_removed() {
