@@ -41,7 +41,9 @@ impl<'a> Addresses<'a> {
             }
             names.sort_unstable();
             names.dedup();
-            names.into_iter().for_each(|name| by_name.entry(name).or_default().push(pod));
+            for name in names {
+                by_name.entry(name).or_default().push(pod);
+            }
         }
         Self { namespace: pods.first().and_then(ResourceExt::namespace).unwrap_or_default(), by_name }
     }

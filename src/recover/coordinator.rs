@@ -18,13 +18,16 @@ use crate::{
 /// So long others may still answer when one has: a standby says at once what it is, and one that is away says nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+type Asked = Result<Answer, Box<SessionError>>;
+
 /// The catalog of the acting coordinator, whose database is `whose` where that is known.
 ///
 /// # Errors
 /// [`SessionError`] of the one that comes first, as a rule the acting one.
-pub async fn ask(work: &Work, whose: Option<SystemIdentifier>) -> Result<Answer, SessionError> {
+pub async fn ask(work: &Work, whose: Option<SystemIdentifier>) -> Asked {
     let numbered = work.coordinators.iter().enumerate();
-    let mut asked: FuturesUnordered<_> = numbered.map(|(place, server)| async move { (place, one(work, server, whose).await) }).collect();
+    let mut asked: FuturesUnordered<_> =
+        numbered.map(|(place, server)| async move { (place, one(work, server, whose).await.map_err(Box::new)) }).collect();
     let (mut answers, mut until) = (vec![], None);
     loop {
         let next = match until {
@@ -54,20 +57,21 @@ async fn one(work: &Work, server: &Server, whose: Option<SystemIdentifier>) -> R
 }
 
 /// A standby that says what it is explains nothing where the other one has something to say.
-fn newest(answers: impl Iterator<Item = Result<Answer, SessionError>>) -> Result<Answer, SessionError> {
-    let mut best: Option<Result<Answer, SessionError>> = None;
+fn newest(answers: impl Iterator<Item = Asked>) -> Asked {
+    let mut best: Option<Asked> = None;
     for answer in answers {
         let better = match (&best, &answer) {
             (None, _) | (Some(Err(_)), Ok(_)) => true,
             (Some(Ok(best)), Ok(answer)) => answer.timeline > best.timeline,
-            (Some(Err(SessionError::InRecovery(_))), Err(_)) => true,
-            (Some(_), Err(_)) => false,
+            (Some(Err(best)), Err(_)) => matches!(**best, SessionError::InRecovery(_)),
+            (Some(Ok(_)), Err(_)) => false,
         };
         if better {
             best = Some(answer);
         }
     }
-    best.unwrap_or_else(|| Err(SessionError::NotCoordinator { server: Server::new("", 0), message: "none is named".into() }))
+    let none = || SessionError::NotCoordinator { server: Server::new("", 0), message: "none is named".into() };
+    best.unwrap_or_else(|| Err(Box::new(none())))
 }
 
 #[cfg(test)]
@@ -79,22 +83,22 @@ mod tests {
         Server::new(name, 5432)
     }
 
-    fn on(timeline: u32) -> Result<Answer, SessionError> {
-        Ok(Answer { catalog: Catalog { rows: vec![] }, timeline: Timeline(timeline), system_identifier: None })
+    fn on(timeline: u32) -> Answer {
+        Answer { catalog: Catalog { rows: vec![] }, timeline: Timeline(timeline), system_identifier: None }
     }
 
     #[test]
     fn the_coordinator_on_the_highest_timeline_is_believed_and_a_standby_explains_nothing() {
-        let standby = || Err(SessionError::InRecovery(server("standby")));
-        let away = || Err(SessionError::Unreachable { server: server("coordinator"), message: "refused".into() });
-        let told = |answers: Vec<Result<Answer, SessionError>>| match newest(answers.into_iter()) {
+        let standby = || Err(Box::new(SessionError::InRecovery(server("standby"))));
+        let away = || Err(Box::new(SessionError::Unreachable { server: server("coordinator"), message: "refused".into() }));
+        let told = |answers: Vec<Asked>| match newest(answers.into_iter()) {
             Ok(answer) => answer.timeline.to_string(),
             Err(error) => error.to_string(),
         };
-        assert_eq!(told(vec![on(1), standby()]), "1");
-        assert_eq!(told(vec![away(), on(2)]), "2");
-        assert_eq!(told(vec![on(1), on(2)]), "2", "the first came back, and was overtaken");
-        assert_eq!(told(vec![on(2), on(1)]), "2");
+        assert_eq!(told(vec![Ok(on(1)), standby()]), "1");
+        assert_eq!(told(vec![away(), Ok(on(2))]), "2");
+        assert_eq!(told(vec![Ok(on(1)), Ok(on(2))]), "2", "the first came back, and was overtaken");
+        assert_eq!(told(vec![Ok(on(2)), Ok(on(1))]), "2");
         assert!(told(vec![standby(), away()]).contains("coordinator:5432"));
         assert!(told(vec![away(), standby()]).contains("coordinator:5432"));
         assert!(told(vec![standby()]).contains("in recovery"));

@@ -127,7 +127,7 @@ fn one_database(source: SystemIdentifier, whose: &'static str, other: Option<Sys
 /// The rows, read anew: target still a down mirror at its place, source still the acting primary at its.
 async fn rows(work: &Work, token: &Token) -> Result<(), Fault> {
     let (seen, whose) = (token.coordinator_timeline, token.coordinator);
-    let Answer { catalog, timeline: now, .. } = coordinator::ask(work, whose).await.map_err(OfCoordinator)?;
+    let Answer { catalog, timeline: now, .. } = coordinator::ask(work, whose).await.map_err(|error| OfCoordinator(*error))?;
     if now < seen {
         return Err(ProofError::OldCoordinator { now, seen }.into());
     }
