@@ -50,7 +50,10 @@ fn what_holds_each_promise_is_there() {
     let words: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
     assert!(words.len() > 50, "the page names too little");
     for word in words.into_iter().filter(|word| *word != "preferred_role") {
-        if Path::new(word).extension().is_some_and(|extension| extension == "rs" || extension == "yaml") {
+        if let Some((file, function)) = word.split_once("::") {
+            let text = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert!(text.contains(&format!("fn {function}(")), "there is no function {function} in {file}");
+        } else if Path::new(word).extension().is_some_and(|extension| extension == "rs" || extension == "yaml") {
             assert!(["", "src"].iter().any(|folder| root().join(folder).join(word).exists()), "there is no file {word}");
         } else if word.contains('_') {
             assert!(code.contains(&format!("fn {word}(")), "there is no function {word}");

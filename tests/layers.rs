@@ -99,9 +99,12 @@ fn nothing_makes_a_database_out_of_nothing() {
 }
 
 #[test]
-fn the_operator_enters_nothing_and_deletes_nothing_but_its_own_jobs() {
+fn the_operator_enters_nothing_and_deletes_nothing_but_jobs_and_recoveries_of_its_own() {
     let found = anywhere(&["api::AttachParams", ".delete_collection(", ".exec(", "StatefulSet"]);
     assert!(found.is_empty(), "{}", found.join("\n"));
     let deleted = anywhere(&[".delete("]);
-    assert!(matches!(&deleted[..], [one] if one.contains("apply/mod.rs") && one.contains("api::<Job>().delete(&name")), "{deleted:?}");
+    let as_seen =
+        |line: &String, kind: &str| line.contains("apply/mod.rs") && line.contains(kind) && line.contains("as_seen(uid, version)");
+    let (job, recovery) = ("api::<Job>().delete(&name,", "api::<SegmentRecovery>().delete(name,");
+    assert!(matches!(&deleted[..], [a, b] if as_seen(a, job) && as_seen(b, recovery)), "{deleted:?}");
 }

@@ -30,15 +30,16 @@ use crate::{
 
 const USER: &str = "system:serviceaccount:gpheal-system:gpheal";
 /// Rights that no scenario can be sure to see used, each with what uses it.
-const RARE: [(&str, &str, &str); 4] = [
+const RARE: [(&str, &str, &str); 5] = [
     ("batch", "jobs", "get"),                                // after a create that met a namesake (src/apply/tests.rs)
     ("batch", "jobs", "delete"),                             // of one that does not go on (src/apply/tests.rs)
+    ("gpheal.io", "segmentrecoveries", "delete"),            // of old ones (src/apply/tests.rs)
     ("gpheal.io", "greenplumclusters/finalizers", "update"), // asked by the admission plugin, which notes no request;
     ("gpheal.io", "segmentrecoveries/finalizers", "update"), // without them no recovery and no Job could be made here
 ];
 /// Verb, group, resource, name and namespace of what must not be allowed. An empty namespace is all of them, an
 /// empty name any.
-const FORBIDDEN: [[&str; 5]; 33] = [
+const FORBIDDEN: [[&str; 5]; 34] = [
     ["create", "", "pods/exec", "", NAMESPACE],
     ["get", "", "pods/exec", "", NAMESPACE],
     ["create", "", "pods/attach", "", NAMESPACE],
@@ -68,7 +69,8 @@ const FORBIDDEN: [[&str; 5]; 33] = [
     ["deletecollection", "batch", "jobs", "", NAMESPACE],
     ["patch", "gpheal.io", "greenplumclusters", "", NAMESPACE],
     ["delete", "gpheal.io", "greenplumclusters", "", NAMESPACE],
-    ["delete", "gpheal.io", "segmentrecoveries", "", NAMESPACE],
+    ["deletecollection", "gpheal.io", "segmentrecoveries", "", NAMESPACE],
+    ["patch", "gpheal.io", "segmentrecoveries", "", NAMESPACE],
     ["create", "rbac.authorization.k8s.io", "rolebindings", "", NAMESPACE],
     ["get", "coordination.k8s.io", "leases", RELEASE, NAMESPACE],
     ["update", "coordination.k8s.io", "leases", "another", SYSTEM],

@@ -200,7 +200,7 @@ pub enum Full {
 #[serde(rename_all = "camelCase")]
 pub struct JobOptions {
     /// Secret in this namespace with the keys `username` and `password` of the superuser with which Jobs copy, and as
-    /// which the mirrors that they leave replicate. Default: `spec.coordinator.credentialsSecret`.
+    /// which the mirrors that they leave replicate: one that the instances' own pods use. Default: `spec.coordinator.credentialsSecret`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret: Option<SecretName>,
     /// Resources of the Job's container. Default: requests of 50m CPU and 64Mi memory, and the memory limit of the

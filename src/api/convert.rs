@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
 use super::{
     cluster::{Full, GreenplumCluster, Healing, Mode},
@@ -45,6 +45,7 @@ pub fn recovery(object: &SegmentRecovery) -> Recovery {
     Recovery {
         name: object.metadata.name.clone().unwrap_or_default(),
         uid: object.metadata.uid.clone().unwrap_or_default(),
+        owner: owner(object),
         automatic: single && origin.is_some_and(|origin| origin == labels::AUTOMATIC),
         targets: targets(object),
         wanted: match object.spec.type_ {
@@ -58,6 +59,13 @@ pub fn recovery(object: &SegmentRecovery) -> Recovery {
         ended: status.and_then(|status| status.ended_at.as_ref()).map(|at| at.0),
         instances: status.map_or_else(BTreeMap::new, |status| status.instances.iter().map(instance).collect()),
     }
+}
+
+/// uid of the cluster's object to which it belongs, where that made it.
+fn owner(object: &SegmentRecovery) -> Option<String> {
+    let all = object.metadata.owner_references.iter().flatten();
+    let of_cluster = |owner: &&OwnerReference| owner.kind == "GreenplumCluster" && owner.controller == Some(true);
+    all.into_iter().find(of_cluster).map(|owner| owner.uid.clone())
 }
 
 /// What of a recovery that could be parsed this version does not understand: where it stands is not known, so it is left alone.

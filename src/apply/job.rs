@@ -22,7 +22,10 @@ use crate::{
         labels,
     },
     model::Attempt,
-    observe::{jobs, places},
+    observe::{
+        agreed::{self, Told},
+        jobs, places,
+    },
 };
 
 const BIN: &str = "/gpheal-bin";
@@ -59,6 +62,8 @@ pub enum JobError {
         "no image of gpheal is known: set GPHEAL_IMAGE on the operator, or give pod {pod} an init container that runs 'gpheal install'"
     )]
     NoImage { pod: String },
+    #[error("no variable of pod {pod} says which coordinator it asks")]
+    NoCoordinator { pod: String },
     #[error("the attempt can not be written: {why}")]
     Attempt { why: String },
 }
@@ -258,18 +263,39 @@ fn environment(plan: &Plan, segment: &Container) -> Result<Vec<EnvVar>, JobError
     if attempt.len() > LONGEST_ATTEMPT {
         return Err(JobError::Attempt { why: format!("{} bytes", attempt.len()) });
     }
-    let coordinator = format!("{}:{}", plan.cluster.coordinator_host(), plan.cluster.spec.coordinator.port);
-    let values = [(jobs::ATTEMPT_VARIABLE, attempt), ("GPHEAL_COORDINATOR", coordinator), ("GPHEAL_CREDENTIALS", CREDENTIALS.to_owned())];
     let fields = [("POD_NAME", "metadata.name"), ("POD_UID", "metadata.uid"), ("NODE_NAME", "spec.nodeName")];
-    let tls = tls_environment(plan, segment);
     let ours = |name: &str| name.starts_with("GPHEAL_") || fields.iter().any(|(field, _)| *field == name);
-    let mut env: Vec<EnvVar> = segment.env.iter().flatten().filter(|variable| !ours(&variable.name)).cloned().collect();
-    env.extend(values.into_iter().chain(tls).map(|(name, value)| EnvVar { name: name.into(), value: Some(value), value_from: None }));
+    // Its own words for whom it asks may be made of others.
+    let words =
+        |name: &str| matches!(agreed::told(segment), Told::By(told) if told.value.iter().any(|text| text.contains(&format!("$({name})"))));
+    let kept = |variable: &&EnvVar| !ours(&variable.name) || words(&variable.name);
+    let mut env: Vec<EnvVar> = segment.env.iter().flatten().filter(kept).cloned().collect();
     env.extend(fields.map(|(name, path)| {
         let field_ref = Some(ObjectFieldSelector { field_path: path.into(), api_version: None });
         EnvVar { name: name.into(), value: None, value_from: Some(EnvVarSource { field_ref, ..EnvVarSource::default() }) }
     }));
+    env.extend(coordinators(plan, segment)?);
+    let values = [(jobs::ATTEMPT_VARIABLE, attempt), ("GPHEAL_CREDENTIALS", CREDENTIALS.to_owned())];
+    env.extend(values.into_iter().chain(tls_environment(plan, segment)).map(|(name, value)| plain(name, value)));
     Ok(env)
+}
+
+fn plain(name: &str, value: String) -> EnvVar {
+    EnvVar { name: name.into(), value: Some(value), value_from: None }
+}
+
+/// The Job asks whom the instance itself asks, in its own words; what the cluster's object names is for a gpheal that does
+/// not know better. Where the words come from a ConfigMap, the Job takes that over as it is.
+fn coordinators(plan: &Plan, segment: &Container) -> Result<Vec<EnvVar>, JobError> {
+    let named = format!("{}:{}", plan.cluster.coordinator_host(), plan.cluster.spec.coordinator.port);
+    match agreed::told(segment) {
+        Told::By(theirs) => {
+            let theirs = EnvVar { name: "GPHEAL_POD_COORDINATORS".into(), ..theirs.clone() };
+            Ok(vec![theirs, plain(agreed::COORDINATOR, named)])
+        }
+        Told::From => Ok(vec![]),
+        Told::Nothing => Err(JobError::NoCoordinator { pod: plan.pod.name_any() }),
+    }
 }
 
 /// The Job asks as the operator does. The mirror that it leaves asks as its own supervisor was told to, by the

@@ -146,12 +146,40 @@ fn it_would_pass_pod_security_restricted_even_where_the_segment_would_not() {
 fn the_environment_is_the_segments_without_what_its_supervisor_is_told() {
     let job = made(|_| ());
     let env = &job["spec"]["template"]["spec"]["containers"][0]["env"];
-    let expected = ["PATH", "GPHEAL_ATTEMPT", "GPHEAL_COORDINATOR", "GPHEAL_CREDENTIALS", "GPHEAL_TLS", "POD_NAME", "POD_UID", "NODE_NAME"];
-    assert_eq!(names(env, "name"), expected);
-    assert_eq!(serde_json::from_str::<Attempt>(env[1]["value"].as_str().unwrap()).unwrap(), attempt());
-    assert_eq!(env[2]["value"], "gp-coordinator-0.gp.demo.svc:5432");
+    let (asks, says) = (["GPHEAL_POD_COORDINATORS", "GPHEAL_COORDINATOR"], ["GPHEAL_ATTEMPT", "GPHEAL_CREDENTIALS", "GPHEAL_TLS"]);
+    assert_eq!(names(env, "name"), [&["PATH", "POD_NAME", "POD_UID", "NODE_NAME"][..], &asks, &says].concat());
+    assert_eq!(serde_json::from_str::<Attempt>(env[6]["value"].as_str().unwrap()).unwrap(), attempt());
+    assert_eq!(env[5]["value"], "gp-coordinator-0.gp.demo.svc:5432");
     let read: Job = serde_json::from_value(job).unwrap();
     assert_eq!(jobs::told(&read), Some(attempt()), "what was told can be read back");
+}
+
+/// Who may change the cluster's object does not choose whom a Job believes.
+#[test]
+fn it_asks_the_coordinators_that_its_own_pod_names() {
+    let mut cluster = fixtures::cluster();
+    cluster.spec.coordinator.host = Some("fake-0.gp".into());
+    let asked = |env: Value, from: Value| {
+        let pod = pod("gp-mirror-0", |pod| {
+            pod["spec"]["containers"][0]["env"] = env;
+            pod["spec"]["containers"][0]["envFrom"] = from;
+        });
+        let job = made_from(&cluster, &pod, Some("gpheal:1"))?;
+        let work = job["spec"]["template"]["spec"]["containers"][0].clone();
+        let told = |name: &str| work["env"].as_array().unwrap().iter().find(|one| one["name"] == name).cloned();
+        Ok((told("GPHEAL_POD_COORDINATORS"), told("GPHEAL_COORDINATOR").is_some(), work["envFrom"].clone()))
+    };
+    let key = json!({"configMapKeyRef": {"name": "c", "key": "k"}});
+    let own = asked(json!([{"name": "GPHEAL_COORDINATOR", "value": "a.gp:1,b.gp:1"}]), json!(null));
+    assert_eq!(own, Ok((Some(json!({"name": "GPHEAL_POD_COORDINATORS", "value": "a.gp:1,b.gp:1"})), true, json!(null))));
+    let of_a_key = asked(json!([{"name": "GPHEAL_COORDINATOR", "valueFrom": key}]), json!(null));
+    assert_eq!(of_a_key, Ok((Some(json!({"name": "GPHEAL_POD_COORDINATORS", "valueFrom": key})), true, json!(null))));
+    let made = json!([{"name": "GPHEAL_HOST", "value": "a.gp"}, {"name": "GPHEAL_COORDINATOR", "value": "$(GPHEAL_HOST):1"}]);
+    let parts = made_from(&cluster, &pod("gp-mirror-0", |pod| pod["spec"]["containers"][0]["env"] = made), Some("gpheal:1")).unwrap();
+    assert_eq!(parts["spec"]["template"]["spec"]["containers"][0]["env"][0], json!({"name": "GPHEAL_HOST", "value": "a.gp"}));
+    let map = json!([{"configMapRef": {"name": "c"}}]);
+    assert_eq!(asked(json!([]), map.clone()), Ok((None, false, map)), "its own would stand in the way of that one");
+    assert_eq!(asked(json!([]), json!(null)), Err(JobError::NoCoordinator { pod: "gp-mirror-0".into() }));
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 pub struct Exchange {
     method: &'static str,
     path: String,
+    query: &'static str,
     check: Box<dyn FnOnce(&Value) + Send>,
     status: u16,
     answer: Value,
@@ -24,10 +25,16 @@ pub struct Exchange {
 
 /// Expects `METHOD /path` and answers 200 with `answer`.
 pub fn expect(method: &'static str, path: &str, answer: Value) -> Exchange {
-    Exchange { method, path: path.to_owned(), check: Box::new(|_| ()), status: 200, answer }
+    Exchange { method, path: path.to_owned(), query: "", check: Box::new(|_| ()), status: 200, answer }
 }
 
 impl Exchange {
+    /// Expects this in the request's query.
+    pub fn query(mut self, part: &'static str) -> Self {
+        self.query = part;
+        self
+    }
+
     /// Looks at the request's body.
     pub fn body(mut self, check: impl FnOnce(&Value) + Send + 'static) -> Self {
         self.check = Box::new(check);
@@ -51,6 +58,8 @@ pub fn server(script: Vec<Exchange>) -> (Client, JoinHandle<()>) {
             let (parts, body) = request.into_parts();
             let got = format!("{} {}", parts.method, parts.uri.path());
             assert_eq!(got, format!("{} {}", expected.method, expected.path));
+            let query = parts.uri.query().unwrap_or_default();
+            assert!(query.contains(expected.query), "{query}");
             let bytes = body.collect().await.unwrap().to_bytes();
             (expected.check)(&serde_json::from_slice(&bytes).unwrap_or(Value::Null));
             let answer = Body::from(serde_json::to_vec(&expected.answer).unwrap());

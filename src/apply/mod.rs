@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 use crate::{
     api::{GreenplumCluster, SegmentRecovery, labels},
-    model::{Attempt, Dbid, NewRecovery, Plan},
+    model::{Attempt, Dbid, NewRecovery, Plan, Removal},
     observe::{Seen, jobs::JobSeen},
 };
 
@@ -63,6 +63,12 @@ pub enum ApplyError {
     MayCopy { name: String },
     #[error("can not end the Job {name}")]
     End {
+        name: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    #[error("can not remove the SegmentRecovery {name}")]
+    Remove {
         name: String,
         #[source]
         source: Box<kube::Error>,
@@ -194,11 +200,7 @@ impl Applier {
         if job.view.begun && !job.view.node_gone {
             return Err(ApplyError::MayCopy { name });
         }
-        let how = DeleteParams {
-            preconditions: Some(Preconditions { uid: Some(uid), resource_version: Some(version) }),
-            ..DeleteParams::background()
-        };
-        match self.bounded(&name, self.api::<Job>().delete(&name, &how)).await? {
+        match self.bounded(&name, self.api::<Job>().delete(&name, &as_seen(uid, version))).await? {
             Ok(_) => {
                 tracing::warn!(%dbid, job = %name, %why, "a Job that does not go on is ended");
                 Ok(true)
@@ -206,6 +208,23 @@ impl Applier {
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
             Err(source) => Err(ApplyError::End { name, source: Box::new(source) }),
         }
+    }
+
+    /// Removes the objects of old recoveries, each as it was seen, with what is left of their Jobs.
+    ///
+    /// # Errors
+    /// [`ApplyError`] of the first one that can not be removed; the others are left, too.
+    pub async fn remove(&self, seen: &Seen, plan: &Plan) -> Result<(), ApplyError> {
+        for Removal { recovery: name, why } in &plan.removals {
+            let Some(object) = seen.objects.get(name) else { continue };
+            let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) else { continue };
+            match self.bounded(name, self.api::<SegmentRecovery>().delete(name, &as_seen(uid, version))).await? {
+                Ok(_) => tracing::info!(recovery = %name, %why, "an old recovery is removed"),
+                Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {}
+                Err(source) => return Err(ApplyError::Remove { name: name.clone(), source: Box::new(source) }),
+            }
+        }
+        Ok(())
     }
 
     /// Writes a status by server-side apply, if it differs, on the very object that was read.
@@ -275,6 +294,12 @@ impl Applier {
     ) -> Result<Result<T, kube::Error>, ApplyError> {
         timeout(CALL, call).await.map_err(|_| ApplyError::TimedOut { name: name.to_owned() })
     }
+}
+
+/// The very object that was read, as it was read.
+fn as_seen(uid: String, version: String) -> DeleteParams {
+    let preconditions = Some(Preconditions { uid: Some(uid), resource_version: Some(version) });
+    DeleteParams { preconditions, ..DeleteParams::background() }
 }
 
 /// It goes with its owner, and the owner's deletion in the foreground waits until it is gone.

@@ -1,6 +1,6 @@
 //! What the API server must see of each write, "nothing" included.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use http::Request;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::{SegmentRecovery, SegmentRecoveryStatus, convert, fixtures},
-    model::{Dbid, InstanceState, Plan, Policy, RecoveryNext, World, world::fixtures as worlds},
+    model::{Dbid, InstanceState, Plan, Policy, RecoveryNext, Removal, World, world::fixtures as worlds},
     observe::{
         Seen,
         fixtures::{job, pod},
@@ -36,7 +36,7 @@ fn seen(object: &SegmentRecovery) -> (Seen, RecoveryNext) {
     let world = World::of(&["2:0ppnu", "5:0mmnd"]).page(5, |p| p.state = InstanceState::NeedsFull).recovery(convert::recovery(object));
     let plan = plan::plan(&Policy::default(), &world, worlds::now());
     let next = plan.recoveries["mend"].clone();
-    let pods = BTreeMap::from([(Dbid(5), pod("gp-mirror-0", |_| ()))]);
+    let pods = BTreeMap::from([(Dbid(5), Arc::new(pod("gp-mirror-0", |_| ())))]);
     (Seen { world, pods, objects: BTreeMap::new(), jobs: BTreeMap::new() }, next)
 }
 
@@ -269,4 +269,31 @@ async fn what_the_plan_ends_is_ended_once_and_looked_at_soon() {
     assert!(moved.made && moved.errors.is_empty(), "{moved:?}");
     drop(applier);
     finished(task).await;
+}
+
+const OLD: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/segmentrecoveries/old";
+
+async fn remove(script: Vec<Exchange>) -> Result<(), super::ApplyError> {
+    let (applier, task) = applier(script);
+    let objects = BTreeMap::from([("old".to_owned(), fixtures::recovery("old", &[5]))]);
+    let (seen, _) = seen(&named("Pending"));
+    let removal = |name: &str| Removal { recovery: name.into(), why: "it ended long ago".into() };
+    let plan = Plan { removals: vec![removal("gone"), removal("old")], ..Plan::default() };
+    let removed = applier.remove(&Seen { objects, ..seen }, &plan).await;
+    drop(applier);
+    finished(task).await;
+    removed
+}
+
+#[tokio::test]
+async fn an_old_recovery_is_removed_as_it_was_seen() {
+    let deleted = || {
+        expect("DELETE", OLD, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
+            .body(|body| assert_eq!(body["preconditions"], json!({"uid": "uid-old", "resourceVersion": "20"})))
+    };
+    assert!(remove(vec![deleted()]).await.is_ok());
+    for (code, reason) in [(409, "Conflict"), (404, "NotFound")] {
+        assert!(remove(vec![deleted().refused(code, reason)]).await.is_ok(), "it is looked at again");
+    }
+    assert!(remove(vec![deleted().refused(403, "Forbidden")]).await.is_err());
 }

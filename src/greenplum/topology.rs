@@ -12,7 +12,7 @@ const ROWS: &str = "dbid, content, role, preferred_role, mode, status, port, hos
 
 /// FTS writes `… for dbid 5 with contentid 0 to p, u, and n` (reference §2.5); the first `p` after the last `m` is the moment
 /// at which the catalog made a mirror the primary.
-/// The count tells one fault from the next, so it is of all rows: a bound by time would let it shrink.
+/// The count tells one fault from the next, so it is of all rows: a bound by time or number would let it shrink, or stand still.
 const HISTORY: &str = "SELECT h.dbid, max(h.time) AS newest, count(*) AS written,
     min(CASE WHEN h.\"desc\" LIKE '% to p, %' AND h.time > m.last THEN h.time END) AS promoted
   FROM pg_catalog.gp_configuration_history h
@@ -78,7 +78,18 @@ pub async fn read_of(session: &Session, scope: Scope) -> Result<Answer, SessionE
     answer(session, &session.rows(&sql).await?).map_err(|error| *error)
 }
 
-/// The same with what FTS and tools wrote about each instance, in one statement.
+/// The rows and the timeline alone: what is asked many times a minute.
+///
+/// # Errors
+/// As [`read`].
+pub async fn brief(session: &Session) -> Result<Answer, SessionError> {
+    let wal = wal_file(session.dialect);
+    let sql = format!("SELECT {ROWS}, {wal} AS wal FROM pg_catalog.gp_segment_configuration ORDER BY content, dbid");
+    answer(session, &session.rows(&sql).await?).map_err(|error| *error)
+}
+
+/// The same with what FTS and tools wrote about each instance, in one statement. It goes through the whole history, which has
+/// no index and no end: not in every look.
 ///
 /// # Errors
 /// As [`read`].

@@ -24,7 +24,7 @@ pub use incarnation::{Begins, Incarnation, Lineage, Reach};
 pub use index::CatalogIndex;
 pub use look::Look;
 pub use page::{InstanceState, NoPage, Page};
-pub use plan::{InstanceNext, Missing, NewRecovery, Plan, Reason, RecoveryNext, Standing, Unwell};
+pub use plan::{InstanceNext, Missing, NewRecovery, Plan, Reason, RecoveryNext, Removal, Standing, Unwell};
 pub use policy::{HealingMode, Policy};
 pub use refusal::Refusal;
 pub use unread::Unread;

@@ -18,6 +18,8 @@ pub struct Plan {
     pub unwell: Vec<Unwell>,
     /// Instances that are well, with what would keep them from being repaired once they are not.
     pub unfit: Vec<Unwell>,
+    /// Old recoveries that count for nothing any more, to be removed.
+    pub removals: Vec<Removal>,
     /// FTS should look now instead of at its next interval; the text says why.
     pub probe: Option<String>,
 }
@@ -60,6 +62,13 @@ pub struct NewRecovery {
     pub why: String,
     /// The recovery that it goes on with.
     pub follows: Option<String>,
+}
+
+/// A recovery whose object is removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    pub recovery: String,
+    pub why: String,
 }
 
 /// The next state of one recovery.

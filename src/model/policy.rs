@@ -2,6 +2,9 @@
 
 use jiff::SignedDuration;
 
+/// Recoveries of automatic healing that are kept of each instance, however old they are.
+pub const KEPT: usize = 5;
+
 /// Whether gpheal acts by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealingMode {

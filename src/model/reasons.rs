@@ -29,74 +29,109 @@ macro_rules! reasons {
 }
 pub(crate) use reasons;
 
+/// The words of an enumeration as a table: one entry for each variant, of which none can be forgotten.
+macro_rules! sentences {
+    ($enum:ident { $($variant:ident $({ $($field:ident),* })?: $lasting:expr, ($($said:tt)*), ($($lifted:tt)*);)* }) => {
+        #[allow(unused_variables, reason = "an entry need not use all that it is given")]
+        impl std::fmt::Display for $enum {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                match self { $(Self::$variant $({ $($field),* })? => write!(f, $($said)*)),* }
+            }
+        }
+
+        #[allow(unused_variables, reason = "an entry need not use all that it is given")]
+        impl $enum {
+            /// What has to happen before something is done.
+            pub fn lifted_by(&self) -> String {
+                match self { $(Self::$variant $({ $($field),* })? => format!($($lifted)*)),* }
+            }
+
+            fn lasting(&self) -> Lasting {
+                match self { $(Self::$variant $({ $($field),* })? => $lasting),* }
+            }
+        }
+    };
+}
+pub(crate) use sentences;
+
 /// A value for a field of a variant, as the documents show it.
 pub trait Example {
     fn of(variant: &str, field: &str) -> Self;
 }
 
+/// What texts of a variant's field look like, the first that fits; `*` fits all.
+#[rustfmt::skip]
+const TEXTS: &[(&str, &str, &str)] = &[
+    ("CatalogInvalid", "*", "content 0 has two primaries"),
+    ("PeerSuspect", "*", "it says that it is dbid 9 of content 3"),
+    ("FullNotAllowed", "*", "the control file is unusable"),
+    ("SupervisorSays", "*", "the catalog says mirror and the directory would start as a primary: it is stale"),
+    ("NotInCatalog", "*", "dbid 77"),
+    ("TakenUpAgain", "why", "SourceBusy: another repair of this content holds the source"),
+    ("AttemptStuck", "why", "its node n2 is not ready since 08:14"),
+    ("VolumeInUse", "*", "process 32404 lives in the data directory without the lock"),
+    ("PageNotBelieved", "*", "its page belongs to cluster 'other' and not to 'demo'"),
+    ("CredentialsMissing", "*", "there is no Secret demo-gpadmin; make it with the keys username and password"),
+    ("LoginRefused", "*", "gp:5432 refuses the login: password authentication failed for user \"gpadmin\""),
+    ("NameUnresolved", "*", "the name gp can not be resolved"),
+    ("CaMissing", "*", "the authorities to trust can not be read: there is no Secret demo-ca"),
+    ("CaInvalid", "*", "key ca.crt of Secret demo-ca holds no usable certificates"),
+    ("TlsNotOffered", "*", "gp:5432: the server offers no TLS"),
+    ("CertificateUntrusted", "*", "gp:5432: no authority in key ca.crt of Secret demo-ca has signed the server's certificate"),
+    ("CertificateNameMismatch", "*", "gp:5432: the server's certificate is not for gp"),
+    ("CertificateExpired", "*", "gp:5432: the server's certificate is out of its time"),
+    ("TlsHandshakeFailed", "*", "gp:5432: the TLS handshake failed"),
+    ("CoordinatorSilent", "*", "gp:5432 did not answer within 5 s"),
+    ("CoordinatorStarting", "*", "gp:5432 is starting up or shutting down"),
+    ("CoordinatorInRecovery", "*", "gp:5432 is a mirror in recovery"),
+    ("NotPostgres", "*", "gp:80: what listens there speaks no PostgreSQL; it says 'HTTP/1.1 400 Bad Request'"),
+    ("NotGreenplum", "*", "gp:5432 is no Greenplum: unrecognized configuration parameter \"gp_role\""),
+    ("NotCoordinator", "*", "gp:6000 is no acting coordinator: its gp_segment_configuration is empty, as that of a segment"),
+    ("OldCoordinator", "*", "it is on timeline 1, older than 2 which was seen before"),
+    ("CatalogUnreadable", "*", "gp:5432: database \"gp\" does not exist"),
+    ("VariableMissing", "variable", "GPHEAL_PORT"),
+    ("VariableMalformed", "variable", "GPHEAL_PORT"),
+    ("VariableMalformed", "*", "invalid value '70000' for '--port <PORT>'"),
+    ("ModeTooOpen", "mode", "2770"),
+    ("NotOwner", "*", "/data/gpseg"),
+    ("ModeTooOpen", "*", "/data/gpseg"),
+    ("DirectoryUnreadable", "*", "/data/gpseg can not be listed: Permission denied (os error 13)"),
+    ("MarksNotWritable", "folder", "/data"),
+    ("MarksNotWritable", "*", "EROFS: Read-only file system"),
+    ("ProgramMissing", "program", "pg_rewind"),
+    ("ProgramMissing", "*", "it is not on PATH"),
+    ("VersionUnknown", "*", "PostgreSQL 11 is the base of no Greenplum that gpheal knows"),
+    ("VersionDiffers", "directory", "9.4"),
+    ("VersionDiffers", "*", "12.12"),
+    ("CredentialsUnreadable", "*", "the credentials in /etc/gpheal/credentials can not be read (No such file or directory)"),
+    ("NameElsewhere", "ip", "10.244.2.9"),
+    ("ReplicationRefused", "*", "no pg_hba.conf entry for host \"10.244.1.5\", user \"gpadmin\""),
+    ("OwnKernel", "*", "its runtimeClassName is kata, and its supervisor does not tell the boot id of its kernel"),
+    ("OtherCoordinator", "theirs", "gp-coordinator-0.gp:5432"),
+    ("OtherCoordinator", "*", "another-coordinator-0.gp.demo.svc:5432"),
+    ("ForeignSecret", "*", "demo-somebody-elses"),
+    ("ClaimUnread", "why", "there is no such claim"),
+    ("UntrustedLock", "*", "it is on nfs4, whose locks may be lost while files stay open"),
+    ("*", "why", "connection refused"),
+    ("*", "job", "demo-d5-3f2a9c1e-a2"),
+    ("*", "claim", "data-gp-mirror-0"),
+    ("*", "mode", "ReadWriteMany"),
+    ("*", "recovery", "demo-d5-3f2a9c1e"),
+    ("*", "address", "gp-mirror-0.gp"),
+    ("*", "pods", "gp-mirror-0, copy-of-it"),
+    ("*", "container", "greenplum"),
+];
+
 impl Example for String {
     fn of(variant: &str, field: &str) -> Self {
-        let text = match (variant, field) {
-            ("CatalogInvalid", _) => "content 0 has two primaries",
-            ("PeerSuspect", _) => "it says that it is dbid 9 of content 3",
-            ("FullNotAllowed", _) => "the control file is unusable",
-            ("SupervisorSays", _) => "the catalog says mirror and the directory would start as a primary: it is stale",
-            ("NotInCatalog", _) => "dbid 77",
-            ("TakenUpAgain", "why") => "SourceBusy: another repair of this content holds the source",
-            ("AttemptStuck", "why") => "its node n2 is not ready since 08:14",
-            ("VolumeInUse", _) => "process 32404 lives in the data directory without the lock",
-            ("PageNotBelieved", _) => "its page belongs to cluster 'other' and not to 'demo'",
-            ("CredentialsMissing", _) => "there is no Secret demo-gpadmin; make it with the keys username and password",
-            ("LoginRefused", _) => "gp:5432 refuses the login: password authentication failed for user \"gpadmin\"",
-            ("NameUnresolved", _) => "the name gp can not be resolved",
-            ("CaMissing", _) => "the authorities to trust can not be read: there is no Secret demo-ca",
-            ("CaInvalid", _) => "key ca.crt of Secret demo-ca holds no usable certificates",
-            ("TlsNotOffered", _) => "gp:5432: the server offers no TLS",
-            ("CertificateUntrusted", _) => "gp:5432: no authority in key ca.crt of Secret demo-ca has signed the server's certificate",
-            ("CertificateNameMismatch", _) => "gp:5432: the server's certificate is not for gp",
-            ("CertificateExpired", _) => "gp:5432: the server's certificate is out of its time",
-            ("TlsHandshakeFailed", _) => "gp:5432: the TLS handshake failed",
-            ("CoordinatorSilent", _) => "gp:5432 did not answer within 5 s",
-            ("CoordinatorStarting", _) => "gp:5432 is starting up or shutting down",
-            ("CoordinatorInRecovery", _) => "gp:5432 is a mirror in recovery",
-            ("NotPostgres", _) => "gp:80: what listens there speaks no PostgreSQL; it says 'HTTP/1.1 400 Bad Request'",
-            ("NotGreenplum", _) => "gp:5432 is no Greenplum: unrecognized configuration parameter \"gp_role\"",
-            ("NotCoordinator", _) => "gp:6000 is no acting coordinator: its gp_segment_configuration is empty, as that of a segment",
-            ("OldCoordinator", _) => "it is on timeline 1, older than 2 which was seen before",
-            ("CatalogUnreadable", _) => "gp:5432: database \"gp\" does not exist",
-            ("VariableMissing" | "VariableMalformed", "variable") => "GPHEAL_PORT",
-            ("VariableMalformed", _) => "invalid value '70000' for '--port <PORT>'",
-            ("ModeTooOpen", "mode") => "2770",
-            ("NotOwner" | "ModeTooOpen", _) => "/data/gpseg",
-            ("DirectoryUnreadable", _) => "/data/gpseg can not be listed: Permission denied (os error 13)",
-            ("MarksNotWritable", "folder") => "/data",
-            ("MarksNotWritable", _) => "EROFS: Read-only file system",
-            ("ProgramMissing", "program") => "pg_rewind",
-            ("ProgramMissing", _) => "it is not on PATH",
-            ("VersionUnknown", _) => "PostgreSQL 11 is the base of no Greenplum that gpheal knows",
-            ("VersionDiffers", "directory") => "9.4",
-            ("VersionDiffers", _) => "12.12",
-            ("CredentialsUnreadable", _) => "the credentials in /etc/gpheal/credentials can not be read (No such file or directory)",
-            ("NameElsewhere", "ip") => "10.244.2.9",
-            ("ReplicationRefused", _) => "no pg_hba.conf entry for host \"10.244.1.5\", user \"gpadmin\"",
-            ("OwnKernel", _) => "its runtimeClassName is kata, and its supervisor does not tell the boot id of its kernel",
-            ("OtherCoordinator", "theirs") => "gp-coordinator-0.gp:5432",
-            ("OtherCoordinator", _) => "another-coordinator-0.gp.demo.svc:5432",
-            ("ClaimUnread", "why") => "there is no such claim",
-            ("UntrustedLock", _) => "it is on nfs4, whose locks may be lost while files stay open",
-            (_, "why") => "connection refused",
-            (_, "job") => "demo-d5-3f2a9c1e-a2",
-            (_, "claim") => "data-gp-mirror-0",
-            (_, "mode") => "ReadWriteMany",
-            (_, "recovery") => "demo-d5-3f2a9c1e",
-            (_, "address") => "gp-mirror-0.gp",
-            (_, "pods") => "gp-mirror-0, copy-of-it",
-            (_, "container") => "greenplum",
-            _ => "…",
-        };
-        text.to_owned()
+        let fits = |wanted: &str, name: &str| wanted == "*" || wanted == name;
+        let found = TEXTS.iter().find(|(of, of_field, _)| fits(of, variant) && fits(of_field, field));
+        found.map_or(MISSING, |(.., text)| text).to_owned()
     }
 }
+
+/// No document is written with it.
+const MISSING: &str = "\u{2026}";
 
 impl Example for Dbid {
     fn of(variant: &str, field: &str) -> Self {
@@ -182,6 +217,18 @@ mod tests {
         for class in FailureClass::ALL {
             assert!(!class.meaning().is_empty() && !class.lifted_by().is_empty(), "{}", class.as_str());
         }
+    }
+
+    /// A new text gets an example of its own.
+    #[test]
+    fn no_example_is_missing() {
+        let told = [
+            Refusal::examples().iter().map(|one| format!("{one}; {}", one.lifted_by())).collect::<Vec<_>>(),
+            Unread::examples().iter().map(ToString::to_string).collect(),
+            ContractPoint::examples().iter().map(ToString::to_string).collect(),
+        ];
+        let missing: Vec<_> = told.iter().flatten().filter(|told| told.contains(super::MISSING)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     Content, Dbid, Repair, Unread,
     page::InstanceState,
-    reasons::{Example, reasons},
+    reasons::{Example, reasons, sentences},
 };
 
 reasons! {
@@ -72,6 +72,8 @@ reasons! {
         AttemptStuck { job: String, why: String },
         /// Another recovery of the same content is running [13].
         AlreadyRecovering { content: Content, recovery: String },
+        /// A Job at the same content, or its pod, has not ended yet, whatever it has said and whether or not its recovery is there [13].
+        JobNotEnded { job: String },
         /// As many Jobs run as policy allows.
         JobBudget { max: usize },
         /// The pod's supervisor gives no page.
@@ -107,6 +109,10 @@ reasons! {
         HostPid,
         /// The pod has a kernel of its own (Kata, gVisor): a lock that its postgres holds is free for a Job beside it.
         OwnKernel { why: String },
+        /// No variable of the pod says whom it asks, so a Job would be told by the GreenplumCluster alone.
+        CoordinatorUntold,
+        /// The Job would carry a secret that neither its pod uses nor the operator reads.
+        ForeignSecret { secret: String },
         /// Its supervisor asks another coordinator than the GreenplumCluster names, so the two may speak of different clusters.
         OtherCoordinator { theirs: String, ours: String },
     }
@@ -144,6 +150,12 @@ impl fmt::Display for ContractPoint {
             Self::NoClaim => write!(f, "the data directory lies on no persistent volume claim"),
             Self::SharedProcessNamespace => write!(f, "shareProcessNamespace must be off"),
             Self::HostPid => write!(f, "hostPID must be off"),
+            Self::CoordinatorUntold => {
+                write!(f, "the container has no variable GPHEAL_COORDINATOR, by which its Job would ask whom it asks; give it one")
+            }
+            Self::ForeignSecret { secret } => {
+                write!(f, "spec.job.credentialsSecret is {secret}, which the pod does not use; name one that it mounts, or mount that one")
+            }
             Self::OtherCoordinator { theirs, ours } => {
                 write!(f, "GPHEAL_COORDINATOR of the pod is {theirs}, and spec.coordinator is {ours}; let the first name the second")
             }
@@ -154,14 +166,133 @@ impl fmt::Display for ContractPoint {
     }
 }
 
-/// What lifts a reason, where that takes more than a line.
-const SELECT: &str =
-    "lifted when spec.segments.selector selects the pods at the catalog's addresses; check it, and that they are not scaled down";
-const MOUNT: &str = "lifted when the right volume is mounted; a person who knows that it is lost may restore the token";
-const END: &str =
-    "lifted when the last process that holds the volume's lock, or lives in the data directory, has ended; a person may have started it";
-const SHOW: &str = "lifted when its pod serves the page of this instance at the container port named gpheal; check GPHEAL_CLUSTER, \
-    GPHEAL_ADDRESS, GPHEAL_PORT and GPHEAL_DATA_DIRECTORY there, and that supervisor and operator are of one version";
+/// What waiting does to a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lasting {
+    /// It lasts until a person does something.
+    person: bool,
+    /// It refuses a recovery that was asked for.
+    for_good: bool,
+}
+
+/// It passes by itself, or is no fault.
+const PASSES: Lasting = Lasting { person: false, for_good: false };
+const PERSON: Lasting = Lasting { person: true, for_good: false };
+const FOR_GOOD: Lasting = Lasting { person: false, for_good: true };
+const BOTH: Lasting = Lasting { person: true, for_good: true };
+
+// Of each refusal: what waiting does to it, what it says, and what lifts it.
+sentences! { Refusal {
+    CatalogUnread { unread }: Lasting { person: unread.needs_a_person(), for_good: false },
+        ("{unread}"),
+        ("{}", unread.lifted_by());
+    CatalogInvalid { why }: BOTH,
+        ("{why}"),
+        ("lifted when a person has repaired gp_segment_configuration (gpcheckcat)");
+    CoordinatorRow: FOR_GOOD,
+        ("content -1 is the coordinator"),
+        ("never; see gpinitstandby and gpactivatestandby");
+    NotInCatalog { what }: BOTH,
+        ("{what} is not in the catalog"),
+        ("never; name dbids and contents of gp_segment_configuration");
+    TargetUp { dbid }: FOR_GOOD,
+        ("dbid {dbid} is up"),
+        ("lifted when FTS marks the instance down");
+    TargetIsActingPrimary { dbid }: FOR_GOOD,
+        ("dbid {dbid} is the acting primary, the only copy known to hold every commit"),
+        ("lifted when FTS has promoted its mirror; a healthy acting primary is never repaired");
+    ActingPrimaryNotAnswering { primary, why }: PASSES,
+        ("the acting primary, dbid {primary}, does not answer: {why}"),
+        ("lifted when dbid {primary} answers again or FTS promotes its mirror");
+    DoubleFault { primary, mirror, why }: PERSON,
+        ("double fault: the acting primary, dbid {primary}, does not answer ({why}) and its mirror, dbid {mirror}, was not in sync"),
+        ("lifted when dbid {primary} serves again on its own volume; it alone holds every commit");
+    FlippedDouble { primary, mirror, why }: PERSON,
+        ("both sides died in sync: the catalog flipped to dbid {primary}, which was not promoted ({why}); dbid {mirror} must not be \
+             restarted as primary"),
+        ("lifted when dbid {primary} runs again on its own volume, so that FTS can promote it; its peer is rewound then");
+    PeerSuspect { primary, why }: PASSES,
+        ("the acting primary, dbid {primary}, is suspect: {why}"),
+        ("lifted when dbid {primary} answers as what its catalog row says");
+    NothingSelected { selected }: PERSON,
+        ("spec.segments.selector selects {selected} pods, and none of them is at the address of a segment"),
+        ("lifted when spec.segments.selector selects the pods at the catalog's addresses; check it, and that they are not scaled down");
+    ContractNotFulfilled { points }: of_contract(points),
+        ("{}", points.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+        ("lifted when the pod fulfils the contract of a segment pod");
+    VolumeUnrecognised { dbid }: BOTH,
+        ("the volume carries no token of dbid {dbid}: perhaps it is not mounted, perhaps it is another's"),
+        ("lifted when the right volume is mounted; a person who knows that it is lost may restore the token");
+    VolumeInUse { dbid, detail }: PASSES,
+        ("the volume of dbid {dbid} is in use: {detail}"),
+        ("lifted when the last process that holds the volume's lock, or lives in the data directory, has ended; a person may have \
+             started it");
+    SpareNotTaken { dbid }: PASSES,
+        ("the place of dbid {dbid} is an empty spare, and its supervisor has read no row that names it yet"),
+        ("lifted by itself when its supervisor has read the row");
+    AccessMode { claim, mode }: BOTH,
+        ("claim {claim} is {mode}, on which the volume's lock can not be trusted"),
+        ("lifted when the claim is ReadWriteOnce on a node-local or block volume");
+    ClaimUnread { claim, why }: PERSON,
+        ("whether the lock on claim {claim} can be trusted is not known: {why}"),
+        ("lifted when the claim {claim} is there, and is ReadWriteOnce");
+    UntrustedLock { why }: BOTH,
+        ("the volume's lock proves nothing: {why}"),
+        ("lifted when the data directory lies on a node-local or block volume with a file system of its own");
+    PrimaryDataMissing { dbid }: PERSON,
+        ("the data directory of the acting primary, dbid {dbid}, is empty or unusable"),
+        ("lifted when the volume of dbid {dbid} is restored; nothing else holds this content's commits");
+    FullNotAllowed { why }: BOTH,
+        ("only a full copy would help ({why}), which policy does not allow"),
+        ("lifted by spec.healing.full: Allow, or by a SegmentRecovery of type Full");
+    WithinGrace { seconds_left }: PASSES,
+        ("down for less than the grace period ({seconds_left} s left)"),
+        ("lifted in {seconds_left} s, or when its supervisor asks for a repair");
+    Paused { would }: PASSES,
+        ("healing is paused; would repair: {would}"),
+        ("lifted by spec.healing.paused: false; a SegmentRecovery made by hand runs all the same");
+    ObserveOnly { would }: PASSES,
+        ("mode is Observe; would repair: {would}"),
+        ("lifted by spec.healing.mode: Automatic; a SegmentRecovery made by hand runs all the same");
+    RecoveryFailed { recovery }: PERSON,
+        ("SegmentRecovery {recovery} failed for this fault"),
+        ("lifted by deleting SegmentRecovery {recovery} when its cause is mended");
+    TakenUpAgain { recovery, why, until }: PASSES,
+        ("SegmentRecovery {recovery} ended for what passes by itself ({why})"),
+        ("lifted by itself: another recovery follows at {until}");
+    FallsBack { recovery, copies }: PERSON,
+        ("SegmentRecovery {recovery} succeeded, and the mirror fell back again soon after, {copies} copies in a row"),
+        ("lifted by deleting SegmentRecovery {recovery} when it is known, and mended, what breaks the mirror after each repair");
+    RecoveryUnreadable { recovery }: PERSON,
+        ("this operator cannot read SegmentRecovery {recovery}, which is for this fault or has a Job at this content"),
+        ("lifted by an operator that can read SegmentRecovery {recovery}, or by deleting it");
+    AttemptStuck { job, why }: PERSON,
+        ("Job {job} makes no progress: {why}"),
+        ("lifted when Job {job} goes on or its pod is gone; delete its pod, by force only when its node is known to be gone");
+    AlreadyRecovering { content, recovery }: PASSES,
+        ("content {content} is being repaired by SegmentRecovery {recovery}"),
+        ("lifted when SegmentRecovery {recovery} has ended");
+    JobNotEnded { job }: PASSES,
+        ("Job {job}, at work for the same content, has not ended, or its pod has not"),
+        ("lifted by itself when Job {job} has its condition Complete or Failed, or is gone, and its pod has ended; where it does \
+             not end, delete it");
+    JobBudget { max }: PASSES,
+        ("{max} Jobs are running already"),
+        ("lifted when a running Job ends");
+    SupervisorSilent { why }: PASSES,
+        ("its supervisor can not be asked: {why}"),
+        ("lifted when its pod runs and the supervisor's page can be read");
+    PageNotBelieved { why }: PERSON,
+        ("its supervisor's page is not believed: {why}"),
+        ("lifted when its pod serves the page of this instance at the container port named gpheal; check GPHEAL_CLUSTER, \
+             GPHEAL_ADDRESS, GPHEAL_PORT and GPHEAL_DATA_DIRECTORY there, and that supervisor and operator are of one version");
+    CatchingUp: PASSES,
+        ("the mirror is up and not in sync yet"),
+        ("lifted by itself when the mirror has received what it missed");
+    SupervisorSays { state, detail }: Lasting { person: state.needs_a_person(), for_good: false },
+        ("its supervisor says {state:?}: {detail}"),
+        ("{}", state.lifted_by());
+} }
 
 impl Refusal {
     /// Stable word for status, metrics and logs.
@@ -173,149 +304,21 @@ impl Refusal {
         }
     }
 
-    /// What has to happen before something is done.
-    pub fn lifted_by(&self) -> String {
-        match self {
-            Self::CatalogUnread { unread } => unread.lifted_by().into(),
-            Self::CatalogInvalid { .. } => "lifted when a person has repaired gp_segment_configuration (gpcheckcat)".into(),
-            Self::CoordinatorRow => "never; see gpinitstandby and gpactivatestandby".into(),
-            Self::NotInCatalog { .. } => "never; name dbids and contents of gp_segment_configuration".into(),
-            Self::TargetUp { .. } => "lifted when FTS marks the instance down".into(),
-            Self::TargetIsActingPrimary { .. } => {
-                "lifted when FTS has promoted its mirror; a healthy acting primary is never repaired".into()
-            }
-            Self::ActingPrimaryNotAnswering { primary, .. } => {
-                format!("lifted when dbid {primary} answers again or FTS promotes its mirror")
-            }
-            Self::DoubleFault { primary, .. } => {
-                format!("lifted when dbid {primary} serves again on its own volume; it alone holds every commit")
-            }
-            Self::FlippedDouble { primary, .. } => {
-                format!("lifted when dbid {primary} runs again on its own volume, so that FTS can promote it; its peer is rewound then")
-            }
-            Self::PeerSuspect { primary, .. } => format!("lifted when dbid {primary} answers as what its catalog row says"),
-            Self::NothingSelected { .. } => SELECT.into(),
-            Self::ContractNotFulfilled { .. } => "lifted when the pod fulfils the contract of a segment pod".into(),
-            Self::VolumeUnrecognised { .. } => MOUNT.into(),
-            Self::VolumeInUse { .. } => END.into(),
-            Self::SpareNotTaken { .. } => "lifted by itself when its supervisor has read the row".into(),
-            Self::AccessMode { .. } => "lifted when the claim is ReadWriteOnce on a node-local or block volume".into(),
-            Self::ClaimUnread { claim, .. } => format!("lifted when the claim {claim} is there, and is ReadWriteOnce"),
-            Self::UntrustedLock { .. } => {
-                "lifted when the data directory lies on a node-local or block volume with a file system of its own".into()
-            }
-            Self::PrimaryDataMissing { dbid } => {
-                format!("lifted when the volume of dbid {dbid} is restored; nothing else holds this content's commits")
-            }
-            Self::FullNotAllowed { .. } => "lifted by spec.healing.full: Allow, or by a SegmentRecovery of type Full".into(),
-            Self::WithinGrace { seconds_left } => format!("lifted in {seconds_left} s, or when its supervisor asks for a repair"),
-            Self::Paused { .. } => "lifted by spec.healing.paused: false; a SegmentRecovery made by hand runs all the same".into(),
-            Self::ObserveOnly { .. } => "lifted by spec.healing.mode: Automatic; a SegmentRecovery made by hand runs all the same".into(),
-            Self::RecoveryFailed { recovery } => format!("lifted by deleting SegmentRecovery {recovery} when its cause is mended"),
-            Self::TakenUpAgain { until, .. } => format!("lifted by itself: another recovery follows at {until}"),
-            Self::FallsBack { recovery, .. } => {
-                format!(
-                    "lifted by deleting SegmentRecovery {recovery} when it is known, and mended, what breaks the mirror after each repair"
-                )
-            }
-            Self::RecoveryUnreadable { recovery } => {
-                format!("lifted by an operator that can read SegmentRecovery {recovery}, or by deleting it")
-            }
-            Self::AttemptStuck { job, .. } => {
-                format!("lifted when Job {job} goes on or its pod is gone; delete its pod, by force only when its node is known to be gone")
-            }
-            Self::AlreadyRecovering { recovery, .. } => format!("lifted when SegmentRecovery {recovery} has ended"),
-            Self::JobBudget { .. } => "lifted when a running Job ends".into(),
-            Self::SupervisorSilent { .. } => "lifted when its pod runs and the supervisor's page can be read".into(),
-            Self::PageNotBelieved { .. } => SHOW.into(),
-            Self::CatchingUp => "lifted by itself when the mirror has received what it missed".into(),
-            Self::SupervisorSays { state, .. } => state.lifted_by().into(),
-        }
-    }
-
     /// A person has to do something: waiting alone does not lift it.
     pub fn needs_a_person(&self) -> bool {
-        match self {
-            Self::ContractNotFulfilled { points } => points.iter().any(ContractPoint::lasts),
-            Self::CatalogUnread { unread } => unread.needs_a_person(),
-            Self::SupervisorSays { state, .. } => state.needs_a_person(),
-            Self::CatalogInvalid { .. }
-            | Self::NotInCatalog { .. }
-            | Self::NothingSelected { .. }
-            | Self::DoubleFault { .. }
-            | Self::FlippedDouble { .. }
-            | Self::VolumeUnrecognised { .. }
-            | Self::AccessMode { .. }
-            | Self::ClaimUnread { .. }
-            | Self::UntrustedLock { .. }
-            | Self::PrimaryDataMissing { .. }
-            | Self::FullNotAllowed { .. }
-            | Self::RecoveryFailed { .. }
-            | Self::FallsBack { .. }
-            | Self::RecoveryUnreadable { .. }
-            | Self::AttemptStuck { .. }
-            | Self::PageNotBelieved { .. } => true,
-            // These pass by themselves, or are no fault.
-            Self::CoordinatorRow
-            | Self::TargetUp { .. }
-            | Self::TargetIsActingPrimary { .. }
-            | Self::ActingPrimaryNotAnswering { .. }
-            | Self::PeerSuspect { .. }
-            | Self::VolumeInUse { .. }
-            | Self::SpareNotTaken { .. }
-            | Self::WithinGrace { .. }
-            | Self::Paused { .. }
-            | Self::ObserveOnly { .. }
-            | Self::TakenUpAgain { .. }
-            | Self::AlreadyRecovering { .. }
-            | Self::JobBudget { .. }
-            | Self::SupervisorSilent { .. }
-            | Self::CatchingUp => false,
-        }
+        self.lasting().person
     }
 
     /// No waiting changes it: a recovery that was asked for is refused for good.
     pub fn is_final(&self) -> bool {
-        match self {
-            // Which kernel a pod runs on is read from two sources, one of which may be old for a moment.
-            Self::ContractNotFulfilled { points } => {
-                points.iter().any(|point| point.lasts() && !matches!(point, ContractPoint::OwnKernel { .. }))
-            }
-            Self::CoordinatorRow
-            | Self::NotInCatalog { .. }
-            | Self::TargetUp { .. }
-            | Self::TargetIsActingPrimary { .. }
-            | Self::VolumeUnrecognised { .. }
-            | Self::AccessMode { .. }
-            | Self::UntrustedLock { .. }
-            | Self::FullNotAllowed { .. }
-            | Self::CatalogInvalid { .. } => true,
-            Self::CatalogUnread { .. }
-            | Self::ClaimUnread { .. }
-            | Self::SupervisorSays { .. }
-            | Self::NothingSelected { .. }
-            | Self::DoubleFault { .. }
-            | Self::FlippedDouble { .. }
-            | Self::PrimaryDataMissing { .. }
-            | Self::RecoveryFailed { .. }
-            | Self::FallsBack { .. }
-            | Self::RecoveryUnreadable { .. }
-            | Self::AttemptStuck { .. }
-            | Self::PageNotBelieved { .. }
-            | Self::ActingPrimaryNotAnswering { .. }
-            | Self::PeerSuspect { .. }
-            | Self::VolumeInUse { .. }
-            | Self::SpareNotTaken { .. }
-            | Self::WithinGrace { .. }
-            | Self::Paused { .. }
-            | Self::ObserveOnly { .. }
-            | Self::TakenUpAgain { .. }
-            | Self::AlreadyRecovering { .. }
-            | Self::JobBudget { .. }
-            | Self::SupervisorSilent { .. }
-            | Self::CatchingUp => false,
-        }
+        self.lasting().for_good
     }
+}
+
+/// Which kernel a pod runs on is read from two sources, one of which may be old for a moment.
+fn of_contract(points: &[ContractPoint]) -> Lasting {
+    let own_kernel = |point: &ContractPoint| matches!(point, ContractPoint::OwnKernel { .. });
+    Lasting { person: points.iter().any(ContractPoint::lasts), for_good: points.iter().any(|point| point.lasts() && !own_kernel(point)) }
 }
 
 impl InstanceState {
@@ -349,71 +352,6 @@ impl InstanceState {
             | Self::LockBusy
             | Self::StayingDown
             | Self::BackingOff => false,
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CatalogUnread { unread } => write!(f, "{unread}"),
-            Self::CatalogInvalid { why } => write!(f, "{why}"),
-            Self::CoordinatorRow => write!(f, "content -1 is the coordinator"),
-            Self::NotInCatalog { what } => write!(f, "{what} is not in the catalog"),
-            Self::TargetUp { dbid } => write!(f, "dbid {dbid} is up"),
-            Self::TargetIsActingPrimary { dbid } => {
-                write!(f, "dbid {dbid} is the acting primary, the only copy known to hold every commit")
-            }
-            Self::ActingPrimaryNotAnswering { primary, why } => write!(f, "the acting primary, dbid {primary}, does not answer: {why}"),
-            Self::DoubleFault { primary, mirror, why } => {
-                write!(
-                    f,
-                    "double fault: the acting primary, dbid {primary}, does not answer ({why}) and its mirror, dbid {mirror}, was not in sync"
-                )
-            }
-            Self::FlippedDouble { primary, mirror, why } => {
-                write!(
-                    f,
-                    "both sides died in sync: the catalog flipped to dbid {primary}, which was not promoted ({why}); dbid {mirror} must not be restarted as primary"
-                )
-            }
-            Self::PeerSuspect { primary, why } => write!(f, "the acting primary, dbid {primary}, is suspect: {why}"),
-            Self::NothingSelected { selected } => {
-                write!(f, "spec.segments.selector selects {selected} pods, and none of them is at the address of a segment")
-            }
-            Self::ContractNotFulfilled { points } => {
-                write!(f, "{}", points.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-            }
-            Self::VolumeUnrecognised { dbid } => {
-                write!(f, "the volume carries no token of dbid {dbid}: perhaps it is not mounted, perhaps it is another's")
-            }
-            Self::VolumeInUse { dbid, detail } => write!(f, "the volume of dbid {dbid} is in use: {detail}"),
-            Self::SpareNotTaken { dbid } => {
-                write!(f, "the place of dbid {dbid} is an empty spare, and its supervisor has read no row that names it yet")
-            }
-            Self::AccessMode { claim, mode } => write!(f, "claim {claim} is {mode}, on which the volume's lock can not be trusted"),
-            Self::ClaimUnread { claim, why } => write!(f, "whether the lock on claim {claim} can be trusted is not known: {why}"),
-            Self::UntrustedLock { why } => write!(f, "the volume's lock proves nothing: {why}"),
-            Self::PrimaryDataMissing { dbid } => write!(f, "the data directory of the acting primary, dbid {dbid}, is empty or unusable"),
-            Self::FullNotAllowed { why } => write!(f, "only a full copy would help ({why}), which policy does not allow"),
-            Self::WithinGrace { seconds_left } => write!(f, "down for less than the grace period ({seconds_left} s left)"),
-            Self::Paused { would } => write!(f, "healing is paused; would repair: {would}"),
-            Self::ObserveOnly { would } => write!(f, "mode is Observe; would repair: {would}"),
-            Self::RecoveryFailed { recovery } => write!(f, "SegmentRecovery {recovery} failed for this fault"),
-            Self::TakenUpAgain { recovery, why, .. } => write!(f, "SegmentRecovery {recovery} ended for what passes by itself ({why})"),
-            Self::FallsBack { recovery, copies } => {
-                write!(f, "SegmentRecovery {recovery} succeeded, and the mirror fell back again soon after, {copies} copies in a row")
-            }
-            Self::RecoveryUnreadable { recovery } => {
-                write!(f, "this operator cannot read SegmentRecovery {recovery}, which is for this fault or has a Job at this content")
-            }
-            Self::AttemptStuck { job, why } => write!(f, "Job {job} makes no progress: {why}"),
-            Self::AlreadyRecovering { content, recovery } => write!(f, "content {content} is being repaired by SegmentRecovery {recovery}"),
-            Self::JobBudget { max } => write!(f, "{max} Jobs are running already"),
-            Self::SupervisorSilent { why } => write!(f, "its supervisor can not be asked: {why}"),
-            Self::PageNotBelieved { why } => write!(f, "its supervisor's page is not believed: {why}"),
-            Self::CatchingUp => write!(f, "the mirror is up and not in sync yet"),
-            Self::SupervisorSays { state, detail } => write!(f, "its supervisor says {state:?}: {detail}"),
         }
     }
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Catalog, Content, Dbid, Failure, InstanceState, Look, NoPage, Outcome, Page, Progress, Refusal, Repair, Row, Step, SystemIdentifier,
-    Timeline, Unread, refusal::ContractPoint,
+    Catalog, Content, Dbid, Failure, InstanceState, Look, NoPage, Outcome, Page, Progress, Repair, Row, Step, SystemIdentifier, Timeline,
+    Unread, refusal::ContractPoint,
 };
 
 /// One look at one cluster.
@@ -27,8 +27,9 @@ pub struct World {
     pub recoveries: Vec<Recovery>,
     /// Names of SegmentRecoveries of which nothing but the name can be read, of whatever cluster: they are taken.
     pub unreadable: Vec<String>,
-    /// Instances at which a Job of such a recovery may be at work, with its name.
-    pub at_work: BTreeMap<Dbid, String>,
+    /// Jobs that have not ended, and pods of Jobs that live: of whatever recovery, one that is over or deleted, too. Looked
+    /// for while something may be begun or removed; `Unknown`: nothing may.
+    pub at_work: Look<Vec<AtWork>>,
     /// Stable text that tells this cluster object from another of its name.
     pub cluster_uid: String,
     pub cluster_name: String,
@@ -57,6 +58,14 @@ pub struct Instance {
     pub written: Option<u64>,
     /// For how long nothing of it was seen to move, neither its state nor what it has replayed, by a clock that nobody sets.
     pub still: Option<SignedDuration>,
+}
+
+/// A Job that has not ended, or of which a pod lives.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AtWork {
+    pub job: String,
+    pub dbid: Dbid,
+    pub recovery: String,
 }
 
 /// What the planner needs of a pod.
@@ -170,6 +179,8 @@ pub struct Recovery {
     pub uid: String,
     /// Made by automatic healing; else by a person or GitOps.
     pub automatic: bool,
+    /// uid of the GreenplumCluster that owns it.
+    pub owner: Option<String>,
     pub targets: Targets,
     /// `None`: the ladder decides.
     pub wanted: Option<Repair>,
@@ -290,20 +301,6 @@ impl World {
         }
     }
 
-    /// Why neither a recovery named `name` nor another one may begin anything at `content`: there is one that cannot be read.
-    ///
-    /// # Errors
-    /// [`Refusal::RecoveryUnreadable`]
-    pub fn all_readable(&self, name: &str, content: Content) -> Result<(), Refusal> {
-        let of = |dbid: &Dbid| self.catalog.seen().and_then(|catalog| catalog.row(*dbid)).map(|row| row.content);
-        let namesake = self.unreadable.iter().find(|taken| *taken == name);
-        let at_work = || self.at_work.iter().find(|(dbid, _)| of(dbid) == Some(content)).map(|(_, recovery)| recovery);
-        match namesake.or_else(at_work) {
-            None => Ok(()),
-            Some(recovery) => Err(Refusal::RecoveryUnreadable { recovery: recovery.clone() }),
-        }
-    }
-
     /// Not one segment has a pod among those that are selected: they are all gone, or others are selected.
     pub fn nothing_selected(&self) -> bool {
         let rows = self.catalog.seen().map_or(&[][..], |catalog| &catalog.rows);
@@ -317,228 +314,5 @@ impl World {
 }
 
 #[cfg(test)]
-pub mod fixtures {
-    //! A small world of one healthy pair, bent by chained modifiers.
-    #![allow(clippy::return_self_not_must_use, reason = "modifiers of test objects")]
-    use super::*;
-    use crate::model::{
-        Mode, Role, Status,
-        page::{PAGE_VERSION, Shape},
-    };
-
-    /// Reads the notation of the field, `5:0mmnd`.
-    pub fn row(text: &str) -> Row {
-        let (dbid, rest) = text.split_once(':').unwrap();
-        let split = rest.len() - 4;
-        let letters: Vec<char> = rest[split..].chars().collect();
-        let dbid: i16 = dbid.parse().unwrap();
-        Row {
-            dbid: Dbid(dbid),
-            content: Content(rest[..split].parse().unwrap()),
-            role: Role::try_from(letters[0]).unwrap(),
-            preferred_role: Role::try_from(letters[1]).unwrap(),
-            mode: Mode::try_from(letters[2]).unwrap(),
-            status: Status::try_from(letters[3]).unwrap(),
-            port: 6000,
-            hostname: format!("seg-{dbid}.gp"),
-            address: format!("seg-{dbid}.gp"),
-            datadir: "/data/gpseg".into(),
-        }
-    }
-
-    pub const NOW: i64 = 1_800_000_000;
-
-    pub fn now() -> Timestamp {
-        Timestamp::from_second(NOW).unwrap()
-    }
-
-    pub fn ago(seconds: i64) -> Timestamp {
-        Timestamp::from_second(NOW - seconds).unwrap()
-    }
-
-    pub fn page(row: &Row) -> Page {
-        Page {
-            version: PAGE_VERSION,
-            cluster: "demo".into(),
-            dbid: Some(row.dbid),
-            content: Some(row.content),
-            address: row.address.clone(),
-            port: row.port,
-            data_directory: row.datadir.clone(),
-            state: InstanceState::Serving,
-            since: ago(3600),
-            detail: String::new(),
-            shape: if row.role == Role::Primary { Shape::Primary } else { Shape::Mirror },
-            serves: Some(row.role),
-            receiving: row.role == Role::Mirror,
-            replays: None,
-            system_identifier: Some(SystemIdentifier(7)),
-            timeline: None,
-            hold: None,
-            copy: false,
-            crashes: 0,
-            last_exit: None,
-            result: None,
-            incarnations: vec![],
-            followed: vec![],
-            coordinator_timeline: None,
-            boot: None,
-            node: None,
-            reaches: None,
-            untrusted_lock: None,
-        }
-    }
-
-    fn instance(row: &Row) -> Instance {
-        Instance {
-            pod: Look::Seen(PodSeen {
-                name: format!("seg-{}", row.dbid),
-                ips: vec![format!("10.0.0.{}", row.dbid)],
-                node: Some("n1".into()),
-            }),
-            contract: vec![],
-            access_mode: None,
-            page: Look::Seen(page(row)),
-            unwell_since: None,
-            seen_promoted: row.role == Role::Primary,
-            last_history: Some(ago(7200)),
-            written: Some(1),
-            still: None,
-            promoted_at: (row.role != row.preferred_role && row.role == Role::Primary).then(|| ago(7200)),
-        }
-    }
-
-    fn source(row: &Row, mirror: &Row) -> Source {
-        Source {
-            dbid: row.dbid,
-            content: row.content,
-            in_recovery: false,
-            system_identifier: Some(SystemIdentifier(7)),
-            walsenders: vec![walsender(mirror.dbid.0)],
-        }
-    }
-
-    /// Of an acting primary that streams to this mirror.
-    pub fn walsender(mirror: i16) -> Walsender {
-        Walsender { application_name: "gp_walreceiver".into(), state: "streaming".into(), client: Some(format!("10.0.0.{mirror}")) }
-    }
-
-    impl World {
-        /// A world whose catalog has these rows, where everything answers.
-        pub fn of(rows: &[&str]) -> Self {
-            Self::of_rows(rows.iter().map(|text| row(text)).collect())
-        }
-
-        /// The same of rows that need not make sense.
-        pub fn of_rows(rows: Vec<Row>) -> Self {
-            let catalog = Catalog { rows };
-            let mut sources = BTreeMap::new();
-            for content in catalog.contents() {
-                if let Ok(pair) = catalog.pair(content) {
-                    let mut source = source(pair.primary, pair.mirror);
-                    if pair.mirror.status == Status::Down {
-                        source.walsenders.clear();
-                    }
-                    sources.insert(content, Look::Seen(source));
-                }
-            }
-            Self {
-                instances: catalog.rows.iter().map(|row| (row.dbid, instance(row))).collect(),
-                dispatch: Look::Seen(catalog.contents()),
-                coordinator_timeline: Some(Timeline(1)),
-                selected: catalog.rows.len(),
-                catalog: Look::Seen(catalog),
-                sources,
-                recoveries: vec![],
-                unreadable: vec![],
-                at_work: BTreeMap::new(),
-                cluster_uid: "uid".into(),
-                cluster_name: "demo".into(),
-            }
-        }
-
-        pub fn page(mut self, dbid: i16, change: impl FnOnce(&mut Page)) -> Self {
-            if let Look::Seen(page) = &mut self.instances.get_mut(&Dbid(dbid)).unwrap().page {
-                change(page);
-            }
-            self
-        }
-
-        /// No page of an instance came.
-        pub fn silent(self, dbid: i16) -> Self {
-            self.instance(dbid, |i| i.page = Look::Unknown(NoPage::Silent("no answer".into())))
-        }
-
-        /// The catalog could not be read.
-        pub fn blind(mut self) -> Self {
-            self.catalog = Look::Unknown(Unread::CoordinatorSilent { why: "timed out".into() });
-            self
-        }
-
-        /// No selected pod is at an instance's address.
-        pub fn without_pod(self, dbid: i16) -> Self {
-            self.silent(dbid).instance(dbid, |i| {
-                i.pod = Look::Unknown("no pod".into());
-                i.contract = vec![ContractPoint::NoPod { address: "seg.gp".into() }];
-            })
-        }
-
-        pub fn instance(mut self, dbid: i16, change: impl FnOnce(&mut Instance)) -> Self {
-            change(self.instances.get_mut(&Dbid(dbid)).unwrap());
-            self
-        }
-
-        pub fn down_for(self, dbid: i16, seconds: i64) -> Self {
-            self.instance(dbid, |i| i.unwell_since = Some(ago(seconds)))
-        }
-
-        pub fn source(mut self, content: i16, look: Look<Source>) -> Self {
-            self.sources.insert(Content(content), look);
-            self
-        }
-
-        pub fn source_with(mut self, content: i16, change: impl FnOnce(&mut Source)) -> Self {
-            if let Look::Seen(source) = self.sources.get_mut(&Content(content)).unwrap() {
-                change(source);
-            }
-            self
-        }
-
-        pub fn recovery(mut self, recovery: Recovery) -> Self {
-            self.recoveries.push(recovery);
-            self
-        }
-    }
-
-    /// A recovery asked for by hand, not begun.
-    pub fn asked(name: &str, dbids: &[i16], wanted: Option<Repair>) -> Recovery {
-        Recovery {
-            name: name.into(),
-            uid: format!("uid-of-{name}"),
-            automatic: false,
-            targets: Targets::Dbids(dbids.iter().map(|d| Dbid(*d)).collect()),
-            wanted,
-            phase: Phase::Pending,
-            deleting: false,
-            follows: None,
-            ended: None,
-            instances: BTreeMap::new(),
-        }
-    }
-
-    /// One whose first attempt at one instance is running.
-    pub fn running(name: &str, dbid: i16, content: i16, repair: Repair, state: JobState) -> Recovery {
-        let mut recovery = asked(name, &[dbid], None);
-        recovery.phase = Phase::Running;
-        let instance = RecoveryInstance {
-            phase: Phase::Running,
-            attempt: 1,
-            repair: Some(repair),
-            attempt_started: Some(ago(20)),
-            job: Some(JobView::new(&format!("{name}-a1"), state)),
-            ..RecoveryInstance::untouched(Content(content))
-        };
-        recovery.instances.insert(Dbid(dbid), instance);
-        recovery
-    }
-}
+#[path = "world_fixtures.rs"]
+pub mod fixtures;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use k8s_openapi::{
     api::{
         batch::v1::Job,
-        core::v1::{PersistentVolumeClaim, Pod, Secret},
+        core::v1::{PersistentVolumeClaim, Pod, PodStatus, Secret},
     },
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
@@ -29,7 +29,7 @@ use crate::{
         convert, labels,
     },
     greenplum::{Ca, Login, Tls, TlsFault},
-    model::{Catalog, Dbid, Look, Phase},
+    model::{Catalog, Dbid, Look, Phase, policy::KEPT},
 };
 
 /// Bound of one call; the client retries an overloaded API server by itself, for much longer.
@@ -73,7 +73,22 @@ impl ObserveError {
     }
 }
 
+/// What an instance's pod is made of, and its addresses; neither who wrote which field of it nor what its containers do.
+fn lean(mut pod: Pod) -> Pod {
+    (pod.metadata.managed_fields, pod.metadata.annotations) = (None, None);
+    if let Some(status) = &mut pod.status {
+        let (phase, pod_ip, pod_ips) = (status.phase.take(), status.pod_ip.take(), status.pod_ips.take());
+        *status = PodStatus { phase, pod_ip, pod_ips, ..PodStatus::default() };
+    }
+    if let Some(volumes) = pod.spec.as_mut().and_then(|spec| spec.volumes.as_mut()) {
+        volumes.shrink_to_fit(); // they are what fills the memory: 3 kB each, whatever they are
+    }
+    pod
+}
+
 const PODS: &str = "pods";
+/// Pods in one answer.
+const PODS_AT_ONCE: u32 = 200;
 const SELECTOR: &str = "lifted by a spec.segments.selector of valid labels and operators (In, NotIn, Exists, DoesNotExist)";
 
 /// The recoveries of a namespace, as one cluster sees them.
@@ -93,10 +108,10 @@ impl Listed {
         self.unreadable.push(name);
     }
 
-    /// There may be Jobs of them.
+    /// There may be Jobs of them, or so many that old ones may be removed, for which it has to be known that there are none.
     pub fn may_have_jobs(&self) -> bool {
         let over = |object: &SegmentRecovery| object.status.as_ref().is_some_and(|status| Phase::from(status.phase).is_over());
-        !(self.unreadable.is_empty() && self.ours.iter().all(over))
+        !(self.unreadable.is_empty() && self.ours.iter().all(over)) || self.ours.len() > KEPT
     }
 }
 
@@ -118,10 +133,19 @@ impl Reader {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    /// The pods of a cluster, some at a time and without what nobody here reads: two thousand come as 20 MB, every few seconds.
     pub async fn pods(&self, selector: &LabelSelector) -> Result<Vec<Pod>, ObserveError> {
         let selector = Selector::try_from(selector.clone()).map_err(|e| ObserveError::Selector { why: e.to_string() })?;
-        let params = ListParams::default().labels_from(&selector);
-        Ok(bounded(PODS, self.api::<Pod>().list(&params)).await?.items)
+        let mut params = ListParams::default().labels_from(&selector).limit(PODS_AT_ONCE);
+        let mut pods = vec![];
+        loop {
+            let page = bounded(PODS, self.api::<Pod>().list(&params)).await?;
+            pods.extend(page.items.into_iter().map(lean));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(pods),
+            }
+        }
     }
 
     /// The recoveries of a namespace. One that cannot be read does not blind us for the others, and keeps its name.
@@ -305,6 +329,8 @@ mod tests {
     const SECRET: &str = "/api/v1/namespaces/demo/secrets/login";
     const CLAIM: &str = "/api/v1/namespaces/demo/persistentvolumeclaims/data-gp-mirror-0";
 
+    const POD_LIST: &str = "/api/v1/namespaces/demo/pods";
+
     fn reader(objects: &Objects) -> Reader {
         Reader::new(objects.client(), "demo")
     }
@@ -402,9 +428,36 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_is_refused_is_an_error_and_not_an_empty_world() {
-        let (client, task) = server(vec![expect("GET", "/api/v1/namespaces/demo/pods", json!({})).refused(403, "Forbidden")]);
+        let (client, task) = server(vec![expect("GET", POD_LIST, json!({})).refused(403, "Forbidden")]);
         let error = Reader::new(client, "demo").job_pods("demo").await.unwrap_err();
         assert_eq!(error.advice().0, "Forbidden");
+        finished(task).await;
+    }
+
+    #[tokio::test]
+    async fn pods_come_some_at_a_time_and_without_what_nobody_reads() {
+        let named = |name: &str| {
+            pod(name, |pod| {
+                pod["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": "x".repeat(5000)});
+                pod["metadata"]["managedFields"] = json!([{"manager": "kubelet", "operation": "Update"}]);
+                pod["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);
+            })
+        };
+        let first =
+            expect("GET", POD_LIST, json!({"metadata": {"continue": "more"}, "items": [named("a"), named("b")]})).query("limit=200");
+        let second = expect("GET", POD_LIST, json!({"metadata": {"continue": ""}, "items": [named("c")]})).query("continue=more");
+        let (client, task) = server(vec![first, second]);
+        let pods = Reader::new(client, "demo").pods(&LabelSelector::default()).await.unwrap();
+        let lean = |name: &str| pod(name, |_| ());
+        assert_eq!(pods, [lean("a"), lean("b"), lean("c")], "all that is read of them is there");
+        finished(task).await;
+    }
+
+    #[tokio::test]
+    async fn a_list_of_pods_that_broke_off_is_an_error_and_no_half_world() {
+        let first = expect("GET", POD_LIST, json!({"metadata": {"continue": "more"}, "items": [pod("a", |_| ())]}));
+        let (client, task) = server(vec![first, expect("GET", POD_LIST, json!({})).refused(410, "Expired")]);
+        assert_eq!(Reader::new(client, "demo").pods(&LabelSelector::default()).await.unwrap_err().advice().0, "NotObserved");
         finished(task).await;
     }
 
@@ -414,7 +467,7 @@ mod tests {
         let objects = Objects::default();
         assert_eq!(reader(&objects).pods(&wrong).await.unwrap_err().advice().0, "SelectorInvalid");
         // Only the API server knows whether a label can be one.
-        let (client, task) = server(vec![expect("GET", "/api/v1/namespaces/demo/pods", json!({})).refused(400, "BadRequest")]);
+        let (client, task) = server(vec![expect("GET", POD_LIST, json!({})).refused(400, "BadRequest")]);
         let labels: LabelSelector = serde_json::from_value(json!({"matchLabels": {"not a label!": "x"}})).unwrap();
         assert_eq!(Reader::new(client, "demo").pods(&labels).await.unwrap_err().advice().0, "SelectorInvalid");
         finished(task).await;

@@ -21,6 +21,7 @@ pub fn pod(name: &str, change: impl FnOnce(&mut Value)) -> Pod {
                 "ports": [{"name": "gpheal", "containerPort": 8090}],
                 "env": [
                     {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                    {"name": "GPHEAL_COORDINATOR", "value": "gp-coordinator-0.gp:5432,gp-standby-0.gp:5432"},
                     {"name": "GPHEAL_PORT", "value": "7000"},
                     {"name": "PATH", "value": "/opt/greenplum/bin:/usr/bin"},
                 ],

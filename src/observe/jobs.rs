@@ -1,5 +1,7 @@
 //! Jobs and their pods as what the planner reads: does an attempt run, how did it end, where does it stand.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodSpec},
@@ -8,7 +10,7 @@ use kube::ResourceExt;
 
 use crate::{
     api::labels,
-    model::{Attempt, Dbid, JobState, JobView, Outcome, Progress},
+    model::{Attempt, Dbid, JobState, JobView, Outcome, Progress, world::AtWork},
 };
 
 /// The container of a Job that does the work.
@@ -73,7 +75,7 @@ pub struct Asked<'a> {
     pub number: u32,
 }
 
-fn labelled(labels: &std::collections::BTreeMap<String, String>, recovery: &str, dbid: Dbid) -> Option<u32> {
+fn labelled(labels: &BTreeMap<String, String>, recovery: &str, dbid: Dbid) -> Option<u32> {
     let of = |key: &str| labels.get(key).map(String::as_str);
     let ours = of(labels::RECOVERY) == Some(recovery) && of(labels::DBID) == Some(dbid.to_string().as_str());
     of(labels::ATTEMPT).filter(|_| ours)?.parse().ok()
@@ -85,14 +87,16 @@ pub fn newest<'a>(jobs: &[&'a Job], recovery: &str, dbid: Dbid) -> Option<(u32, 
     ours.max_by_key(|(attempt, _)| *attempt)
 }
 
-/// The instances at which Jobs of a recovery are at work, by their labels alone.
-pub fn at_work(recovery: &str, jobs: &[Job], pods: &[Pod]) -> Vec<Dbid> {
-    let of = |labels: &std::collections::BTreeMap<String, String>| {
-        let ours = labels.get(labels::RECOVERY).is_some_and(|name| name == recovery);
-        labels.get(labels::DBID).filter(|_| ours)?.parse().ok().map(Dbid)
+/// Jobs that have not ended and pods of Jobs that live, by their labels alone: whatever their recoveries say, or whether there
+/// are any. That a container has said how it ended is not the end of its pod, nor of its Job.
+pub fn at_work(jobs: &[Job], pods: &[Pod]) -> Vec<AtWork> {
+    let of = |labels: &BTreeMap<String, String>, job: String| {
+        let dbid = labels.get(labels::DBID)?.parse().ok().map(Dbid)?;
+        Some(AtWork { job, dbid, recovery: labels.get(labels::RECOVERY)?.clone() })
     };
-    let jobs = jobs.iter().filter(|job| finished(job).is_none()).filter_map(|job| of(job.labels()));
-    let pods = pods.iter().filter(|pod| !is_over(pod)).filter_map(|pod| of(pod.labels()));
+    let job_of = |pod: &Pod| pod.labels().get("batch.kubernetes.io/job-name").cloned().unwrap_or_else(|| pod.name_any());
+    let jobs = jobs.iter().filter(|job| finished(job).is_none()).filter_map(|job| of(job.labels(), job.name_any()));
+    let pods = pods.iter().filter(|pod| !is_over(pod)).filter_map(|pod| of(pod.labels(), job_of(pod)));
     let mut all: Vec<_> = jobs.chain(pods).collect();
     all.sort_unstable();
     all.dedup();

@@ -1,6 +1,7 @@
 //! Greenplum and Kubernetes -> `World`: one look at one cluster. Nothing is decided here, and nothing that
 //! could not be looked at is taken for down.
 
+pub mod agreed;
 pub mod background;
 pub mod cluster;
 pub mod database;
@@ -16,7 +17,10 @@ pub mod stuck;
 #[cfg(test)]
 pub mod fixtures;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
@@ -24,12 +28,13 @@ use kube::{Client, ResourceExt};
 use tokio::sync::Notify;
 
 use self::{
+    agreed::Named,
     background::Background,
     cluster::{Listed, ObserveError, Reader},
     database::{Sessions, Topology},
     memory::Memory,
     nodes::Nodes,
-    places::{Named, Place},
+    places::Place,
     recoveries::RecoverySeen,
 };
 use crate::{
@@ -50,7 +55,7 @@ const PAGES_AT_ONCE: usize = 32;
 pub struct Seen {
     pub world: World,
     /// Pod of each instance.
-    pub pods: BTreeMap<Dbid, Pod>,
+    pub pods: BTreeMap<Dbid, Arc<Pod>>,
     /// The recoveries as they were read.
     pub objects: BTreeMap<String, SegmentRecovery>,
     /// Jobs of the recoveries that are not over.
@@ -103,9 +108,11 @@ impl Observer {
         self.reader.progress(&mut joined, &mut self.memory).await;
         self.memory.keep_only(&joined, &pods);
         let mut world = self.world(cluster, &coordinator, topology, &pods, &joined).await?;
-        world.at_work = recoveries::at_work(&objects.unreadable, &jobs, &job_pods);
+        if objects.may_have_jobs() {
+            world.at_work = Look::Seen(jobs::at_work(&jobs, &job_pods));
+        }
         world.unreadable = [objects.unreadable, objects.foreign].concat();
-        let mut seen = seen(world, &pods, objects.ours, joined);
+        let mut seen = seen(world, pods, objects.ours, joined);
         self.nearby(&mut seen).await;
         Ok(seen)
     }
@@ -149,7 +156,7 @@ impl Observer {
         Some(Unanswered::OldCoordinator { now, seen })
     }
 
-    /// Jobs and their pods, only while there is a recovery that could have some.
+    /// Jobs and their pods, only while it counts whether there are some.
     async fn jobs(&self, cluster: &str, objects: &Listed) -> Result<(Vec<Job>, Vec<Pod>), ObserveError> {
         if !objects.may_have_jobs() {
             return Ok((vec![], vec![]));
@@ -175,7 +182,7 @@ impl Observer {
             dispatch: self.dispatch(coordinator, joined).await,
             recoveries: joined.iter().map(|one| one.recovery.clone()).collect(),
             unreadable: vec![],
-            at_work: BTreeMap::new(),
+            at_work: Look::Unknown("nothing may be begun or removed".into()),
             cluster_uid: cluster.uid().unwrap_or_default(),
             cluster_name: cluster.name_any(),
         };
@@ -195,7 +202,7 @@ impl Observer {
         );
         self.memory.saw_sources(&topology, &sources);
         self.memory.recall(cluster);
-        world.instances = self.instances(&topology, &places, pages, access?, container, &Named::by(cluster, pods));
+        world.instances = self.instances(&topology, &places, pages, access?, cluster, &Named::by(cluster, pods));
         world.sources = sources;
         world.coordinator_timeline = Some(topology.timeline);
         world.catalog = Look::Seen(topology.catalog);
@@ -218,14 +225,14 @@ impl Observer {
         places: &BTreeMap<Dbid, Place>,
         mut pages: BTreeMap<Dbid, Look<Page, NoPage>>,
         mut access: BTreeMap<Dbid, (String, Look<String>)>,
-        container: &str,
+        cluster: &GreenplumCluster,
         coordinator: &Named,
     ) -> BTreeMap<Dbid, Instance> {
         let one = |row: &crate::model::Row| {
             let place = places.get(&row.dbid).unwrap_or(&Place::None);
-            let mut contract = places::contract(row, place, container);
+            let mut contract = places::contract(row, place, &cluster.spec.segments.container);
             if let Place::One(pod) = place {
-                contract.extend(places::other_coordinator(pod, container, coordinator));
+                contract.extend(agreed::points(pod, cluster, coordinator));
             }
             let page = pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown(NoPage::Silent("it has no pod to ask".into())));
             let still = self.memory.still(row.dbid, page.seen());
@@ -328,14 +335,16 @@ async fn page(ip: Option<String>, port: u16) -> Look<Page, NoPage> {
     }
 }
 
-fn seen(world: World, pods: &[Pod], objects: Vec<SegmentRecovery>, joined: Vec<RecoverySeen>) -> Seen {
-    let places = world.catalog.seen().map(|catalog| places::places(catalog, pods)).unwrap_or_default();
+fn seen(world: World, pods: Vec<Pod>, objects: Vec<SegmentRecovery>, joined: Vec<RecoverySeen>) -> Seen {
+    let places = world.catalog.seen().map(|catalog| places::places(catalog, &pods)).unwrap_or_default();
     let one = |(dbid, place)| match place {
-        Place::One(pod) => Some((dbid, Pod::clone(pod))),
+        Place::One(pod) => Some((dbid, pod.name_any())),
         Place::None | Place::Several(_) => None,
     };
+    let names: BTreeMap<Dbid, String> = places.into_iter().filter_map(one).collect();
+    let pods: HashMap<String, Arc<Pod>> = pods.into_iter().map(|pod| (pod.name_any(), Arc::new(pod))).collect();
     Seen {
-        pods: places.into_iter().filter_map(one).collect(),
+        pods: names.into_iter().filter_map(|(dbid, name)| Some((dbid, pods.get(&name)?.clone()))).collect(),
         objects: objects.into_iter().map(|object| (object.name_any(), object)).collect(),
         jobs: joined.into_iter().map(|one| (one.recovery.name, one.jobs)).collect(),
         world,

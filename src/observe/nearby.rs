@@ -110,7 +110,7 @@ mod tests {
         let job = jobs::seen(&asked, Some(&job("r", 5, 1, |_| ())), &[worker]);
         Seen {
             world,
-            pods: [(Dbid(2), primary), (Dbid(5), fixtures::pod("gp-mirror-0", |_| ()))].into(),
+            pods: [(Dbid(2), Arc::new(primary)), (Dbid(5), Arc::new(fixtures::pod("gp-mirror-0", |_| ())))].into(),
             objects: BTreeMap::new(),
             jobs: [("r".to_owned(), [(Dbid(5), job)].into())].into(),
         }

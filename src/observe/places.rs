@@ -1,12 +1,12 @@
 //! Which pod is the place of which catalog row, and whether it fulfils the contract of a segment pod (design §3.1).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume, VolumeMount};
 use kube::ResourceExt;
 
 use crate::{
-    api::{GreenplumCluster, labels},
+    api::labels,
     model::{Catalog, Dbid, Row, refusal::ContractPoint, world::PodSeen},
 };
 
@@ -20,14 +20,52 @@ pub enum Place<'a> {
 
 /// The place of every row.
 pub fn places<'a>(catalog: &Catalog, pods: &'a [Pod]) -> BTreeMap<Dbid, Place<'a>> {
-    catalog.rows.iter().map(|row| (row.dbid, place(row, pods))).collect()
+    let addresses = Addresses::of(pods);
+    catalog.rows.iter().map(|row| (row.dbid, place(row, &addresses))).collect()
 }
 
-fn place<'a>(row: &Row, pods: &'a [Pod]) -> Place<'a> {
-    let namespaced = |pod: &&Pod| !pod.labels().contains_key(labels::RECOVERY);
-    let of = |address: &str| pods.iter().filter(namespaced).filter(|pod| has_address(pod, address)).collect::<Vec<_>>();
-    let by_address = of(&row.address);
-    let mut found = if by_address.is_empty() { of(&row.hostname) } else { by_address };
+/// Pods by what they are called: with a thousand contents no row is held against every pod.
+struct Addresses<'a> {
+    namespace: String,
+    by_name: HashMap<String, Vec<&'a Pod>>,
+}
+
+impl<'a> Addresses<'a> {
+    /// Of the pods of one namespace. A Job's pod is no instance, whatever it is called.
+    fn of(pods: &'a [Pod]) -> Self {
+        let mut by_name: HashMap<String, Vec<&Pod>> = HashMap::new();
+        for pod in pods.iter().filter(|pod| !pod.labels().contains_key(labels::RECOVERY)) {
+            let mut names = ips(pod);
+            if let Some(PodSpec { subdomain: Some(subdomain), hostname, .. }) = &pod.spec {
+                names.extend(hostname.iter().chain([&pod.name_any()]).map(|host| format!("{host}.{subdomain}")));
+            }
+            names.sort_unstable();
+            names.dedup();
+            for name in names {
+                by_name.entry(name).or_default().push(pod);
+            }
+        }
+        Self { namespace: pods.first().and_then(ResourceExt::namespace).unwrap_or_default(), by_name }
+    }
+
+    /// The pods that have an address. What may be left out of it is tried, and the pod has the last word.
+    fn at(&self, address: &str) -> Vec<&'a Pod> {
+        let name = address.trim_end_matches('.').to_ascii_lowercase();
+        let within = format!(".{}", self.namespace);
+        let heads = name.match_indices(&within).filter_map(|(at, _)| name.get(..at));
+        let mut found: Vec<&Pod> = vec![];
+        for pod in heads.chain([name.as_str()]).filter_map(|name| self.by_name.get(name)).flatten() {
+            if has_address(pod, address) && !found.iter().any(|known| std::ptr::eq(*known, *pod)) {
+                found.push(pod);
+            }
+        }
+        found
+    }
+}
+
+fn place<'a>(row: &Row, addresses: &Addresses<'a>) -> Place<'a> {
+    let by_address = addresses.at(&row.address);
+    let mut found = if by_address.is_empty() { addresses.at(&row.hostname) } else { by_address };
     if found.len() > 1 {
         found.retain(|pod| pod.metadata.deletion_timestamp.is_none());
     }
@@ -40,7 +78,7 @@ fn place<'a>(row: &Row, pods: &'a [Pod]) -> Place<'a> {
 
 /// A pod's addresses: `NAME.SUBDOMAIN` or `HOSTNAME.SUBDOMAIN`, either with the namespace and whatever the
 /// cluster's domain is, or its IP.
-fn has_address(pod: &Pod, address: &str) -> bool {
+pub(super) fn has_address(pod: &Pod, address: &str) -> bool {
     let address = address.trim_end_matches('.').to_ascii_lowercase();
     if ips(pod).contains(&address) {
         return true;
@@ -134,54 +172,15 @@ fn contract_of(row: &Row, pod: &Pod, name: &str) -> Vec<ContractPoint> {
     points
 }
 
-/// The coordinator as the cluster names it.
-#[derive(Debug)]
-pub struct Named<'a> {
-    /// `None`: by a Service, which leads to whom nobody here knows.
-    host: Option<&'a str>,
-    port: i32,
-    namespace: String,
-    /// The selected pods at that name or address.
-    pods: Vec<&'a Pod>,
-}
-
-impl<'a> Named<'a> {
-    pub fn by(cluster: &'a GreenplumCluster, pods: &'a [Pod]) -> Self {
-        let host = cluster.spec.coordinator.host.as_deref();
-        let at = |pod: &&Pod| host.is_some_and(|host| has_address(pod, host));
-        let namespace = cluster.namespace().unwrap_or_default();
-        Self { host, port: cluster.spec.coordinator.port, namespace, pods: pods.iter().filter(at).collect() }
-    }
-
-    /// The same by another name or by an address of the same pod.
-    fn is(&self, entry: &str) -> bool {
-        let Some((name, port)) = entry.trim().rsplit_once(':') else { return false };
-        let same_name = self.host.is_some_and(|host| short(name, &self.namespace) == short(host, &self.namespace));
-        port.parse() == Ok(self.port) && (same_name || self.pods.iter().any(|pod| has_address(pod, name)))
-    }
-}
-
-/// Whether a pod's supervisor asks another coordinator than the cluster names. What stands in a ConfigMap, or is made of other
-/// variables, is not read.
-pub fn other_coordinator(pod: &Pod, container: &str, ours: &Named) -> Option<ContractPoint> {
-    let host = ours.host?;
-    let variables = self::container(pod, container)?.env.iter().flatten();
-    let theirs = variables.filter(|variable| variable.name == "GPHEAL_COORDINATOR").find_map(|variable| variable.value.clone())?;
-    let same = theirs.contains("$(") || theirs.split(',').any(|entry| ours.is(entry));
-    (!same).then(|| ContractPoint::OtherCoordinator { ours: format!("{host}:{}", ours.port), theirs })
-}
-
-/// A name of a cluster's DNS without what may be left out within its namespace.
-fn short(host: &str, namespace: &str) -> String {
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    let qualified = host.split_once(&format!(".{namespace}.svc")).map(|(head, _)| head.to_owned());
-    qualified.or_else(|| host.strip_suffix(&format!(".{namespace}")).map(str::to_owned)).unwrap_or(host)
+/// Its command is the supervisor.
+pub fn supervises(container: &Container) -> bool {
+    let mut words = container.command.iter().flatten().chain(container.args.iter().flatten());
+    words.any(|word| word == "supervise")
 }
 
 fn contract_of_container(row: &Row, pod: &Pod, container: &Container) -> Vec<ContractPoint> {
     let mut points = vec![];
-    let mut words = container.command.iter().flatten().chain(container.args.iter().flatten());
-    if !words.any(|word| word == "supervise") {
+    if !supervises(container) {
         points.push(ContractPoint::NoSupervisor);
     }
     let mount = mount_of(container, &row.datadir);
@@ -219,17 +218,17 @@ mod tests {
             "GP-Mirror-0.gp.demo.svc.k8s.example.org.",
             "10.244.1.5",
         ] {
-            assert!(matches!(place(&at(address), &pods), Place::One(_)), "{address}");
+            assert!(matches!(place(&at(address), &Addresses::of(&pods)), Place::One(_)), "{address}");
         }
         for address in ["gp-mirror-0", "gp-mirror-0.gpx", "gp-mirror-0.gp.other", "gp-mirror-1.gp", "gp-mirror-0.gp.demo.svcs"] {
-            assert!(matches!(place(&at(address), &pods), Place::None), "{address}");
+            assert!(matches!(place(&at(address), &Addresses::of(&pods)), Place::None), "{address}");
         }
     }
 
     #[test]
     fn the_hostname_of_a_row_serves_when_its_address_does_not() {
         let row = Row { hostname: "gp-mirror-0.gp".into(), ..at("10.9.9.9") };
-        assert!(matches!(place(&row, &[pod(|_| ())]), Place::One(_)));
+        assert!(matches!(place(&row, &Addresses::of(&[pod(|_| ())])), Place::One(_)));
     }
 
     #[test]
@@ -240,9 +239,9 @@ mod tests {
             pod
         });
         let row = at("gp-mirror-0.gp");
-        assert_eq!(contract(&row, &place(&row, &twins), "greenplum")[0].code(), "TwoPods");
+        assert_eq!(contract(&row, &place(&row, &Addresses::of(&twins)), "greenplum")[0].code(), "TwoPods");
         let job = [pod(|p| p["metadata"]["labels"][labels::RECOVERY] = json!("r"))];
-        assert_eq!(contract(&row, &place(&row, &job), "greenplum")[0].code(), "NoPod");
+        assert_eq!(contract(&row, &place(&row, &Addresses::of(&job)), "greenplum")[0].code(), "NoPod");
     }
 
     #[test]
@@ -250,7 +249,7 @@ mod tests {
         let row = at("gp-mirror-0.gp");
         let points = |change: fn(&mut Value), container: &str| {
             let pods = [pod(change)];
-            let found = contract(&row, &place(&row, &pods), container);
+            let found = contract(&row, &place(&row, &Addresses::of(&pods)), container);
             found.iter().map(ContractPoint::code).collect::<Vec<_>>().join(",")
         };
         assert_eq!(points(|_| (), "greenplum"), "");
@@ -265,36 +264,19 @@ mod tests {
         assert_eq!(points(|p| p["spec"]["hostPID"] = json!(true), "greenplum"), "HostPid");
     }
 
+    /// Two thousand rows were held against two thousand pods, one by one, in each look.
     #[test]
-    fn a_pod_that_asks_another_coordinator_than_the_cluster_is_told() {
-        let differs = |theirs: Value, change: fn(&mut GreenplumCluster)| {
-            let mut cluster = crate::api::fixtures::cluster();
-            change(&mut cluster);
-            let segment = pod(|p| p["spec"]["containers"][0]["env"].as_array_mut().unwrap().push(theirs));
-            let coordinator = fixtures::pod("gp-coordinator-0", |p| p["status"]["podIP"] = json!("10.244.1.9"));
-            let pods = [segment.clone(), coordinator];
-            other_coordinator(&segment, "greenplum", &Named::by(&cluster, &pods)).is_some()
-        };
-        let plain = |value: &str| json!({"name": "GPHEAL_COORDINATOR", "value": value});
-        for same in [
-            "gp-coordinator-0.gp:5432",
-            "GP-coordinator-0.gp.demo:5432",
-            "gp-standby-0.gp:5432,gp-coordinator-0.gp.demo.svc.cluster.local:5432",
-            "10.244.1.9:5432",
-            "$(COORDINATOR):5432",
-        ] {
-            assert!(!differs(plain(same), |_| ()), "{same}");
-        }
-        for other in
-            ["gp-coordinator-0.gp:5433", "fake-0.gp:5432", "10.0.0.1:5432", "gp-coordinator-0.gp.elsewhere.svc:5432,fake-0.gp:5432"]
-        {
-            assert!(differs(plain(other), |_| ()), "{other}");
-        }
-        let by_address: fn(&mut GreenplumCluster) = |cluster| cluster.spec.coordinator.host = Some("10.244.1.9".into());
-        assert!(!differs(plain("gp-coordinator-0.gp:5432"), by_address) && differs(plain("fake-0.gp:5432"), by_address));
-        let by_service: fn(&mut GreenplumCluster) = |cluster| cluster.spec.coordinator.host = None;
-        assert!(!differs(plain("fake-0.gp:5432"), by_service), "where a Service leads is not known");
-        assert!(!differs(json!({"name": "GPHEAL_COORDINATOR", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}), |_| ()));
+    fn a_thousand_contents_find_their_pods_without_a_look_at_every_pod_for_every_row() {
+        let pods: Vec<Pod> = (0..2000)
+            .map(|n| fixtures::pod(&format!("gp-{n}"), |p| p["status"] = json!({"podIP": format!("10.1.{}.{}", n / 250, n % 250)})))
+            .collect();
+        let row = |n: i16| Row { dbid: Dbid(n), ..at(&format!("gp-{n}.gp.demo.svc.cluster.local")) };
+        let catalog = Catalog { rows: (0..2000).map(row).collect() };
+        let begun = std::time::Instant::now();
+        let places = places(&catalog, &pods);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
+        let right = |n: &i16| matches!(places[&Dbid(*n)], Place::One(pod) if pod.name_any() == format!("gp-{n}"));
+        assert!((0..2000).all(|n| right(&n)));
     }
 
     #[test]

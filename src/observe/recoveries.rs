@@ -39,12 +39,6 @@ pub fn join(object: &SegmentRecovery, jobs: &[Job], pods: &[Pod]) -> RecoverySee
     RecoverySeen { recovery, jobs: seen }
 }
 
-/// The instances at which Jobs of recoveries that cannot be read may still be at work.
-pub fn at_work(unreadable: &[String], jobs: &[Job], pods: &[Pod]) -> BTreeMap<Dbid, String> {
-    let of = |name: &String| jobs::at_work(name, jobs, pods).into_iter().map(|dbid| (dbid, name.clone())).collect::<Vec<_>>();
-    unreadable.iter().flat_map(of).collect()
-}
-
 /// Jobs of a deleted namesake are on their way out and mean nothing.
 fn owned_by(job: &Job, object: &SegmentRecovery) -> bool {
     job.owner_references().iter().any(|owner| Some(&owner.uid) == object.metadata.uid.as_ref())

@@ -42,6 +42,8 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 const APART: Duration = Duration::from_millis(500);
 /// Longest time between two passes that fail.
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
+/// After old recoveries could not be removed.
+const UNTIDY: Duration = Duration::from_mins(10);
 /// Bound of reading the cluster's own object.
 const CALL: Duration = Duration::from_secs(15);
 
@@ -94,6 +96,8 @@ pub struct Driver {
     still: u32,
     /// The generation of an object that can not be read, once that was said on it.
     invalid: Option<i64>,
+    /// When old recoveries may be removed again.
+    tidy_from: Option<Instant>,
     wake: Arc<Notify>,
     selector: watch::Sender<Option<LabelSelector>>,
 }
@@ -117,6 +121,7 @@ impl Driver {
             shown: BTreeSet::new(),
             still: 0,
             invalid: None,
+            tidy_from: None,
             context,
             of,
             wake,
@@ -198,11 +203,24 @@ impl Driver {
             changed |= self.recovery(cluster, seen, name, next, now, &mut applied).instrument(span).await;
         }
         changed |= self.cluster(cluster, seen, &plan, &applied, now).await?;
+        self.tidy(seen, &plan).await;
         self.pace.keep_only(|name| name == self.of.cluster || seen.objects.contains_key(name));
         if let Some(error) = applied.errors.into_iter().next() {
             return Err(error.into());
         }
         Ok(Ended::Next { after: self.due(&seen.world, &plan, applied.made, now), changed })
+    }
+
+    /// Removes old recoveries. That it can not, for want of a right most of all, is told and holds up no healing.
+    async fn tidy(&mut self, seen: &Seen, plan: &Plan) {
+        if plan.removals.is_empty() || self.tidy_from.is_some_and(|from| from > Instant::now()) {
+            return;
+        }
+        if let Err(failure) = self.applier.remove(seen, plan).await {
+            self.tidy_from = Some(Instant::now() + UNTIDY);
+            let error = error::chain(&failure);
+            tracing::warn!(error, again_in = ?UNTIDY, "old recoveries are not removed; the operator's role has to allow deleting them");
+        }
     }
 
     /// The cluster's object as it is now; never from a cache.

@@ -1,13 +1,18 @@
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
     api::fixtures,
     apply::mock::Objects,
-    model::{Dbid, JobState, Repair, world::fixtures as worlds},
-    observe::cluster::Reader,
+    model::{Dbid, JobState, Look, Repair, world::fixtures as worlds},
+    observe::{
+        cluster::Reader,
+        fixtures::{job, job_pod, pod},
+        jobs, recoveries,
+    },
 };
 
 const CLUSTER: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/greenplumclusters/demo";
@@ -27,8 +32,8 @@ fn objects() -> Objects {
 }
 
 fn driver(objects: &Objects) -> Driver {
-    let client = objects.client();
-    let context = Context { client: client.clone(), metrics: Metrics::default(), events: Sender::new(client, "me"), image: None };
+    let (client, image) = (objects.client(), Some("gpheal:1".to_owned()));
+    let context = Context { client: client.clone(), metrics: Metrics::default(), events: Sender::new(client, "me"), image };
     let of = Of { namespace: "demo".into(), cluster: "demo".into() };
     Driver::new(context, of, Arc::new(Notify::new()), watch::channel(None).0)
 }
@@ -242,4 +247,71 @@ async fn a_name_that_is_taken_and_listed_by_nobody_is_not_tried_ten_times_a_seco
     objects.put(RECOVERIES, json!({"metadata": {}, "items": []}));
     let (looks, _) = ten_seconds(&objects).await;
     assert!(looks <= 41, "{looks} looks in ten seconds");
+}
+
+/// Whether a Job is made for a recovery that was just asked for, and what its status says, beside these Jobs and pods.
+async fn asked_for_beside(jobs: &[Job], pods: &[Pod]) -> (bool, Value) {
+    let objects = objects();
+    let mut object = fixtures::recovery("second", &[5]);
+    object.status =
+        serde_json::from_value(json!({"phase": "Pending", "instances": [{"dbid": 5, "content": 0, "phase": "Pending"}]})).unwrap();
+    objects.put(&format!("{RECOVERIES}/second"), serde_json::to_value(&object).unwrap());
+    let joined = recoveries::join(&object, jobs, pods);
+    let mut world = needs_full().recovery(joined.recovery);
+    world.at_work = Look::Seen(jobs::at_work(jobs, pods));
+    let segment = BTreeMap::from([(Dbid(5), Arc::new(pod("gp-mirror-0", |_| ())))]);
+    let seen = Seen { world, pods: segment, objects: BTreeMap::from([("second".into(), object)]), jobs: BTreeMap::new() };
+    driver(&objects).act(&fixtures::cluster(), &seen, worlds::now()).await.unwrap();
+    let writes = objects.writes();
+    let status = writes.iter().rev().find(|(path, _)| *path == format!("PATCH {RECOVERIES}/second/status")).expect("a status");
+    (writes.iter().any(|(path, _)| path.starts_with("POST") && path.ends_with("/jobs")), status.1["status"].clone())
+}
+
+/// A Job's container has said how it ended; that its Job has ended is not counted yet, or its pod is still being stopped.
+#[tokio::test]
+async fn a_content_gets_no_job_before_the_job_before_it_and_its_pod_have_ended() {
+    let ended = |phase: &'static str| {
+        move |pod: &mut Value| {
+            pod["status"]["phase"] = json!(phase);
+            pod["status"]["containerStatuses"][0]["state"] = json!({"terminated": {"exitCode": 1, "message": "{}"}});
+        }
+    };
+    let uncounted = job("first", 5, 1, |_| ());
+    let counted = job("first", 5, 1, |job| job["status"] = json!({"conditions": [{"type": "Failed", "status": "True"}]}));
+    for (jobs, pods) in [
+        (vec![uncounted.clone()], vec![job_pod("first", 5, 1, ended("Failed"))]),
+        (vec![uncounted], vec![]),
+        (vec![counted.clone()], vec![job_pod("first", 5, 1, ended("Running"))]),
+        (vec![], vec![job_pod("first", 5, 1, |_| ())]), // its recovery was deleted, and its Job with it
+    ] {
+        let (made, told) = asked_for_beside(&jobs, &pods).await;
+        let message = told["message"].as_str().unwrap();
+        assert!(!made && message.contains("JobNotEnded") && message.contains("first-d5-a1"), "{message}");
+    }
+    let (made, _) = asked_for_beside(&[counted], &[job_pod("first", 5, 1, ended("Failed"))]).await;
+    assert!(made, "nothing of the first is left");
+    let (made, _) = asked_for_beside(&[job("first", 6, 1, |_| ())], &[]).await;
+    assert!(made, "that is at another content");
+}
+
+/// The role may be one of before, without the right to delete recoveries.
+#[tokio::test(start_paused = true)]
+async fn old_recoveries_that_can_not_be_removed_hold_up_nothing_and_are_not_tried_in_each_look() {
+    let objects = objects();
+    let mut driver = driver(&objects);
+    let mut world = World::of(&["2:0ppsu", "5:0mmsu"]);
+    for number in 0..7 {
+        let mut old = worlds::asked(&format!("old-{number}"), &[5], None);
+        (old.automatic, old.owner, old.phase) = (true, Some("uid".into()), crate::model::Phase::Succeeded);
+        old.ended = Some(worlds::ago(100 * 86_400));
+        world = world.recovery(old);
+    }
+    let listed = world.recoveries.iter().map(|old| (old.name.clone(), fixtures::recovery(&old.name, &[5]))).collect();
+    let seen = Seen { world, pods: BTreeMap::new(), objects: listed, jobs: BTreeMap::new() };
+    for tried in [1, 0, 1] {
+        assert!(matches!(driver.act(&fixtures::cluster(), &seen, worlds::now()).await, Ok(Ended::Next { .. })));
+        let asked: Vec<_> = objects.writes().into_iter().map(|(path, _)| path).filter(|path| path.starts_with("DELETE")).collect();
+        assert_eq!(asked.len(), tried, "{asked:?}");
+        tokio::time::advance(if tried == 1 { Duration::from_mins(9) } else { Duration::from_mins(2) }).await;
+    }
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::model::{
     CatalogIndex, Content, Dbid, JobState, Page, Phase, Plan, Policy, Recovery, RecoveryInstance, Refusal, Standing, Targets, World,
+    world::AtWork,
 };
 
 /// One planning pass.
@@ -24,6 +25,8 @@ pub struct Desk<'a> {
     pub jobs: usize,
     /// Contents with a Job or a proof under way, and by which recoveries.
     taken: HashMap<Content, Vec<String>>,
+    /// Jobs that have not ended, whatever their recoveries say.
+    at_work: HashMap<Content, Vec<&'a AtWork>>,
     /// Contents to which a dispatched statement got an answer.
     dispatched: HashSet<Content>,
     /// The recoveries that had this instance, oldest first.
@@ -65,14 +68,22 @@ impl<'a> Desk<'a> {
                 }
             }
         }
+        let catalog = world.catalog.seen().map(CatalogIndex::of);
+        let mut at_work: HashMap<Content, Vec<&AtWork>> = HashMap::new();
+        for job in world.at_work.seen().into_iter().flatten() {
+            if let Some(row) = catalog.as_ref().and_then(|catalog| catalog.row(job.dbid)) {
+                at_work.entry(row.content).or_default().push(job);
+            }
+        }
         Self {
             policy,
             world,
             now,
-            catalog: world.catalog.seen().map(CatalogIndex::of),
+            catalog,
             nothing_selected: world.nothing_selected(),
             jobs,
             taken,
+            at_work,
             dispatched: world.dispatch.seen().into_iter().flatten().copied().collect(),
             past: HashMap::new(),
             newest: HashMap::new(),
@@ -149,6 +160,20 @@ impl<'a> Desk<'a> {
     /// The recovery other than `name` that works on `content`.
     pub fn taken_by_other(&self, content: Content, name: &str) -> Option<&str> {
         self.taken.get(&content)?.iter().map(String::as_str).find(|by| *by != name)
+    }
+
+    /// Whether a recovery named `name` may begin anything at `content`: not under a name, nor beside a Job, that nobody can
+    /// judge, and not beside a Job that has not ended, whoever made it.
+    ///
+    /// # Errors
+    /// [`Refusal::RecoveryUnreadable`], [`Refusal::JobNotEnded`]
+    pub fn is_free(&self, name: &str, content: Content) -> Result<(), Refusal> {
+        let jobs = self.at_work.get(&content).map_or(&[][..], Vec::as_slice);
+        let unreadable = |name: &str| self.world.unreadable.iter().find(|taken| *taken == name);
+        if let Some(recovery) = unreadable(name).or_else(|| jobs.iter().find_map(|job| unreadable(&job.recovery))) {
+            return Err(Refusal::RecoveryUnreadable { recovery: recovery.clone() });
+        }
+        jobs.first().map_or(Ok(()), |job| Err(Refusal::JobNotEnded { job: job.job.clone() }))
     }
 
     pub fn take(&mut self, content: Content, recovery: &str) {

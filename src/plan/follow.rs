@@ -29,8 +29,7 @@ pub struct Begins {
 }
 
 /// What came before for this fault, if anything did: the newest recovery that bears its name.
-pub fn before<'d, 'a>(desk: &'d Desk<'a>, admitted: &Admitted) -> Option<(u32, &'d Past<'a>)> {
-    let dbid = admitted.target().dbid;
+pub fn before<'d, 'a>(desk: &'d Desk<'a>, dbid: Dbid) -> Option<(u32, &'d Past<'a>)> {
     let past = desk.past(dbid);
     if past.is_empty() {
         return None;
@@ -48,7 +47,7 @@ pub fn next(desk: &Desk, admitted: &Admitted) -> Result<Next, Refusal> {
     if let Some(recovery) = desk.world.unreadable.iter().find(|name| names::number(&fault, name).is_some()) {
         return Err(Refusal::RecoveryUnreadable { recovery: recovery.clone() });
     }
-    let (number, past) = match before(desk, admitted) {
+    let (number, past) = match before(desk, admitted.target().dbid) {
         Some((number, past)) => (number + 1, Some(past)),
         None => (1, fell_back(desk, admitted)),
     };

@@ -2,12 +2,13 @@
 //!
 //! `triage` looks for what is not well, `gates` says whether an instance may be touched at all,
 //! `ladder` picks the repair and what follows a failed attempt, `recovery` moves one recovery on,
-//! `proof` says when an instance is healed, `follow` what an ended recovery means for the next one, and
-//! `desk` finds all that they ask for at once.
+//! `proof` says when an instance is healed, `follow` what an ended recovery means for the next one,
+//! `keep` which old ones mean nothing any more, and `desk` finds all that they ask for at once.
 
 pub mod desk;
 pub mod follow;
 pub mod gates;
+pub mod keep;
 pub mod ladder;
 pub mod names;
 pub mod proof;
@@ -32,6 +33,7 @@ pub fn plan(policy: &Policy, world: &World, now: Timestamp) -> Plan {
     }
     desk.turn(&plan);
     triage::triage(&desk, &mut plan);
+    plan.removals = keep::removals(&desk, &plan);
     plan.probe = triage::probe(&desk, &plan);
     plan
 }

@@ -245,7 +245,7 @@ fn permit<'a>(desk: &Desk<'a>, recovery: &Recovery, dbid: Dbid, state: &Recovery
     if let Some(other) = desk.taken_by_other(state.content, &recovery.name) {
         return Err(Refusal::AlreadyRecovering { content: state.content, recovery: other.to_owned() }); // [13]
     }
-    desk.world.all_readable(&recovery.name, state.content)?;
+    desk.is_free(&recovery.name, state.content)?;
     let earlier = state.repair.or_else(|| follow::begin(desk, recovery.follows.as_deref(), dbid).repair);
     let repair = ladder::choose(desk.policy, recovery.wanted, earlier, admitted.page)?;
     if desk.jobs >= desk.policy.max_jobs {

@@ -149,11 +149,11 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
         return Err(Refusal::AlreadyRecovering { content: row.content, recovery: other.to_owned() });
     }
     // No grace for a fault that was worked on.
-    if admitted.page.receiving || follow::before(desk, &admitted).is_none() {
+    if admitted.page.receiving || follow::before(desk, row.dbid).is_none() {
         still_coming(desk, &admitted)?;
     }
     let next = follow::next(desk, &admitted)?;
-    desk.world.all_readable(&next.name, row.content)?;
+    desk.is_free(&next.name, row.content)?;
     let repair = ladder::choose(desk.policy, None, next.begins.repair, admitted.page)?;
     if desk.policy.paused {
         return Err(Refusal::Paused { would: repair });

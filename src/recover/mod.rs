@@ -5,6 +5,7 @@
 //! termination message and beside the marks.
 
 mod configure;
+mod coordinator;
 mod disk;
 mod fault;
 mod full;
@@ -41,9 +42,12 @@ pub struct Config {
     /// The attempt, as JSON.
     #[arg(long, env = "GPHEAL_ATTEMPT")]
     pub attempt: String,
-    /// The coordinator: host:port.
-    #[arg(long, env = "GPHEAL_COORDINATOR", value_parser = supervisor::config::server)]
-    pub coordinator: Server,
+    /// The coordinator: host:port, and its standby after a comma.
+    #[arg(long, env = "GPHEAL_COORDINATOR", value_delimiter = ',', required = true, value_parser = supervisor::config::server)]
+    pub coordinator: Vec<Server>,
+    /// Those that the instance's own pod names; they alone are asked where it names some.
+    #[arg(long, env = "GPHEAL_POD_COORDINATORS", value_delimiter = ',', value_parser = supervisor::config::server)]
+    pub pod_coordinators: Vec<Server>,
     /// Folder with the files `username` and `password` (a mounted secret).
     #[arg(long, env = "GPHEAL_CREDENTIALS")]
     pub credentials: PathBuf,
@@ -71,7 +75,7 @@ pub struct Config {
 /// Everything that the steps share.
 struct Work {
     attempt: Attempt,
-    coordinator: Server,
+    coordinators: Vec<Server>,
     login: Login,
     /// How the mirror will ask its primary.
     mirror_tls: Option<Tls>,
@@ -94,7 +98,8 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let mirror_tls = config.mirror_tls.map(|mode| Tls::of(mode, || Ca::File(config.mirror_ca.clone().unwrap_or_default())));
     let (passfile, report) = (config.passfile.clone(), Reporter::start());
     let (pod, node) = (config.pod, config.node);
-    let work = Work { attempt, coordinator: config.coordinator, login, mirror_tls, passfile, volume, pod, node, report };
+    let coordinators = if config.pod_coordinators.is_empty() { config.coordinator } else { config.pod_coordinators };
+    let work = Work { attempt, coordinators, login, mirror_tls, passfile, volume, pod, node, report };
     let (begun, mut holds) = (Instant::now(), Holds::default());
     let result = work.until_told_to_end(&mut holds).await;
     let outcome = work.outcome(result, begun.elapsed().as_secs());
@@ -135,6 +140,7 @@ impl Work {
         if let Some(why) = mount::worthless_lock(self.volume.data()) {
             return Err(Fault::new(FailureClass::LockUntrusted, &why)); // it would be all that keeps postgres and us apart
         }
+        prove::named(self).await?;
         let source_lock = SourceLock::take(self).await?;
         prove::prove(self, &source_lock).await?;
         self.step(Step::Holding).await;

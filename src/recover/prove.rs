@@ -2,13 +2,14 @@
 //! that the target is a down mirror, the source is live and itself, both are copies of one database.
 
 use super::{
-    Work,
+    Work, coordinator,
     fault::{Classified, Fault, OfCoordinator},
     source::{Identified, SourceLock},
 };
 use crate::{
     greenplum::{
-        Dialect, Session, topology,
+        Dialect,
+        topology::Answer,
         wal::{self, Standing, Switch, WalEnd},
     },
     model::{Catalog, FailureClass, Lsn, Place, Reach, Role, Row, Status, SystemIdentifier, Timeline, page::Shape},
@@ -65,8 +66,9 @@ impl Classified for ProofError {
     }
 }
 
-/// Proves everything that can be proven without changing anything.
-pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
+/// Proves that the pod's own coordinator knows the attempt's target and source as they were planned: before it has, nobody at
+/// the source's address is given the credentials. What the volume remembers of the target.
+pub async fn named(work: &Work) -> Result<Box<Token>, Fault> {
     hands_off(work)?;
     let token = match work.volume.token(&work.attempt.cluster, &work.attempt.target.address, work.attempt.target.port) {
         TokenState::Mine(token) if token.dbid == work.attempt.target.dbid => token,
@@ -76,7 +78,13 @@ pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
         TokenState::Absent => return Err(ProofError::Volume(work.attempt.target.dbid.0, "it has no token".into()).into()),
         TokenState::Foreign(why) => return Err(ProofError::Volume(work.attempt.target.dbid.0, why).into()),
     };
-    rows(work, token.coordinator_timeline).await?;
+    rows(work, &token).await?;
+    Ok(token)
+}
+
+/// Proves everything that can be proven without changing anything.
+pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
+    let token = named(work).await?;
     source.prove_itself(work).await?;
     let identified = source.identify(work).await?;
     let target = shape::look(work.volume.data());
@@ -94,8 +102,8 @@ fn hands_off(work: &Work) -> Result<(), Fault> {
     let marks = work.volume.marks();
     match (marks.maintenance, marks.retired) {
         (true, _) => Err(ProofError::Marked("maintenance").into()),
-        (_, true) => Err(ProofError::Marked("retired").into()),
-        _ => Ok(()),
+        (false, true) => Err(ProofError::Marked("retired").into()),
+        (false, false) => Ok(()),
     }
 }
 
@@ -111,14 +119,15 @@ fn wal_end(folder: &std::path::Path) -> Result<Option<WalEnd>, ProofError> {
 fn one_database(source: SystemIdentifier, whose: &'static str, other: Option<SystemIdentifier>) -> Result<(), Fault> {
     match other {
         Some(other) if other != source => Err(ProofError::SystemIdentifier { theirs: source, whose, other }.into()),
-        _ => Ok(()),
+        // What is not there to be read says nothing: an empty volume is copied in full.
+        Some(_) | None => Ok(()),
     }
 }
 
 /// The rows, read anew: target still a down mirror at its place, source still the acting primary at its.
-async fn rows(work: &Work, seen: Timeline) -> Result<(), Fault> {
-    let session = Session::utility(&work.coordinator, &work.login, None).await.map_err(OfCoordinator)?;
-    let topology::Answer { catalog, timeline: now, .. } = topology::read(&session).await.map_err(OfCoordinator)?;
+async fn rows(work: &Work, token: &Token) -> Result<(), Fault> {
+    let (seen, whose) = (token.coordinator_timeline, token.coordinator);
+    let Answer { catalog, timeline: now, .. } = coordinator::ask(work, whose).await.map_err(|error| OfCoordinator(*error))?;
     if now < seen {
         return Err(ProofError::OldCoordinator { now, seen }.into());
     }

@@ -43,16 +43,16 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 
 {{/* What the operator may do where it heals, and no more: it executes in no pod, deletes nothing but Jobs of its own that have
-not begun to copy, and changes nothing that is not gpheal's own. Each right is used by a scenario that fails when one is missing or not used (e2e: rights). */}}
+not begun to copy and old recoveries of its own, and changes nothing that is not gpheal's own. Each right is used by a scenario that fails when one is missing or not used (e2e: rights). */}}
 {{- define "gpheal.rules" -}}
 # Which clusters there are, and what is asked of them.
 - apiGroups: [gpheal.io]
   resources: [greenplumclusters]
   verbs: [get, list, watch]
-# `create` makes the recoveries of automatic healing.
+# `create` makes the recoveries of automatic healing; `delete` removes those of them that are old and count for nothing any more.
 - apiGroups: [gpheal.io]
   resources: [segmentrecoveries]
-  verbs: [list, watch, create]
+  verbs: [list, watch, create, delete]
 # What was seen and done is told in the status, and nothing else of them is ever written.
 - apiGroups: [gpheal.io]
   resources: [greenplumclusters/status, segmentrecoveries/status]

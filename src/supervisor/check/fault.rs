@@ -109,6 +109,8 @@ fn answer_to_point(point: &ContractPoint) -> &'static str {
         ContractPoint::HostPid | ContractPoint::SharedProcessNamespace => "give the pod a process namespace for each container",
         ContractPoint::OwnKernel { .. } => "give the pod a runtime that shares its node's kernel",
         ContractPoint::OtherCoordinator { .. } => "let GPHEAL_COORDINATOR name the coordinator that the GreenplumCluster names",
+        ContractPoint::CoordinatorUntold => "give the container the variable GPHEAL_COORDINATOR",
+        ContractPoint::ForeignSecret { .. } => "mount the secret that spec.job.credentialsSecret names",
         ContractPoint::NoSupervisor => "make `gpheal supervise -- postgres` the container's command",
         ContractPoint::NoPod { .. } | ContractPoint::TwoPods { .. } | ContractPoint::NoSuchContainer { .. } => {
             "mend what the GreenplumCluster selects"
