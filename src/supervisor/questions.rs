@@ -75,12 +75,19 @@ impl Supervisor {
             running.others = Some(self.ask_other_coordinators(running));
         }
         if running.source.is_none() && now >= running.next_look && self.shape_now(running.dialect) == Shape::Mirror {
-            running.next_look = now + if running.started.elapsed() < BEGINS { BEGINNING } else { RECEIVER };
-            let receives = running.postgres.receives();
-            running.log_known &= !receives;
-            if !receives || now >= running.next_source {
-                running.source = Some(self.ask_source(running, receives));
-            }
+            self.look_for_receiver(running, now);
+        }
+    }
+
+    fn look_for_receiver(&self, running: &mut Running, now: Instant) {
+        running.next_look = now + if running.started.elapsed() < BEGINS { BEGINNING } else { RECEIVER };
+        let receives = running.postgres.receives();
+        running.log_known &= !receives;
+        if !receives && self.board.page().receiving {
+            running.next_probe = now; // the page is to say so
+        }
+        if !receives || now >= running.next_source {
+            running.source = Some(self.ask_source(running, receives));
         }
     }
 

@@ -90,6 +90,7 @@ async fn a_coordinator_that_was_put_back_stays_closed_beside_a_standby_that_hold
     let follows = |page: &Page| page.receiving && page.followed.len() == 1;
     wait_at("127.0.0.2", PAGES, "a standby that remembers whom it follows", follows).await?;
     first.end()?;
+    wait_at("127.0.0.2", PAGES, "a standby that receives from nobody", |page| !page.receiving).await?;
     let (volume, older) = (old.at("volume"), old.at("older"));
     copy(&volume, &older)?;
 
