@@ -325,8 +325,7 @@ impl Supervisor {
         // Only under the lock: a pid of another namespace proves nothing, and a live postmaster whose file is gone ends itself.
         let _ = std::fs::remove_file(self.volume.data().join("postmaster.pid"));
         self.keep_passfile();
-        // Shown before it begins: a mirror that starts at the same time goes by it.
-        self.board.show(|page| page.state = self.shown(InstanceState::Starting));
+        self.show_starting();
         self.begin_incarnation(here);
         let primary = matches!(facts.row, Look::Seen(RowHere::Mine { role: Role::Primary, .. }));
         match decision {

@@ -141,9 +141,17 @@ impl Supervisor {
         self.watch_over(running).await
     }
 
+    /// Also before it is spawned: a mirror that starts at the same time goes by it.
+    pub(super) fn show_starting(&self) {
+        let state = self.shown(InstanceState::Starting);
+        self.board.show(|page| {
+            (page.state, page.detail, page.serves, page.receiving) = (state, "postgres was started".into(), None, false);
+        });
+    }
+
     pub(super) fn spawn(&mut self, role: &[&str], lock: &Held) -> anyhow::Result<Postgres> {
         self.board.counts.starts.inc();
-        self.board.show(|page| (page.state, page.detail, page.serves) = (InstanceState::Starting, "postgres was started".into(), None));
+        self.show_starting();
         let executable = self.config.postgres.first().map_or("postgres", String::as_str);
         Ok(process::spawn(executable, self.volume.data(), self.config.port, role, &self.config.passfile, lock)?)
     }
