@@ -58,11 +58,12 @@ impl Dialect {
         }
     }
 
-    /// Arguments of `postgres` for a coordinator that only answers utility sessions (O §8).
+    /// Arguments of `postgres` for a coordinator that only answers utility sessions (O §8). Its standby receives nothing yet: of an
+    /// incarnation that nobody can have written down it would be taken for a copy of another history.
     pub fn coordinator_utility_arguments(self) -> &'static [&'static str] {
         match self {
-            Self::Six => &["-c", "gp_role=utility", "-m"],
-            Self::Seven => &["-c", "gp_role=utility"],
+            Self::Six => &["-c", "gp_role=utility", "-c", "max_wal_senders=0", "-m"],
+            Self::Seven => &["-c", "gp_role=utility", "-c", "max_wal_senders=0"],
         }
     }
 

@@ -37,12 +37,17 @@ pub struct Begins {
     pub incarnations: Vec<Incarnation>,
     /// Where its log ends, so where it would begin.
     pub at: Reach,
+    /// Nonce of the last incarnation that a copy followed which a person lets it leave behind.
+    pub waived: Option<String>,
 }
 
 impl Begins {
     /// What shows that a copy which followed `followed` and reaches `reaches` at least (`None`: not known) holds what this
     /// primary lacks: it was put back on an older copy of itself.
     pub fn lacks(&self, followed: &[Incarnation], reaches: Option<Reach>) -> Option<String> {
+        if followed.last().is_some_and(|last| Some(&last.nonce) == self.waived.as_ref()) {
+            return None;
+        }
         let next = Incarnation {
             number: self.incarnations.last().map_or(1, |last| last.number + 1),
             nonce: String::new(),
@@ -221,7 +226,7 @@ mod tests {
     impl Volume {
         fn begins(&self) -> Begins {
             let at = Reach { timeline: Timeline(1), end: Lsn(self.log.len() as u64 + 1) };
-            Begins { incarnations: self.chain.clone(), at }
+            Begins { incarnations: self.chain.clone(), at, waived: None }
         }
 
         fn start(&mut self, unique: &mut u64) {

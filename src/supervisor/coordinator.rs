@@ -144,6 +144,8 @@ impl Supervisor {
                 "the other coordinator is silent ({silent}); of {contents} contents {answer} say that they have seen none on a higher timeline, \
                  a majority has to"
             )),
+            // A person lets it be believed nevertheless: while it answers, the segments learn that.
+            Witnesses::Against(why) if self.memory.allowed_timeline.is_some() => May::NotYet(why),
             Witnesses::Against(why) => {
                 self.memory.refuted = Some((Instant::now(), why));
                 May::Not

@@ -26,7 +26,18 @@ pub struct PeerHere {
     /// The newest timeline that its directory knows.
     pub timeline: Option<Timeline>,
     /// As a copy it holds what the one that asks lacks, so that one was put back on an older copy; the text says what shows it.
-    pub holds_more: Option<String>,
+    pub holds_more: Option<HoldsMore>,
+    /// Why that cannot be told yet: how far its log reaches is not on its page.
+    pub unsettled: Option<String>,
+}
+
+/// What a copy holds and its primary lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldsMore {
+    /// What shows it.
+    pub why: String,
+    /// Nonce of the last incarnation that the copy followed.
+    pub copy: String,
 }
 
 /// What the other side of the pair is.
@@ -46,7 +57,7 @@ pub enum OtherHere {
     /// There is none, or none takes writes on a higher timeline.
     Behind,
     /// It is a standby, and holds what this one lacks: this one was put back on an older copy; the text says what shows it.
-    HoldsMore(String),
+    HoldsMore(HoldsMore),
     /// Its database takes writes on this timeline, which is higher than ours.
     Overtook(Timeline),
 }
@@ -83,6 +94,8 @@ pub struct Facts {
     pub alone: Alone,
     /// A person says that what shows that it was replaced, or put back on an older copy, does not count.
     pub not_replaced: bool,
+    /// Whether its start can wait for the other side for some seconds more.
+    pub may_wait: bool,
     /// The timeline down to which a person allows a coordinator to be believed.
     pub allowed_timeline: Option<Timeline>,
     /// The pair was in sync when the catalog was last read.
@@ -244,7 +257,13 @@ fn was_replaced(facts: &Facts) -> Option<String> {
 
 /// What the other side holds, and a directory that would open as a primary lacks: it was put back on an older copy.
 fn was_put_back(facts: &Facts) -> Option<&str> {
-    facts.peer.seen().and_then(|peer| peer.holds_more.as_deref()).filter(|_| !facts.not_replaced)
+    let more = facts.peer.seen()?.holds_more.as_ref().filter(|_| !facts.not_replaced)?;
+    Some(&more.why)
+}
+
+/// Why it cannot be told yet whether it was; that is waited for a few seconds, by one whose volume may have been exchanged.
+fn unsettled(facts: &Facts) -> Option<&str> {
+    facts.peer.seen()?.unsettled.as_deref().filter(|_| facts.may_wait && !facts.not_replaced)
 }
 
 fn primary(facts: &Facts, in_sync: bool) -> Decision {
@@ -266,6 +285,7 @@ fn primary(facts: &Facts, in_sync: bool) -> Decision {
         (Shape::Primary, None) if in_sync && let Some(why) = was_put_back(facts) => {
             stay(InstanceState::PutBack, format!("{why} The mirror is in sync, so FTS can promote it"))
         }
+        (Shape::Primary, None) if in_sync && let Some(why) = unsettled(facts) => stay(InstanceState::WaitingForPeer, why),
         // A mirror's shape under a primary's row: FTS is about to promote it.
         (Shape::Primary | Shape::Mirror, None) => Decision::Start,
     }
@@ -283,6 +303,7 @@ fn blind(facts: &Facts, why: &str) -> Decision {
             Some(PeerRole::Idle) => {
                 stay(InstanceState::WaitingForPeer, format!("{no_coordinator} and the peer has a mirror's directory and does not run"))
             }
+            Some(PeerRole::InRecovery) if let Some(why) = unsettled(facts) => stay(InstanceState::WaitingForPeer, why),
             Some(PeerRole::InRecovery) if facts.was_in_sync && facts.unusable.is_none() => Decision::Start,
             Some(PeerRole::InRecovery) => stay(InstanceState::WaitingForCoordinator, no_coordinator),
             Some(PeerRole::Promoted) => stay(InstanceState::WaitingForPeer, format!("{no_coordinator} and the peer was promoted")),
@@ -305,7 +326,7 @@ fn coordinator(facts: &Facts) -> Decision {
         },
         (Shape::Primary, _) if let Some(why) = overtaken(facts) => stay(InstanceState::WaitingForPeer, why),
         (Shape::Primary, None)
-            if let Look::Seen(OtherHere::HoldsMore(why)) = &facts.other
+            if let Look::Seen(OtherHere::HoldsMore(HoldsMore { why, .. })) = &facts.other
                 && !facts.not_replaced =>
         {
             stay(InstanceState::PutBack, why.clone())

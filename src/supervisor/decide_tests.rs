@@ -19,6 +19,7 @@ fn mine() -> TokenState {
         peer: None,
         followed: vec![],
         followed_in: None,
+        waived: None,
         replaced: None,
         coordinator: None,
         adopted: Timestamp::UNIX_EPOCH,
@@ -46,6 +47,7 @@ fn facts(shape: Shape, row: Look<RowHere>) -> Facts {
         was_in_sync: true,
         unusable: None,
         diverged: None,
+        may_wait: true,
         allowed_timeline: None,
     }
 }
@@ -141,13 +143,14 @@ fn without_a_coordinator_the_peer_decides_and_silence_is_not_yes() {
 }
 
 fn peer(role: PeerRole, timeline: Option<u32>) -> Look<PeerHere> {
-    Look::Seen(PeerHere { role, timeline: timeline.map(Timeline), holds_more: None })
+    Look::Seen(PeerHere { role, timeline: timeline.map(Timeline), holds_more: None, unsettled: None })
 }
 
 /// A claim was put back on an older copy while all was down: the mirror alone holds what was acknowledged since.
 #[test]
 fn a_primary_that_lacks_what_its_mirror_holds_stays_closed_where_that_can_be_promoted() {
-    let holds_more = |role| Look::Seen(PeerHere { role, timeline: Some(Timeline(1)), holds_more: Some("dbid 5 holds more".into()) });
+    let holds_more =
+        |role| Look::Seen(PeerHere { role, timeline: Some(Timeline(1)), holds_more: Some(more("dbid 5 holds more")), unsettled: None });
     for role in [PeerRole::InRecovery, PeerRole::Idle] {
         let with = |row| Facts { peer: holds_more(role), ..facts(Shape::Primary, row) };
         assert_eq!(says(&with(row(Role::Primary, true))), "PutBack", "{role:?}");
@@ -158,6 +161,24 @@ fn a_primary_that_lacks_what_its_mirror_holds_stays_closed_where_that_can_be_pro
     }
     let idle = Facts { peer: peer(PeerRole::Idle, Some(1)), ..facts(Shape::Primary, Look::Unknown("no coordinator".into())) };
     assert_eq!(says(&idle), "WaitingForPeer", "whether it was promoted, a directory does not say");
+}
+
+fn more(why: &str) -> HoldsMore {
+    HoldsMore { why: why.into(), copy: "n".into() }
+}
+
+/// Its page answers, and does not say yet how far its log reaches: both started at once, or its receiver hangs.
+#[test]
+fn a_primary_waits_for_what_its_mirror_is_about_to_tell_but_not_for_ever() {
+    let unsettled = Some("how far dbid 5 reaches is not known yet".into());
+    let peer = Look::Seen(PeerHere { role: PeerRole::InRecovery, timeline: Some(Timeline(1)), holds_more: None, unsettled });
+    for (row, over) in [(row(Role::Primary, true), "start"), (Look::Unknown("no coordinator".into()), "start")] {
+        let waits = Facts { peer: peer.clone(), ..facts(Shape::Primary, row) };
+        assert_eq!(says(&waits), "WaitingForPeer");
+        assert_eq!(says(&Facts { may_wait: false, ..waits }), over);
+    }
+    let not_in_sync = Facts { peer, ..facts(Shape::Primary, row(Role::Primary, false)) };
+    assert_eq!(says(&not_in_sync), "start");
 }
 
 #[test]
@@ -179,7 +200,7 @@ fn a_coordinator_and_its_standby_are_held_against_each_other_too() {
     let standby = |primary| says(&Facts { primary, ..of(Shape::Mirror) });
     assert_eq!(standby(Look::Seen(PrimaryHere::Lacks("another history".into()))), "NeedsRecovery");
     assert_eq!(standby(Look::Unknown("silent".into())), "start", "it may have to be activated");
-    let put_back = Facts { other: Look::Seen(OtherHere::HoldsMore("dbid 8 holds more".into())), ..of(Shape::Primary) };
+    let put_back = Facts { other: Look::Seen(OtherHere::HoldsMore(more("dbid 8 holds more"))), ..of(Shape::Primary) };
     assert_eq!(says(&put_back), "PutBack");
     assert_eq!(says(&Facts { alone: Alone::InPlace, ..put_back.clone() }), "PutBack");
     assert_eq!(says(&Facts { not_replaced: true, ..put_back }), "start in two steps");

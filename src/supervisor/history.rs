@@ -1,19 +1,30 @@
 //! Which history this instance has: as a primary it leaves its incarnations on the volume, as a mirror it remembers those of its
 //! primary that it followed. Both are what a copy is judged by later, when positions say nothing any more.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use super::{Supervisor, decide::PrimaryHere, idle::Here, peer::Other};
+use tokio::time::Instant;
+
+use super::{
+    Supervisor,
+    decide::{PeerHere, PrimaryHere},
+    idle::Here,
+    peer::Other,
+};
 use crate::{
     greenplum::{
         Dialect,
         control::ControlData,
         wal::{self, Switch},
     },
-    model::{Incarnation, InstanceState, Lineage, Look, Lsn, Page, Reach, Role, Timeline, incarnation::lineage, page::Shape},
+    model::{
+        Begins, Content, Incarnation, InstanceState, Lineage, Look, Lsn, Page, Reach, Role, Timeline, incarnation::lineage, page::Shape,
+    },
     volume::{Token, TokenState},
 };
 
+/// So long a primary waits for its mirror to tell how far its log reaches.
+const UNSETTLED: Duration = Duration::from_secs(10);
 /// What is written where it is not known where an incarnation began: whoever did not follow it is judged by bytes.
 const UNKNOWN: Lsn = Lsn(0);
 
@@ -50,9 +61,13 @@ pub fn reaches(control: Option<&ControlData>, dialect: Option<Dialect>, data: &P
     }
 }
 
-/// What tells one data directory from another at the same place.
-pub fn inode(data: &Path) -> Option<u64> {
-    std::fs::metadata(data).ok().map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata))
+/// What tells one data directory from another at the same place: inode and birth of the first file of each. A new directory
+/// gets the inode of the one that was removed.
+pub fn identity(data: &Path) -> Option<u64> {
+    let metadata = std::fs::metadata(data.join("PG_VERSION")).ok()?;
+    let born = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    let born = born.map_or(0, |since| since.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(since.subsec_nanos())));
+    Some(std::os::unix::fs::MetadataExt::ino(&metadata).rotate_left(40) ^ born)
 }
 
 impl Here {
@@ -76,6 +91,7 @@ impl Supervisor {
             return;
         }
         let Some(dialect) = here.shaped.dialect else { return };
+        self.forget_followed(here);
         let folder = self.volume.data().join(dialect.wal_folder());
         let timeline = newest_timeline(here, self.volume.data()).unwrap_or(Timeline(1));
         self.note_promotion(&folder, timeline);
@@ -94,6 +110,46 @@ impl Supervisor {
         let known = self.volume.incarnations().ok().and_then(|all| all.last().map(|last| last.timeline));
         if timeline > Timeline(1) && known.is_none_or(|known| known < timeline) {
             self.write_incarnation(timeline, fork(folder, timeline).unwrap_or(UNKNOWN));
+        }
+    }
+
+    /// How far a mirror's log reaches; whoever would open as its primary is held against it.
+    pub(super) fn show_reach(&self, shape: Shape, reaches: &Look<Reach>) {
+        let reaches = reaches.seen().copied().filter(|_| shape == Shape::Mirror);
+        self.board.show(|page| page.reaches = reaches);
+    }
+
+    /// How long the other side has not told what it holds counts from the first time that it did not.
+    pub(super) fn may_wait(&mut self, peer: &Look<PeerHere>) -> bool {
+        if peer.seen().is_none_or(|peer| peer.unsettled.is_none()) {
+            self.memory.unsettled_since = None;
+            return true;
+        }
+        self.memory.unsettled_since.get_or_insert_with(Instant::now).elapsed() < UNSETTLED
+    }
+
+    /// What would open as a primary.
+    pub(super) fn begins(&self, shape: Shape, reaches: &Look<Reach>) -> Option<Begins> {
+        let at = reaches.seen().copied().filter(|_| shape == Shape::Primary)?;
+        // Nobody has exchanged the volume of one that ran here a moment ago.
+        if self.memory.ran.is_some() && self.memory.ran == identity(self.volume.data()) {
+            return None;
+        }
+        let waived = match self.token_now() {
+            TokenState::Mine(token) => token.waived,
+            TokenState::Absent | TokenState::Foreign(_) => None,
+        };
+        Some(Begins { incarnations: self.board.page().incarnations, at, waived })
+    }
+
+    /// A coordinator that was promoted is nobody's standby any more. A person makes it one again, perhaps in place.
+    pub(super) fn forget_followed(&self, here: &Here) {
+        let TokenState::Mine(token) = self.token_now() else { return };
+        if here.content != Some(Content::COORDINATOR) || token.followed.is_empty() {
+            return;
+        }
+        if let Err(error) = self.volume.write_token(&Token { followed: vec![], followed_in: None, ..*token }) {
+            tracing::warn!(%error, "that it follows nobody any more could not be written down");
         }
     }
 
@@ -136,7 +192,7 @@ impl Supervisor {
     /// The token as it is now, of the directory as it is now.
     pub(super) fn token_now(&self) -> TokenState {
         match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
-            TokenState::Mine(token) => TokenState::Mine(Box::new(token.of_directory(inode(self.volume.data())))),
+            TokenState::Mine(token) => TokenState::Mine(Box::new(token.of_directory(identity(self.volume.data())))),
             other @ (TokenState::Absent | TokenState::Foreign(_)) => other,
         }
     }
@@ -167,7 +223,7 @@ impl Supervisor {
     }
 
     fn remember_followed(&self, here: &mut Here, token: Token, page: &Page) {
-        let followed_in = inode(self.volume.data());
+        let followed_in = identity(self.volume.data());
         let token = Token { followed: page.incarnations.clone(), followed_in, ..token };
         match self.volume.write_token(&token) {
             Ok(()) => {

@@ -162,6 +162,7 @@ impl Supervisor {
         };
         Facts {
             alone: self.alone(&other),
+            may_wait: self.may_wait(&peer),
             primary: self.ask_primary(here, &row, reaches).await,
             unusable: self.unusable_now(&row, here.shaped.shape),
             marks,
@@ -235,11 +236,17 @@ impl Supervisor {
     }
 
     /// A person said so; the annotation may go.
-    fn forget_replaced(&self) {
-        let token = match self.token_now() {
-            TokenState::Mine(token) if token.replaced.is_some() => Token { replaced: None, ..*token },
-            TokenState::Mine(_) | TokenState::Absent | TokenState::Foreign(_) => return,
+    fn forget_replaced(&self, facts: &Facts) {
+        let TokenState::Mine(token) = self.token_now() else { return };
+        let left_behind = match (&facts.peer, &facts.other) {
+            (Look::Seen(PeerHere { holds_more: Some(more), .. }), _) | (_, Look::Seen(OtherHere::HoldsMore(more))) => Some(&more.copy),
+            (Look::Seen(_) | Look::Unknown(_), Look::Seen(_) | Look::Unknown(_)) => None,
         };
+        if token.replaced.is_none() && left_behind.is_none() {
+            return;
+        }
+        let waived = left_behind.cloned().or_else(|| token.waived.clone());
+        let token = Token { replaced: None, waived, ..*token };
         if let Err(error) = self.volume.write_token(&token) {
             tracing::warn!(%error, "that this instance was not replaced could not be written down");
         }
@@ -285,18 +292,6 @@ impl Supervisor {
         }
     }
 
-    /// How far a mirror's log reaches; whoever would open as its primary is held against it.
-    pub(super) fn show_reach(&self, shape: Shape, reaches: &Look<Reach>) {
-        let reaches = reaches.seen().copied().filter(|_| shape == Shape::Mirror);
-        self.board.show(|page| page.reaches = reaches);
-    }
-
-    /// What would open as a primary.
-    fn begins(&self, shape: Shape, reaches: &Look<Reach>) -> Option<Begins> {
-        let at = reaches.seen().copied().filter(|_| shape == Shape::Primary)?;
-        Some(Begins { incarnations: self.board.page().incarnations, at })
-    }
-
     fn acting_primary(&self, here: &Here, row: &Look<RowHere>) -> Option<Other> {
         let other = here.other_side();
         let (Some(answer), Some(_)) = (&self.memory.answer, row.seen()) else { return other };
@@ -320,7 +315,7 @@ impl Supervisor {
             tracing::warn!(%error, "the token could not be brought up to date");
         }
         if facts.not_replaced {
-            self.forget_replaced();
+            self.forget_replaced(facts);
         }
         // Only under the lock: a pid of another namespace proves nothing, and a live postmaster whose file is gone ends itself.
         let _ = std::fs::remove_file(self.volume.data().join("postmaster.pid"));
@@ -364,6 +359,7 @@ impl Supervisor {
             peer: None,
             followed: vec![],
             followed_in: None,
+            waived: None,
             replaced: None,
             coordinator: None,
             adopted: Timestamp::now(),

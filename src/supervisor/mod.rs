@@ -81,6 +81,10 @@ struct Memory {
     refuted: Option<(tokio::time::Instant, String)>,
     /// The timeline down to which a person allows a coordinator to be believed.
     allowed_timeline: Option<Timeline>,
+    /// The data directory on which postgres was last run here.
+    ran: Option<u64>,
+    /// Since when the other side does not tell how far its log reaches.
+    unsettled_since: Option<tokio::time::Instant>,
     /// Since when the other coordinator has not answered.
     peer_silent_since: Option<tokio::time::Instant>,
     /// Removes the directory that a full copy replaced.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     config::Config,
-    decide::{PeerHere, PeerRole},
+    decide::{HoldsMore, PeerHere, PeerRole},
 };
 use crate::{
     model::{Begins, Content, Look, Page, Role, Row, SystemIdentifier, page::Shape},
@@ -67,11 +67,22 @@ pub async fn page_of_other(config: &Config, other: &Other) -> Look<Page> {
 }
 
 /// What a copy that would follow holds, and whoever `begins` as its primary lacks.
-pub fn lacks(page: &Page, begins: Option<&Begins>) -> Option<String> {
+pub fn lacks(page: &Page, begins: Option<&Begins>) -> Option<HoldsMore> {
     let begins = begins.filter(|_| page.shape == Shape::Mirror)?;
     let why = begins.lacks(&page.followed, page.reaches)?;
-    let dbid = page.dbid.map_or_else(|| "?".into(), |dbid| dbid.to_string());
-    Some(format!("dbid {dbid} holds what this one lacks: {why}; was this one restored from an older copy?"))
+    let why = format!("dbid {} holds what this one lacks: {why}; was this one restored from an older copy?", shown(page));
+    Some(HoldsMore { why, copy: page.followed.last().map(|last| last.nonce.clone()).unwrap_or_default() })
+}
+
+/// Why a page does not say yet what its copy holds: it has not looked, or takes itself for a receiver of one that is down.
+fn unsettled(page: &Page, begins: Option<&Begins>) -> Option<String> {
+    let copies = begins.is_some() && page.shape == Shape::Mirror && !page.followed.is_empty();
+    let known = page.reaches.is_some() && !page.receiving;
+    (copies && !known).then(|| format!("how far the log of dbid {} reaches is not known yet", shown(page)))
+}
+
+fn shown(page: &Page) -> String {
+    page.dbid.map_or_else(|| "?".into(), |dbid| dbid.to_string())
 }
 
 fn here(page: &Page, begins: Option<&Begins>) -> Look<PeerHere> {
@@ -83,7 +94,7 @@ fn here(page: &Page, begins: Option<&Begins>) -> Look<PeerHere> {
             return Look::Unknown(format!("it says {:?}", page.state));
         }
     };
-    Look::Seen(PeerHere { role, timeline: page.timeline, holds_more: lacks(page, begins) })
+    Look::Seen(PeerHere { role, timeline: page.timeline, holds_more: lacks(page, begins), unsettled: unsettled(page, begins) })
 }
 
 /// The page of the instance of this row.

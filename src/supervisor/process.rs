@@ -154,10 +154,15 @@ impl Postgres {
     /// 0/C0000A0` (6) once something came, and nothing while the primary is idle; but one that can not stream ends as
     /// soon as its primary has told it so, so one that stays connected for a while streams too.
     pub fn receives(&self) -> bool {
-        children_of(self.pid).into_iter().any(|pid| {
-            let title = title(pid);
+        self.receiver().is_some()
+    }
+
+    /// Its WAL receiver, once that streams.
+    pub fn receiver(&self) -> Option<i32> {
+        children_of(self.pid).into_iter().find(|pid| {
+            let title = title(*pid);
             let receiver = title.split_once("receiver").filter(|(head, _)| head.trim_end().ends_with("wal"));
-            let stays = || is_connected(pid) && age(pid).is_some_and(|age| age > ACCEPTED);
+            let stays = || is_connected(*pid) && age(*pid).is_some_and(|age| age > ACCEPTED);
             receiver.is_some_and(|(_, tail)| tail.contains("streaming") || stays())
         })
     }

@@ -8,7 +8,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use super::{
     Supervisor, ask,
     ask::{Answer, NotRead},
-    decide::{OtherHere, PeerHere, RowHere},
+    decide::{OtherHere, PeerHere, PrimaryHere, RowHere},
     history,
     idle::{MARKS, jittered},
     others,
@@ -159,9 +159,17 @@ impl Supervisor {
         running.next_source = Instant::now() + if received && receives { CALM } else { Duration::ZERO };
         if let Some(reaches) = reaches.filter(|_| !receives) {
             self.show_reach(Shape::Mirror, &reaches);
-            (running.reached, running.log_known) = (reaches.seen().copied(), true);
+            (running.reached, running.log_known) = (reaches.seen().copied().or(running.reached), reaches.seen().is_some());
         }
-        if let Look::Seen(page) = page {
+        let Look::Seen(page) = page else { return };
+        let before = running.outlived;
+        if outlived(running, &page) {
+            running.next_source = Instant::now();
+            if before == running.outlived {
+                running.source_here =
+                    Look::Seen(PrimaryHere::Lacks("its receiver is connected to an earlier incarnation of its primary".into()));
+            }
+        } else {
             running.source_here = self.follow(&mut running.here, &page, running.reached, received && receives);
         }
     }
@@ -315,6 +323,18 @@ impl Supervisor {
             (false, false, false) => Duration::from_mins(1),
         }
     }
+}
+
+/// A receiver that streamed before its primary began another incarnation is a connection to nobody, if nobody has noticed yet. What
+/// it got since its log was last looked at is not known, and the next one may write over it: postgres is stopped to look.
+fn outlived(running: &mut Running, page: &Page) -> bool {
+    let (receiver, newest) = (running.postgres.receiver(), page.incarnations.last().map(|newest| newest.nonce.clone()));
+    let (before, shown) = &running.fed_by;
+    if shown.is_some() && *shown != newest {
+        running.outlived = *before;
+    }
+    running.fed_by = (receiver, newest);
+    receiver.is_some() && receiver == running.outlived
 }
 
 fn state_of(answered: &Answered, running: Duration) -> (InstanceState, String) {

@@ -13,6 +13,7 @@ use super::{
     Round, Supervisor, Woken, ask,
     crash::{self, Again},
     decide::{Alone, Facts, OtherHere, PeerHere, PrimaryHere, RowHere, Watch, believed, watch},
+    history,
     idle::{Here, IN_PLACE, MARKS},
     process::{self, End, Postgres},
     questions::{OthersRead, RowRead, SourceRead},
@@ -75,6 +76,10 @@ pub(super) struct Running {
     pub(super) reached: Option<Reach>,
     /// It has received from nobody since.
     pub(super) log_known: bool,
+    /// Its receiver when its source was last asked, and the newest incarnation that was shown.
+    pub(super) fed_by: (Option<i32>, Option<String>),
+    /// A receiver that is older than that incarnation: its connection is dead, if nobody has noticed yet.
+    pub(super) outlived: Option<i32>,
     /// How its history stands to that of the acting primary.
     pub(super) source_here: Look<PrimaryHere>,
     pub(super) refused: Option<String>,
@@ -101,6 +106,7 @@ impl Supervisor {
         let coordinator = here.content == Some(crate::model::Content::COORDINATOR);
         let role = if coordinator { dialect.coordinator_dispatch_arguments() } else { dialect.segment_arguments() };
         let postgres = self.spawn(role, &lock)?;
+        self.memory.ran = history::identity(self.volume.data());
         let now = Instant::now();
         let running = Running {
             postgres,
@@ -132,6 +138,8 @@ impl Supervisor {
             next_look: now,
             reached: self.board.page().reaches,
             log_known: true,
+            fed_by: (None, None),
+            outlived: None,
             source_here: Look::Unknown("not asked since the start".into()),
             refused: None,
             outdated: None,
@@ -237,6 +245,7 @@ impl Supervisor {
             was_in_sync: false,
             unusable: None,
             diverged: None,
+            may_wait: false,
             allowed_timeline: None,
         };
         let verdict = watch(&facts);

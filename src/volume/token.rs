@@ -28,9 +28,12 @@ pub struct Token {
     /// The incarnations of its acting primary that this instance followed as a mirror, as that one's page showed them.
     #[serde(default)]
     pub followed: Vec<Incarnation>,
-    /// Inode of the data directory that followed them: one that a person copied by hand has followed nobody yet.
+    /// What tells the data directory that followed them from another: one that a person copied by hand has followed nobody yet.
     #[serde(default)]
     pub followed_in: Option<u64>,
+    /// Nonce of the last incarnation that a copy followed which a person let this one leave behind.
+    #[serde(default)]
+    pub waived: Option<String>,
     /// Another instance took its place as primary; stands until a repair, or until a person ends it.
     #[serde(default)]
     pub replaced: Option<Replaced>,
@@ -56,10 +59,10 @@ impl Token {
         Self { followed: vec![], followed_in: None, replaced: None, ..self }
     }
 
-    /// The same of the data directory with this inode.
+    /// The same of this data directory.
     #[must_use]
-    pub fn of_directory(self, inode: Option<u64>) -> Self {
-        if self.followed_in == inode { self } else { Self { followed: vec![], followed_in: None, ..self } }
+    pub fn of_directory(self, identity: Option<u64>) -> Self {
+        if self.followed_in == identity { self } else { Self { followed: vec![], followed_in: None, ..self } }
     }
 }
 
@@ -144,6 +147,7 @@ mod tests {
             peer: None,
             followed: vec![],
             followed_in: None,
+            waived: None,
             replaced: Some(Replaced { coordinator_timeline: Timeline(2), at: Timestamp::UNIX_EPOCH }),
             coordinator: None,
             adopted: Timestamp::UNIX_EPOCH,

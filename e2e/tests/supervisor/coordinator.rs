@@ -110,6 +110,31 @@ async fn a_coordinator_that_was_put_back_stays_closed_beside_a_standby_that_hold
     other.end()
 }
 
+/// What it writes while it waits for its segments is of an incarnation that its standby cannot have written down yet.
+#[tokio::test]
+#[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
+async fn a_coordinator_that_waits_for_its_segments_does_not_leave_its_standby_behind() -> Result<()> {
+    let alone = Alone::wait().await;
+    let old = bootstrapped(&alone, &["2:0:p:127.0.0.1:1:/nowhere"])?;
+    let page = format!("127.0.0.1:{PAGES}");
+    let supervise = || old.supervise_with(&page, &[COORDINATORS, ("GPHEAL_COORDINATOR_WAIT", "8")]);
+    let mut running = supervise()?;
+    wait_at("127.0.0.1", PAGES, "a coordinator that dispatches", dispatches).await?;
+    let new = standby_of(&alone, &old)?;
+    std::fs::remove_file(new.at("volume/.gpheal/maintenance"))?;
+    let other = new.supervise_with(&format!("127.0.0.2:{PAGES}"), &[COORDINATORS, ("GPHEAL_ADDRESS", "127.0.0.2")])?;
+    wait_at("127.0.0.2", PAGES, "a standby that follows", |page| page.receiving && page.followed.len() == 1).await?;
+    for starts in 2..4 {
+        running.end()?;
+        running = supervise()?;
+        wait_at("127.0.0.1", PAGES, "waiting", |page| page.state == InstanceState::WaitingForSegments).await?;
+        wait_at("127.0.0.1", PAGES, "a coordinator that dispatches again", dispatches).await?;
+        wait_at("127.0.0.2", PAGES, "a standby that follows on", |page| page.receiving && page.followed.len() == starts).await?;
+    }
+    running.end()?;
+    other.end()
+}
+
 fn copy(from: &Path, to: &Path) -> Result<()> {
     ensure!(Command::new("cp").arg("-a").arg(from).arg(to).status()?.success(), "{} was not copied", from.display());
     Ok(())

@@ -279,6 +279,7 @@ mod tests {
             peer: None,
             followed: vec![],
             followed_in: None,
+            waived: None,
             replaced: None,
             coordinator: None,
             adopted: Timestamp::UNIX_EPOCH,
