@@ -118,8 +118,10 @@ async fn a_coordinator_that_waits_for_its_segments_does_not_leave_its_standby_be
     let old = bootstrapped(&alone, &["2:0:p:127.0.0.1:1:/nowhere"])?;
     let page = format!("127.0.0.1:{PAGES}");
     let supervise = || old.supervise_with(&page, &[COORDINATORS, ("GPHEAL_COORDINATOR_WAIT", "8")]);
+    let told = Told::serve(&format!("127.0.0.2:{PAGES}"), standby()).await?;
     let mut running = supervise()?;
     wait_at("127.0.0.1", PAGES, "a coordinator that dispatches", dispatches).await?;
+    drop(told);
     let new = standby_of(&alone, &old)?;
     std::fs::remove_file(new.at("volume/.gpheal/maintenance"))?;
     let other = new.supervise_with(&format!("127.0.0.2:{PAGES}"), &[COORDINATORS, ("GPHEAL_ADDRESS", "127.0.0.2")])?;
