@@ -312,7 +312,8 @@ impl Supervisor {
     /// Once a minute while all is well; every second or two while the row may change under us.
     fn next_read(&self, running: &Running) -> Duration {
         let flip_window = running.was_primary && running.started.elapsed() < FLIP_WINDOW;
-        let uneasy = running.serving_since.is_none() || running.row.seen().is_none() || self.volume.stands("hold").unwrap_or(true);
+        let unclear = running.serving_since.is_none() || running.row.seen().is_none() || running.outdated.is_some();
+        let uneasy = unclear || self.volume.stands("hold").unwrap_or(true);
         // Whether the pair was in sync is what decides when there is no coordinator to ask.
         let degraded = matches!(running.row, Look::Seen(RowHere::Mine { in_sync: false, .. }));
         match (flip_window, uneasy || self.volume.keeps(), degraded) {
