@@ -137,10 +137,8 @@ impl Supervisor {
         let (config, other, own) = (self.config.clone(), running.here.other_side(), self.own(&running.here));
         let coordinator = running.here.content == Some(Content::COORDINATOR);
         tokio::spawn(async move {
-            let reaches = match look_up {
-                true => tokio::task::spawn_blocking(move || history::reaches(None, Some(dialect), &data)).await.ok(),
-                false => None,
-            };
+            let reaches =
+                if look_up { tokio::task::spawn_blocking(move || history::reaches(None, Some(dialect), &data)).await.ok() } else { None };
             let page = match other {
                 _ if coordinator => others::source(&config, &own).await,
                 Some(other) => peer::page_of_other(&config, &other).await,
