@@ -208,8 +208,8 @@ fn move_folder(from: &Path, to: &Path) -> io::Result<()> {
 /// Removes a folder; that it is not there is as good.
 pub fn remove_folder(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 

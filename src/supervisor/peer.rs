@@ -1,6 +1,6 @@
 //! Asks the other side of a pair, by the page of its supervisor. A page is no proof: anybody on the network could serve one.
-//! So it only ever keeps something from being started or killed; the one start that rests on it is that of a primary without a
-//! coordinator to ask, whose peer says that it was not promoted.
+//! So it only ever keeps something from being started or killed, or has a mirror stopped; the one start that rests on it is
+//! that of a primary without a coordinator to ask, whose peer says that it was not promoted.
 
 use std::time::Duration;
 
