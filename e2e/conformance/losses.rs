@@ -69,11 +69,9 @@ pub async fn a_primary_put_back_while_its_mirror_is_in_sync_stays_closed(bench: 
     let rows = bench.utility(mirror).await?.value("SELECT count(*) FROM only_in_sync").await?;
     expect_same("rows that were acknowledged", &rows, &"1000".to_owned())?;
     await_page(bench, primary, "being a mirror", |page| page.state == InstanceState::NeedsRecovery).await?;
-    // pg_rewind of Greenplum 6 does not rewind a log that ends before the fork.
-    let mut healed = recover(bench, primary, Repair::Incremental).await?;
-    if healed.failure.as_ref().is_some_and(|failure| failure.class == FailureClass::CannotRewind) {
-        healed = recover(bench, primary, Repair::Full).await?;
-    }
+    let rewound = recover(bench, primary, Repair::Incremental).await?;
+    expect_same("how it fails", &rewound.failure.map(|failure| failure.class), &Some(FailureClass::CannotRewind))?;
+    let healed = recover(bench, primary, Repair::Full).await?;
     ensure!(healed.failure.is_none(), "the older copy is not repaired: {healed:?}");
     std::fs::remove_dir_all(&older)?;
     bench.start_again().await

@@ -99,7 +99,7 @@ classes! {
     ConnectionLost => Retry,
     /// A tool was killed, or could not be run for want of memory or processes.
     ToolKilled => Retry,
-    /// pg_rewind finds no common ancestor, lacks the target's old WAL, or needs hints that are off (7.2 #30-33).
+    /// pg_rewind finds no common ancestor, lacks the target's old WAL, needs hints that are off, or the log ends before the fork (7.2 #30-33).
     CannotRewind => GoFull,
     /// An earlier copy of this directory was cut off; only a full copy makes it whole (8 #10b).
     CopyUnfinished => GoFull,

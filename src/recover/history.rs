@@ -119,7 +119,7 @@ fn judge(work: &Work, proven: &Proven, said: Bytes, end: (Timeline, Lsn)) -> Lin
                 Ok(own) => own,
                 Err(error) => return Lineage::Unknown(format!("{gone}; {error}")),
             };
-            let fork = proven.history.iter().find(|switch| switch.timeline == end.0).map(|switch| switch.switch);
+            let fork = wal::fork(&proven.history, end.0);
             match by_incarnations(&work.attempt, &proven.token.followed, &own, end, fork) {
                 Lineage::Same => Lineage::Same,
                 Lineage::Differs(why) => Lineage::Differs(format!("{gone}; {why}")),
@@ -149,7 +149,7 @@ fn by_incarnations(
 
 async fn compare(source: &impl SourceLog, ends: Ends<'_>) -> Result<Bytes, Fault> {
     let (timeline, last_byte) = (ends.target.timeline, ends.target.last_byte);
-    let fork = ends.history.iter().find(|switch| switch.timeline == timeline).map(|switch| switch.switch);
+    let fork = wal::fork(ends.history, timeline);
     let upto = match fork {
         _ if timeline == ends.source => last_byte,
         Some(fork) => last_byte.min(fork),

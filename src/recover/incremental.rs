@@ -14,7 +14,7 @@ use super::{
     tool::{self, ToolError},
 };
 use crate::{
-    greenplum::wal::{self, Standing},
+    greenplum::wal::{self, Standing, Switch},
     model::{FailureClass, Lsn, Reach, Repair, Step, page::Shape},
     volume::{Copy, Held, shape},
 };
@@ -30,6 +30,10 @@ pub enum IncrementalError {
     NotSeen(String),
     #[error("the acting primary has no log any more from {0} on, which the target needs")]
     WalRemoved(Lsn),
+    #[error(
+        "the target's log ends at {end}, before the acting primary's history leaves its timeline at {fork}: pg_rewind goes back from there"
+    )]
+    EndsBefore { end: Lsn, fork: Lsn },
     #[error("data page checksums are {} at the acting primary and {} at the target", on(*.source_has), on(*.target_has))]
     Checksums { source_has: bool, target_has: bool },
     #[error("the directory that pg_rewind left can not follow the acting primary: {0}")]
@@ -45,6 +49,7 @@ impl Classified for IncrementalError {
             Self::Unusable(_) => FailureClass::TargetUnusable,
             Self::NotSeen(_) => FailureClass::ToolKilled,
             Self::WalRemoved(_) => FailureClass::WalRemoved,
+            Self::EndsBefore { .. } => FailureClass::CannotRewind,
             Self::Checksums { .. } => FailureClass::ChecksumsDiffer,
             Self::Unsound(_) => FailureClass::ResultUnsound,
             Self::File(..) => FailureClass::Unclassified,
@@ -125,6 +130,7 @@ async fn wal_is_there(source: &SourceLock, proven: &Proven) -> Result<(), Fault>
 }
 
 async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<&'static str, Fault> {
+    reaches_the_fork(proven.target_end(), &proven.history)?;
     let data = work.volume.data();
     // A mirror that diverged (O §6.1): with the marker there, single-user recovery and pg_rewind refuse.
     remove(&data.join(proven.dialect.mirror_marker()))?;
@@ -139,6 +145,17 @@ async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<&'s
     sound(source, work, proven).await?;
     let nothing = said.iter().any(|line| line.contains("no rewind required"));
     Ok(if nothing { "no rewind required" } else { "rewound" })
+}
+
+/// A primary that was put back on an older copy may end before the fork. pg_rewind finds no checkpoint to go back from then
+/// ("could not find previous WAL record"), and what crash recovery writes before it is asked would make a log that is part
+/// of the source's into one that is not, so that a full copy is refused, too (seen on Greenplum 6.24.3).
+fn reaches_the_fork(target: Option<Reach>, history: &[Switch]) -> Result<(), IncrementalError> {
+    let Some(Reach { timeline, end }) = target else { return Ok(()) }; // pg_rewind says what is missing
+    match wal::fork(history, timeline) {
+        Some(fork) if end < fork => Err(IncrementalError::EndsBefore { end, fork }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// pg_rewind wants a cleanly stopped target, and its dry run can not make one (O §6.10).
@@ -224,6 +241,7 @@ fn remove(file: &Path) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Timeline;
 
     #[test]
     fn only_damage_that_a_server_names_leads_to_a_full_copy() {
@@ -241,6 +259,17 @@ mod tests {
         ] {
             assert!(!shows_damage(&failed(said)), "{said}");
         }
+    }
+
+    #[test]
+    fn a_log_that_ends_before_the_fork_is_not_recovered_from_its_crash() {
+        let history = wal::history("1\t0/500\tx\n2\t0/900\tx\n");
+        let looked = |timeline, end| reaches_the_fork(Some(Reach { timeline: Timeline(timeline), end: Lsn(end) }), &history);
+        assert_eq!(looked(2, 0x8FF).unwrap_err().class(), FailureClass::CannotRewind);
+        assert_eq!(looked(1, 0x4FF).unwrap_err().class(), FailureClass::CannotRewind, "of an older timeline's fork");
+        assert!(looked(2, 0x900).is_ok(), "the mirror had all of it: crash recovery writes the first record that differs");
+        assert!(looked(2, 0x901).is_ok() && looked(3, 0x100).is_ok());
+        assert!(reaches_the_fork(None, &history).is_ok());
     }
 
     #[test]

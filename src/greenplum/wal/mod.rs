@@ -157,6 +157,11 @@ pub fn history(text: &str) -> Vec<Switch> {
     text.lines().filter_map(line).collect()
 }
 
+/// Where a history leaves `timeline`; `None`: it does not, or not yet.
+pub fn fork(history: &[Switch], timeline: Timeline) -> Option<Lsn> {
+    history.iter().find(|switch| switch.timeline == timeline).map(|switch| switch.switch)
+}
+
 /// Timeline and end of a directory, by whatever of control file and log can be read; the later of both.
 pub fn reach(control: Option<&ControlData>, log: Option<WalEnd>) -> Option<Reach> {
     let control = control.map(|c| (c.newest_timeline(), c.min_recovery.max(c.checkpoint)));
@@ -182,9 +187,9 @@ pub fn standing(timeline: Timeline, end: Lsn, source: Timeline, source_at: Lsn, 
     if timeline == source {
         return Standing::Follows;
     }
-    match history.iter().find(|switch| switch.timeline == timeline) {
-        Some(fork) if end <= fork.switch => Standing::Follows,
-        _ => Standing::Diverged,
+    match fork(history, timeline) {
+        Some(fork) if end <= fork => Standing::Follows,
+        Some(_) | None => Standing::Diverged,
     }
 }
 
