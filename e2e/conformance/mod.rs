@@ -23,6 +23,7 @@ mod standby;
 mod supervised;
 mod tls;
 mod tools;
+mod wounds;
 
 pub use self::{bench::Bench, server::Owner};
 
@@ -82,6 +83,9 @@ const CHECKS: &[(&str, Check)] = checks![
     supervised::a_lost_primary_stays_closed_and_is_rewound,
     supervised::an_older_catalog_neither_opens_the_replaced_primary_nor_kills_the_newer,
     supervised::an_emptied_mirror_is_copied,
+    wounds::an_open_directory_and_a_stale_socket_lock_are_put_right,
+    wounds::a_mirror_that_lost_a_folder_asks_for_a_full_copy,
+    wounds::a_broken_line_of_the_settings_is_named,
     losses::a_restored_primary_that_wrote_past_its_mirror_is_not_followed,
     losses::a_primary_put_back_while_its_mirror_is_in_sync_stays_closed,
     losses::a_coordinator_whose_standby_is_activated_is_fenced,

@@ -6,6 +6,7 @@
 pub mod control;
 pub mod dialect;
 pub mod fts;
+pub mod messages;
 pub mod replication;
 pub mod resolve;
 pub mod session;

@@ -121,6 +121,17 @@ classes! {
     ChecksumsDiffer => Stop "by a SegmentRecovery of type Full, which makes the target as its source is; find out first who changed the setting",
     /// A person works on the volume (`maintenance`), or its place is given up (`retired`).
     HandsOff => Stop "by removing the mark when the work is done",
+    /// The target's machine, image or mounts refuse something: permissions, a read-only or failing disk, a missing library or include.
+    /// Nothing is known of the directory by it, so nothing is copied for it.
+    Environment => Retry "by itself, once what the message names is put right: another attempt 2 s to 5 min later, for a day where it never began to copy",
+    /// The same at the acting primary: its disk is full, read-only or fails.
+    SourceEnvironment => Retry "by itself, once what the message names is put right at the acting primary: its disk, its permissions",
+    /// A file of the acting primary went or changed while it was copied.
+    SourceChanged => Retry,
+    /// Pages of the acting primary do not pass their checksums: a copy would carry the damage along.
+    SourceDamaged => Stop "by a person: the acting primary has damaged pages, and is all there is",
+    /// A setting, or a file that settings name, which the server does not take.
+    Configuration => Stop "by mending the line or file that the evidence names, then by a SegmentRecovery",
     /// Too little room for the copy and the WAL that streams meanwhile.
     NoRoom => Stop "by a larger volume, or by making room on it",
     /// A tablespace of the source does not lie on the volume of the data directory, so a full copy can not carry it.

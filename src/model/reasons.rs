@@ -64,6 +64,7 @@ pub trait Example {
 const TEXTS: &[(&str, &str, &str)] = &[
     ("CatalogInvalid", "*", "content 0 has two primaries"),
     ("PeerSuspect", "*", "it says that it is dbid 9 of content 3"),
+    ("DoesNotStart", "*", "Configuration: syntax error in file \"/data/gpseg0/postgresql.conf\" line 12, near token \"=\""),
     ("FullNotAllowed", "*", "the control file is unusable"),
     ("SupervisorSays", "*", "the catalog says mirror and the directory would start as a primary: it is stale"),
     ("NotInCatalog", "*", "dbid 77"),

@@ -52,6 +52,8 @@ reasons! {
         UntrustedLock { why: String },
         /// The acting primary's own data is gone.
         PrimaryDataMissing { dbid: Dbid },
+        /// Its postgres is kept from starting by its machine or a setting, which no copy mends; its supervisor goes on trying.
+        DoesNotStart { dbid: Dbid, why: String },
         /// Only a full copy would help and policy does not allow it [6].
         FullNotAllowed { why: String },
         /// A mirror that is down for less than the grace period.
@@ -242,6 +244,9 @@ sentences! { Refusal {
     PrimaryDataMissing { dbid }: PERSON,
         ("the data directory of the acting primary, dbid {dbid}, is empty or unusable"),
         ("lifted when the volume of dbid {dbid} is restored; nothing else holds this content's commits");
+    DoesNotStart { dbid, why }: PERSON,
+        ("the postgres of dbid {dbid} does not start, for a reason that no copy mends: {why}"),
+        ("lifted by itself once that is put right, as its supervisor goes on trying; a SegmentRecovery made by hand runs all the same");
     FullNotAllowed { why }: BOTH,
         ("only a full copy would help ({why}), which policy does not allow"),
         ("lifted by spec.healing.full: Allow, or by a SegmentRecovery of type Full");

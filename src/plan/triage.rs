@@ -6,8 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{desk::Desk, follow, gates, gates::Admitted, ladder, proof};
 use crate::model::{
-    CatalogIndex, Content, HealingMode, Instance, InstanceState, Look, NewRecovery, Page, Pair, Plan, Reason, Refusal, Role, Row, Status,
-    Unwell, page::Shape,
+    CatalogIndex, Content, Dbid, HealingMode, Instance, InstanceState, Look, NewRecovery, Page, Pair, Plan, Reason, Refusal, Role, Row,
+    Status, Unwell,
+    page::{ExitClass, Shape},
 };
 
 /// A start may take long (crash recovery, a long replay queue); when nothing of it has moved for so long it is no start any more.
@@ -152,6 +153,7 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
     if admitted.page.receiving || follow::before(desk, row.dbid).is_none() {
         still_coming(desk, &admitted)?;
     }
+    copying_would_mend(row.dbid, admitted.page)?;
     let next = follow::next(desk, &admitted)?;
     desk.is_free(&next.name, row.content)?;
     let repair = ladder::choose(desk.policy, None, next.begins.repair, admitted.page)?;
@@ -164,6 +166,18 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
     }
     let why = why(admitted.page, next.follows.as_deref());
     Ok(NewRecovery { name: next.name, dbid: row.dbid, content: row.content, repair, why, follows: next.follows })
+}
+
+/// What its machine or a setting keeps from starting is whole, as far as anybody knows: the same would keep the copy from it.
+fn copying_would_mend(dbid: Dbid, page: &Page) -> Result<(), Refusal> {
+    let starts = matches!(page.state, InstanceState::BackingOff | InstanceState::Starting);
+    let Some(last) = page.last_exit.as_ref().filter(|_| starts && page.crashes > 0) else { return Ok(()) };
+    match last.class {
+        ExitClass::Environment | ExitClass::Configuration => {
+            Err(Refusal::DoesNotStart { dbid, why: format!("{:?}: {}", last.class, last.evidence) })
+        }
+        ExitClass::Killed | ExitClass::DataUnusable | ExitClass::TimelineDiverged | ExitClass::Unclassified => Ok(()),
+    }
 }
 
 /// A mirror that may come back by itself is left alone for a while.

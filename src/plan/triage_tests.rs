@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     model::{
         Dbid, Failure, FailureClass, Outcome, Policy, Repair, Source, Step, World,
+        page::{ExitClass, LastExit},
         world::fixtures::{ago, asked, now, running, walsender},
     },
     plan::{names, plan},
@@ -107,6 +108,26 @@ fn policy_stands_in_the_way_last_and_says_what_it_would_do() {
     assert_eq!(reason(&observe, &needs_recovery(), 5), "ObserveOnly");
     assert_eq!(reason(&never, &empty, 5), "FullNotAllowed");
     assert_eq!(reason(&paused, &needs_recovery().source(0, Look::Unknown("gone".into())), 5), "DoubleFault");
+}
+
+/// It was repaired for nothing, again and again: the copy could not be started either.
+#[test]
+fn what_no_copy_mends_is_told_and_not_copied() {
+    let dies = |class, crashes| {
+        let exit = LastExit { at: ago(5), how: "exit status: 1".into(), class, evidence: "FATAL:  x".into() };
+        down().down_for(5, 60).page(5, move |p| {
+            (p.state, p.receiving, p.crashes, p.last_exit) = (InstanceState::BackingOff, false, crashes, Some(exit));
+        })
+    };
+    let asked = |class, crashes| reason(&Policy::default(), &dies(class, crashes), 5);
+    assert_eq!(asked(ExitClass::Environment, 3), "DoesNotStart");
+    assert_eq!(asked(ExitClass::Configuration, 1), "DoesNotStart");
+    for class in [ExitClass::DataUnusable, ExitClass::TimelineDiverged, ExitClass::Killed, ExitClass::Unclassified] {
+        assert_ne!(asked(class, 3), "DoesNotStart", "{class:?}");
+    }
+    assert_ne!(asked(ExitClass::Environment, 0), "DoesNotStart", "it has served since");
+    let stale = dies(ExitClass::Environment, 3).page(5, |p| p.state = InstanceState::NeedsRecovery);
+    assert_eq!(reason(&Policy::default(), &stale, 5), reason(&Policy::default(), &needs_recovery(), 5), "it asks for a repair");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     greenplum::wal::{self, Standing, Switch},
     model::{FailureClass, Lsn, Reach, Repair, Step, page::Shape},
-    volume::{Copy, Held, shape},
+    volume::{Copy, Held, mend, shape},
 };
 
 /// An incremental repair can not go on.
@@ -24,6 +24,8 @@ use crate::{
 pub enum IncrementalError {
     #[error("{0} began a copy of this directory and did not finish it")]
     CopyUnfinished(String),
+    #[error("pg_rewind failed ({0}) after it had begun to write")]
+    CutOff(String, String),
     #[error("the directory can not be rewound: {0}")]
     Unusable(String),
     #[error("the directory or its marks can not be looked at now: {0}")]
@@ -45,7 +47,7 @@ pub enum IncrementalError {
 impl Classified for IncrementalError {
     fn class(&self) -> FailureClass {
         match self {
-            Self::CopyUnfinished(_) => FailureClass::CopyUnfinished,
+            Self::CopyUnfinished(_) | Self::CutOff(..) => FailureClass::CopyUnfinished,
             Self::Unusable(_) => FailureClass::TargetUnusable,
             Self::NotSeen(_) => FailureClass::ToolKilled,
             Self::WalRemoved(_) => FailureClass::WalRemoved,
@@ -53,6 +55,20 @@ impl Classified for IncrementalError {
             Self::Checksums { .. } => FailureClass::ChecksumsDiffer,
             Self::Unsound(_) => FailureClass::ResultUnsound,
             Self::File(..) => FailureClass::Unclassified,
+        }
+    }
+
+    fn evidence(&self) -> String {
+        match self {
+            Self::CutOff(_, said) => said.clone(),
+            Self::CopyUnfinished(_)
+            | Self::Unusable(_)
+            | Self::NotSeen(_)
+            | Self::WalRemoved(_)
+            | Self::EndsBefore { .. }
+            | Self::Checksums { .. }
+            | Self::Unsound(_)
+            | Self::File(..) => String::new(),
         }
     }
 }
@@ -141,7 +157,7 @@ async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<&'s
     work.step(Step::Copying).await;
     work.volume.write("copy", &Copy { attempt: work.attempt.id.clone(), repair: Repair::Incremental, since: Timestamp::now() })?;
     let wet: Vec<_> = WET.iter().copied().chain(proven.dialect.no_sync_option()).collect();
-    let said = tool::run(work, "pg_rewind", &arguments(work, &wet), &utility).await?;
+    let said = tool::run(work, "pg_rewind", &arguments(work, &wet), &utility).await.map_err(after_the_first_byte)?;
     sound(source, work, proven).await?;
     let nothing = said.iter().any(|line| line.contains("no rewind required"));
     Ok(if nothing { "no rewind required" } else { "rewound" })
@@ -163,44 +179,20 @@ async fn recover_from_crash(work: &Work, proven: &Proven) -> Result<(), Fault> {
     if proven.target.control.as_ref().is_some_and(|control| control.state == "shut down") {
         return Ok(());
     }
+    mend::mode(work.volume.data(), Some(proven.dialect));
     let data = work.volume.data().to_string_lossy().into_owned();
     let mut arguments: Vec<String> = ["--single", "-D", &data].map(Into::into).into();
     arguments.extend(proven.dialect.single_user_arguments().iter().map(|a| (*a).to_owned()));
     arguments.push("template1".into());
-    match tool::run(work, "postgres", &arguments, &[]).await {
-        Ok(_) => Ok(()),
-        Err(error) if shows_damage(&error) => {
-            Err(IncrementalError::Unusable(format!("crash recovery failed ({}): {}", error.how, error.said)).into())
-        }
-        Err(error) => Err(error.into()),
-    }
+    tool::run(work, "postgres", &arguments, &[]).await?;
+    Ok(())
 }
 
-/// What a server says of files that it cannot recover from. Only these lead to a full copy: a library that is missing or
-/// memory that is short ends crash recovery too, and says nothing of the directory.
-const DAMAGED: &[&str] = &[
-    "incorrect checksum in control file",
-    "could not locate a valid checkpoint record",
-    "could not locate required checkpoint record",
-    "could not find redo location referenced by checkpoint record",
-    "invalid primary checkpoint record",
-    "invalid checkpoint record",
-    "database files are incompatible with server",
-    "is not a valid data directory",
-    "WAL ends before end of online backup",
-    "WAL ends before consistent recovery point",
-    "WAL contains references to invalid pages",
-    "invalid page in block",
-    "invalid page header in block",
-    "could not access status of transaction",
-    "control file contains invalid",
-    "is not a child of this server's history",
-];
-
-fn shows_damage(error: &ToolError) -> bool {
-    let passing = matches!(error.class, FailureClass::NoRoom | FailureClass::ToolKilled | FailureClass::ConnectionLost);
-    let refused = tool::REFUSED.iter().any(|words| error.said.contains(words));
-    !passing && !refused && DAMAGED.iter().any(|words| error.said.contains(words))
+/// Once the first byte is written, a failure that nobody knows has left a directory that only a full copy makes whole. What
+/// is known is answered by its own class; the copy's mark stands in any case.
+fn after_the_first_byte(error: ToolError) -> Fault {
+    let unknown = error.class == FailureClass::Unclassified;
+    if unknown { IncrementalError::CutOff(error.how, error.said).into() } else { error.into() }
 }
 
 /// What a dry run is called with: nothing that writes. Greenplum 6 writes its settings in a dry run too, and a stale
@@ -244,20 +236,16 @@ mod tests {
     use crate::model::Timeline;
 
     #[test]
-    fn only_damage_that_a_server_names_leads_to_a_full_copy() {
-        let failed = |said: &str| ToolError { tool: "postgres", how: "1".into(), said: said.into(), class: tool::classify(&[said.into()]) };
-        for said in ["PANIC:  could not locate a valid checkpoint record", "FATAL:  incorrect checksum in control file"] {
-            assert!(shows_damage(&failed(said)), "{said}");
-        }
-        for said in [
-            "FATAL:  could not access file \"$libdir/gp_x\": No such file or directory",
-            "FATAL:  could not map anonymous shared memory: Cannot allocate memory",
-            "postgres: error while loading shared libraries: libxml2.so.2",
-            "PANIC:  could not open file \"global/pg_control\": Too many open files",
-            "PANIC:  could not locate a valid checkpoint record: Input/output error",
-            "a sentence that nobody has ever seen",
-        ] {
-            assert!(!shows_damage(&failed(said)), "{said}");
+    fn an_unknown_end_of_a_rewind_that_had_begun_leads_to_a_full_copy() {
+        let ended = |class| {
+            let said = "a sentence that nobody has ever seen".to_owned();
+            after_the_first_byte(ToolError { tool: "pg_rewind", how: "1".into(), said, class })
+        };
+        assert_eq!(ended(FailureClass::Unclassified).class, FailureClass::CopyUnfinished);
+        let shown = ended(FailureClass::Unclassified).at(Step::Copying);
+        assert!(shown.evidence.contains("nobody has ever seen"), "{shown:?}");
+        for class in [FailureClass::Environment, FailureClass::NoRoom, FailureClass::ConnectionLost] {
+            assert_eq!(ended(class).class, class);
         }
     }
 

@@ -9,7 +9,11 @@ use super::{
     fault::{Classified, Fault, OfSource},
 };
 use crate::{
-    greenplum::{Dialect, Server, Session, SessionError, replication},
+    greenplum::{
+        Dialect, Server, Session, SessionError,
+        messages::{self, Tool},
+        replication,
+    },
     model::{FailureClass, Lsn, SystemIdentifier, Timeline},
 };
 
@@ -66,8 +70,8 @@ pub enum SourceError {
     InRecovery,
     #[error("what answers at {server} says that it is dbid {dbid} of content {content}")]
     NotItself { server: Server, dbid: i16, content: i16 },
-    #[error("the acting primary could not be identified: {0}")]
-    Unidentified(String),
+    #[error("the acting primary could not be identified: {said}")]
+    Unidentified { said: String, class: FailureClass },
     #[error("somebody else's base backup of this content is running on the acting primary")]
     ForeignBackup,
     #[error("replication slot {SLOT} is in use by pid {0}")]
@@ -78,7 +82,8 @@ impl Classified for SourceError {
     fn class(&self) -> FailureClass {
         match self {
             Self::Busy(_) | Self::ForeignBackup => FailureClass::SourceBusy,
-            Self::InRecovery | Self::Unidentified(_) => FailureClass::SourceNotReady,
+            Self::InRecovery => FailureClass::SourceNotReady,
+            Self::Unidentified { class, .. } => *class,
             Self::NotItself { .. } => FailureClass::SourceNotItself,
             Self::SlotActive(_) => FailureClass::SlotActive,
         }
@@ -216,7 +221,14 @@ fn unreadable(what: &str) -> Fault {
 }
 
 fn unidentified(why: &str) -> Fault {
-    SourceError::Unidentified(why.trim().to_owned()).into()
+    let lines: Vec<_> = why.lines().map(str::to_owned).collect();
+    SourceError::Unidentified { said: why.trim().to_owned(), class: not_identified(messages::of_tool(Tool::Psql, &lines)) }.into()
+}
+
+/// What libpq and the server refuse by name is that; whatever else kept it from answering, it is not ready.
+fn not_identified(said: FailureClass) -> FailureClass {
+    let named = [FailureClass::LoginRefused, FailureClass::TlsRefused, FailureClass::SlotActive];
+    if named.contains(&said) { said } else { FailureClass::SourceNotReady }
 }
 
 fn parse(text: &str) -> Option<Identified> {
@@ -240,6 +252,21 @@ mod tests {
             "{sql}"
         );
         assert_eq!((began("", Some(1)), began("10.0.0.7", None), began("x' OR 'x", Some(1))), (None, None, None));
+    }
+
+    #[test]
+    fn a_refusal_of_replication_is_called_one() {
+        let class = |said: &str| unidentified(said).class;
+        let no_entry =
+            "psql: error: FATAL:  no pg_hba.conf entry for replication connection from host \"10.0.0.9\", user \"g\", no encryption";
+        assert_eq!(class(no_entry), FailureClass::LoginRefused);
+        assert_eq!(class("psql: FATAL:  must be superuser or replication role to start walsender"), FailureClass::LoginRefused);
+        let full = "psql: FATAL:  number of requested standby connections exceeds max_wal_senders (currently 10)";
+        assert_eq!(class(full), FailureClass::SlotActive);
+        assert_eq!(class("psql: error: SSL error: certificate verify failed"), FailureClass::TlsRefused);
+        for passing in ["psql: could not connect to server: Connection refused", "psql: FATAL:  the database system is starting up", "?"] {
+            assert_eq!(class(passing), FailureClass::SourceNotReady, "{passing}");
+        }
     }
 
     #[test]

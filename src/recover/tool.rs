@@ -13,7 +13,10 @@ use tokio::{
 };
 
 use super::{Work, fault::Classified};
-use crate::model::FailureClass;
+use crate::{
+    greenplum::messages::{self, Tool},
+    model::FailureClass,
+};
 
 /// Lines of a tool's output that are kept.
 const KEPT: usize = 30;
@@ -74,7 +77,11 @@ pub async fn run(work: &Work, tool: &'static str, arguments: &[String], environm
     };
     if !status.success() {
         let killed = status.signal().is_some();
-        return Err(failed(status.to_string(), &said, if killed { FailureClass::ToolKilled } else { classify(&said) }));
+        return Err(failed(
+            status.to_string(),
+            &said,
+            if killed { FailureClass::ToolKilled } else { messages::of_tool(Tool::named(tool), &said) },
+        ));
     }
     group.0 = None;
     Ok(said)
@@ -157,135 +164,15 @@ fn progress(line: &str) -> Option<(u64, u64)> {
     Some((done * 1024, total.parse::<u64>().ok()? * 1024))
 }
 
-/// A disk, an owner or an image: whatever could not be done for these, they say nothing of the directory.
-pub const REFUSED: &[&str] =
-    &["Input/output error", "Permission denied", "error while loading shared libraries", "could not load library", "could not access file"];
-
-/// What tools say, and what it means (reference §7.2, O §6). Tools have no codes; these are their own
-/// untranslated words, each seen or read in their source. The first that matches wins.
-const WORDS: &[(FailureClass, &[&str])] = &[
-    (FailureClass::NoRoom, &["No space left on device"]),
-    // Whatever could not be done, it was for want of these.
-    (
-        FailureClass::ToolKilled,
-        &[
-            "Too many open files",
-            "Cannot allocate memory",
-            "out of memory",
-            "could not fork",
-            "Resource temporarily unavailable",
-            "could not map anonymous shared memory",
-            "could not create shared memory",
-            "could not create semaphores",
-        ],
-    ),
-    (FailureClass::Unclassified, REFUSED),
-    (
-        FailureClass::TlsRefused,
-        &[
-            "certificate verify failed",
-            "does not support SSL",
-            "does not match host name",
-            "root certificate file",
-            "tlsv1 alert",
-            "sslv3 alert",
-        ],
-    ),
-    (FailureClass::LoginRefused, &["password authentication failed", "no pg_hba.conf entry", "no password supplied"]),
-    (
-        FailureClass::SlotActive,
-        &["is already active", "is active for PID", "all replication slots are in use", "number of requested standby connections exceeds"],
-    ),
-    // A tablespace that was made after the source was asked for them lies in place, where nothing is overwritten.
-    (FailureClass::WorldMoved, &["exists but is not empty"]),
-    (FailureClass::SystemIdentifierDiffers, &["different systems", "system identifier differs"]),
-    (FailureClass::VersionDiffers, &["clusters are not compatible with this version", "incompatible server version"]),
-    (
-        FailureClass::CannotRewind,
-        &[
-            "could not find common ancestor",
-            "could not find previous WAL record",
-            "could not read WAL record",
-            "could not open WAL",
-            // The target's own log, which was recycled. Of any other file it says nothing.
-            "pg_wal/0",
-            "pg_xlog/0",
-            "needs to use either data checksums",
-            "must be shut down cleanly",
-            "out of valid range",
-            "single-user mode in target cluster failed",
-            "unexpected control file size",
-            "invalid control file",
-        ],
-    ),
-    (
-        FailureClass::ConnectionLost,
-        &[
-            "could not connect to server",
-            "connection to server",
-            "server closed the connection",
-            "terminating connection",
-            "could not receive data",
-            "could not send",
-            "could not translate host name",
-            "the database system is",
-            "SSL SYSCALL",
-            "unexpected eof while reading",
-            "could not read COPY data",
-            "could not fetch",
-        ],
-    ),
-];
-
-pub fn classify(said: &[String]) -> FailureClass {
-    let said_one_of = |words: &[&str]| said.iter().any(|line| words.iter().any(|word| line.contains(word)));
-    WORDS.iter().find(|(_, words)| said_one_of(words)).map_or(FailureClass::Unclassified, |(class, _)| *class)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn class(line: &str) -> FailureClass {
-        classify(&["something before".into(), line.into()])
-    }
 
     #[test]
     fn progress_of_both_tools_is_read() {
         assert_eq!(progress("  1024/2048 kB (50%), 0/1 tablespace"), Some((1024 * 1024, 2048 * 1024)));
         assert_eq!(progress(" 1/2 kB (50%) copied"), Some((1024, 2048)));
         assert_eq!(progress("pg_rewind: need to copy 213 MB (total source directory size is 283 MB)"), None);
-    }
-
-    #[test]
-    fn what_tools_say_is_classified_and_the_rest_is_not() {
-        assert_eq!(
-            class("pg_rewind: fatal: could not find common ancestor of the source and target cluster's timelines"),
-            FailureClass::CannotRewind
-        );
-        assert_eq!(class("pg_rewind: error: could not find previous WAL record at 0/5000060"), FailureClass::CannotRewind);
-        assert_eq!(class("pg_basebackup: error: connection to server at \"a\" failed: Connection refused"), FailureClass::ConnectionLost);
-        assert_eq!(class("ERROR:  replication slot \"internal_wal_replication_slot\" is active for PID 42"), FailureClass::SlotActive);
-        assert_eq!(class("could not write file: No space left on device"), FailureClass::NoRoom);
-        assert_eq!(class("pg_basebackup: directory \"/data/s/4/GPDB_6_301908232\" exists but is not empty"), FailureClass::WorldMoved);
-        assert_eq!(class("FATAL:  password authentication failed for user \"x\""), FailureClass::LoginRefused);
-        assert_eq!(class("connection to server at \"a\", port 1 failed: SSL error: certificate verify failed"), FailureClass::TlsRefused);
-        assert_eq!(class("SSL error: unexpected eof while reading"), FailureClass::ConnectionLost, "the source went away");
-        assert_eq!(class("a sentence that nobody has ever seen"), FailureClass::Unclassified);
-    }
-
-    /// `could not open file` led to a full copy, whatever the reason.
-    #[test]
-    fn what_the_environment_refuses_does_not_lead_to_a_full_copy() {
-        let wal = "pg_rewind: fatal: could not open file \"pg_wal/000000010000000000000003\": No such file or directory";
-        assert_eq!(class(wal), FailureClass::CannotRewind);
-        let dir = "could not open file \"/data/gpseg0/pg_xlog/000000010000000000000003\": No such file or directory";
-        assert_eq!(class(dir), FailureClass::CannotRewind);
-        assert_eq!(class("could not open file \"base/1/2\": Too many open files"), FailureClass::ToolKilled);
-        assert_eq!(class("could not open file \"pg_wal/1\": Input/output error"), FailureClass::Unclassified);
-        assert_eq!(class("could not open file \"pg_wal/1\": Permission denied"), FailureClass::Unclassified);
-        let dropped = "ERROR:  could not open file \"base/1/16384\" for reading: No such file or directory";
-        assert_eq!(class(dropped), FailureClass::Unclassified, "a file that the source dropped meanwhile");
     }
 
     #[test]

@@ -3,108 +3,49 @@
 use std::time::Duration;
 
 use super::server_log::{Log, Said};
-use crate::model::page::ExitClass;
+use crate::{
+    greenplum::messages::{self, Cause},
+    model::page::ExitClass,
+};
 
 /// Crashes in a row after which a primary with a mirror in sync stays down, so that FTS can fail over.
 pub const ENOUGH: u32 = 3;
 
-/// Texts of server logs and what they mean (reference §7.3, O §6). PostgreSQL's own words, in its
-/// untranslated form; the supervisor starts it with `LC_MESSAGES=C`.
-const WORDS: &[(ExitClass, &[&str])] = &[
-    (
-        ExitClass::DataUnusable,
-        &[
-            "incorrect checksum in control file",
-            "could not open file \"global/pg_control\"",
-            "could not read file \"global/pg_control\"",
-            "could not locate a valid checkpoint record",
-            "could not locate required checkpoint record",
-            "could not find redo location referenced by checkpoint record",
-            "database files are incompatible with server",
-            "is not a valid data directory",
-            "is not specified or is invalid",
-            "out of valid range",
-            "WAL ends before end of online backup",
-            "WAL ends before consistent recovery point",
-        ],
-    ),
-    (
-        ExitClass::TimelineDiverged,
-        &[
-            "is not a child of this server's history",
-            "does not contain minimum recovery point",
-            "forked off current database system timeline",
-        ],
-    ),
-    (
-        ExitClass::Configuration,
-        &[
-            "unrecognized configuration parameter",
-            "invalid value for parameter",
-            "contains errors",
-            "could not access file",
-            "could not load library",
-            "could not load pg_hba.conf",
-        ],
-    ),
-];
-
-/// What the environment of a server refused it, in the words of the system and its own. These are looked for first: what
-/// could not be opened or read for one of them is not damaged.
-const ENVIRONMENT: &[&str] = &[
-    "No space left on device",
-    "Disk quota exceeded",
-    "Too many open files",
-    "Permission denied",
-    "Operation not permitted",
-    "Input/output error",
-    "Read-only file system",
-    "Stale file handle",
-    "Structure needs cleaning",
-    "Transport endpoint is not connected",
-    "Device or resource busy",
-    "Resource temporarily unavailable",
-    "Connection timed out",
-    "No such device",
-    "Remote I/O error",
-    "Cannot allocate memory",
-    "out of memory",
-    "could not bind",
-    "could not create any TCP/IP sockets",
-    "could not map anonymous shared memory",
-    "could not create shared memory",
-    "could not create lock file",
-];
-
-/// The class of an end, and the log line that led to it.
+/// The class of an end, and what led to it.
 pub fn classify(signal: Option<i32>, log: &Log) -> (ExitClass, String) {
     let last = || log.lines().rev().find(|line| tells(line)).cloned().unwrap_or_default();
     if signal.is_some() {
         return (ExitClass::Killed, last()); // whatever the log holds, it did not end for that
     }
     let said = log.said_by_server();
-    // What ends a server is said so loudly.
+    // What ends a server is said so loudly; whatever it says after that is no cause.
     let loud = || said.iter().rev().filter(|said| said.severity == "FATAL" || said.severity == "PANIC");
-    if let Some(refused) = loud().find(|said| is_environment(said)) {
+    if let Some(refused) = loud().find(|said| is_of_the_machine(said)) {
         return (ExitClass::Environment, refused.line.clone());
     }
-    for (class, words) in WORDS {
-        if let Some(found) = loud().find(|said| words.iter().any(|word| says(&said.message, word))) {
-            // What it could not read a moment before, it said more softly.
-            let refused = said.iter().rev().find(|said| said.pid.is_some() && said.pid == found.pid && is_environment(said));
-            return refused.map_or_else(|| (*class, found.line.clone()), |refused| (ExitClass::Environment, refused.line.clone()));
-        }
+    let Some((found, cause)) = loud().find_map(|said| Some((said, messages::of_server(&said.message)?))) else {
+        return (ExitClass::Unclassified, loud().next().map_or_else(last, |said| said.line.clone()));
+    };
+    // What it could not read a moment before, it said more softly.
+    if let Some(refused) = said.iter().rev().find(|said| said.pid.is_some() && said.pid == found.pid && is_of_the_machine(said)) {
+        return (ExitClass::Environment, refused.line.clone());
     }
-    (ExitClass::Unclassified, last())
+    (cause.exit(), with_place(&said, found))
 }
 
-fn is_environment(said: &Said) -> bool {
-    ENVIRONMENT.iter().any(|word| says(&said.message, word))
+fn is_of_the_machine(said: &Said) -> bool {
+    messages::of_server(&said.message).is_some_and(Cause::is_of_the_machine)
 }
 
-/// The message says so itself: what stands between its quotes is a name, and may be anybody's.
-fn says(message: &str, word: &str) -> bool {
-    message.starts_with(word) || message.split('"').step_by(2).collect::<Vec<_>>().join("\"\"").contains(word)
+/// `configuration file "…" contains errors`, it says at last; which line, it said before.
+fn with_place(said: &[Said], found: &Said) -> String {
+    let names_a_line = |other: &&Said| other.message.contains(".conf\" line ") || other.message.contains("of configuration file");
+    let place = said.iter().rev().find(|other| *other != found && names_a_line(other));
+    let found_too = || found.message.contains("contains errors").then_some(());
+    match found_too().and(place) {
+        Some(place) => format!("{}; {}", place.line, found.line),
+        None => found.line.clone(),
+    }
 }
 
 /// Neither a continuation of another line nor a refusal of a client, our own looks included: a mirror's log is full of those.
@@ -172,6 +113,32 @@ mod tests {
             assert_eq!(class(None, &[&other, panic, ended]), ExitClass::DataUnusable, "another process' trouble");
         }
         assert_eq!(class(None, &["PANIC:  could not open file \"global/pg_control\": No such file or directory"]), ExitClass::DataUnusable);
+    }
+
+    /// Greenplum 6 goes on talking after what ended it: a trace, and that it ends.
+    #[test]
+    fn the_evidence_is_what_ended_it_and_not_its_last_line() {
+        let lines = [
+            "x UTC [9] FATAL:  could not open directory \"pg_replslot\": No such file or directory",
+            "1    0xbf86 postgres errstart + 0x1d6",
+            "x UTC [7] LOG:  startup process (PID 9) exited with exit code 1",
+            "x UTC [7] LOG:  aborting startup due to startup process failure",
+        ];
+        assert_eq!(classify(None, &log(&lines)), (ExitClass::DataUnusable, lines[0].to_owned()));
+        let unknown = lines[0].replace("could not open directory \"pg_replslot\": No such file or directory", "nobody has ever seen this");
+        let lines = [unknown.as_str(), lines[1], lines[2], lines[3]];
+        assert_eq!(classify(None, &log(&lines)), (ExitClass::Unclassified, unknown.clone()));
+    }
+
+    #[test]
+    fn a_broken_line_is_named_by_file_and_number() {
+        let lines = [
+            "x UTC [7] LOG:  syntax error in file \"/data/gpseg0/postgresql.conf\" line 12, near token \"=\"",
+            "x UTC [7] FATAL:  configuration file \"/data/gpseg0/postgresql.conf\" contains errors",
+        ];
+        let (class, evidence) = classify(None, &log(&lines));
+        assert_eq!(class, ExitClass::Configuration);
+        assert!(evidence.contains("line 12") && evidence.contains("contains errors"), "{evidence}");
     }
 
     #[test]

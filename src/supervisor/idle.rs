@@ -17,7 +17,7 @@ use super::{
 use crate::{
     model::{Begins, Content, Dbid, InstanceState, Look, Reach, Role, Timeline, page::Shape},
     volume::{
-        Held, LockError, Marks, Token, TokenState, places,
+        Held, LockError, Marks, Token, TokenState, mend, places,
         shape::{self, Shaped},
         token::Replaced,
     },
@@ -319,6 +319,10 @@ impl Supervisor {
         }
         // Only under the lock: a pid of another namespace proves nothing, and a live postmaster whose file is gone ends itself.
         let _ = std::fs::remove_file(self.volume.data().join("postmaster.pid"));
+        mend::mode(self.volume.data(), here.shaped.dialect);
+        if let Some(last) = &self.memory.last_exit {
+            mend::socket_lock(&last.evidence, self.config.port);
+        }
         self.keep_passfile();
         self.show_starting();
         self.begin_incarnation(here);

@@ -353,7 +353,7 @@ impl Supervisor {
         match class {
             ExitClass::DataUnusable => self.memory.unusable = Some(evidence.clone()),
             ExitClass::TimelineDiverged => self.memory.diverged = Some(evidence.clone()),
-            _ => {}
+            ExitClass::Killed | ExitClass::Configuration | ExitClass::Environment | ExitClass::Unclassified => {}
         }
         let in_sync = self.memory.answer.as_ref().is_some_and(|answer| {
             matches!(ask::row_here(&self.config, &answer.catalog, running.here.dbid), RowHere::Mine { in_sync: true, .. })

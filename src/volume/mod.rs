@@ -6,6 +6,7 @@ pub mod holder;
 pub mod incarnations;
 pub mod lock;
 pub mod marks;
+pub mod mend;
 pub mod mount;
 pub mod places;
 pub mod processes;

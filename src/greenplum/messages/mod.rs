@@ -1,0 +1,174 @@
+//! What servers and tools say, and what it means: environment, configuration, damage and the unknown are four different
+//! things, and damage alone is mended by copying. They have no codes; these are their own untranslated words, each read in
+//! their source or seen. `docs/messages.md` is written from these tables, and each row is tested with what was said.
+//!
+//! `system`: errors of the operating system. `server`: a server that ends, or does not start. `tools`: what copies.
+
+mod server;
+mod system;
+mod tools;
+
+use crate::model::{FailureClass, page::ExitClass};
+
+/// One known message.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// What stands in it.
+    pub words: &'static str,
+    /// Who says it: Greenplum 6 (PostgreSQL 9.4), Greenplum 7 (12), PostgreSQL 15.
+    pub versions: &'static str,
+    /// As it was said in full.
+    pub example: &'static str,
+}
+
+const fn said(words: &'static str, versions: &'static str, example: &'static str) -> Message {
+    Message { words, versions, example }
+}
+
+/// Why a server ends or does not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The files themselves are damaged or incomplete.
+    Damage,
+    /// The directory's history is not that of its primary.
+    Diverged,
+    /// A disk or a quota is full.
+    Room,
+    /// Memory, processes or file handles are short.
+    Scarce,
+    /// Whatever else the machine, the image or the mounts refuse.
+    Environment,
+    /// A setting, or a file that settings name.
+    Configuration,
+    /// The server is of another version than its files.
+    Version,
+}
+
+impl Cause {
+    pub const ALL: &[Self] =
+        &[Self::Damage, Self::Diverged, Self::Room, Self::Scarce, Self::Environment, Self::Configuration, Self::Version];
+
+    /// Of a repair, whose `postgres --single` says it of the target.
+    pub fn failure(self) -> FailureClass {
+        match self {
+            Self::Damage => FailureClass::TargetUnusable,
+            Self::Diverged => FailureClass::CannotRewind,
+            Self::Room => FailureClass::NoRoom,
+            Self::Scarce => FailureClass::ToolKilled,
+            Self::Environment => FailureClass::Environment,
+            Self::Configuration => FailureClass::Configuration,
+            Self::Version => FailureClass::VersionDiffers,
+        }
+    }
+
+    /// Of an instance that ended.
+    pub fn exit(self) -> ExitClass {
+        match self {
+            Self::Damage => ExitClass::DataUnusable,
+            Self::Diverged => ExitClass::TimelineDiverged,
+            Self::Room | Self::Scarce | Self::Environment => ExitClass::Environment,
+            Self::Configuration | Self::Version => ExitClass::Configuration,
+        }
+    }
+
+    /// Nothing of the directory is known by it: what could not be opened or read is not damaged.
+    pub fn is_of_the_machine(self) -> bool {
+        match self {
+            Self::Room | Self::Scarce | Self::Environment => true,
+            Self::Damage | Self::Diverged | Self::Configuration | Self::Version => false,
+        }
+    }
+}
+
+/// Who speaks in a repair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    /// `postgres --single`, of the target.
+    Postgres,
+    Rewind,
+    BaseBackup,
+    /// `psql`, of the source.
+    Psql,
+}
+
+impl Tool {
+    /// The program by its name.
+    pub fn named(program: &str) -> Self {
+        match program {
+            "postgres" => Self::Postgres,
+            "pg_rewind" => Self::Rewind,
+            "pg_basebackup" => Self::BaseBackup,
+            _ => Self::Psql, // whatever else speaks, a connection is all that we understand of it
+        }
+    }
+}
+
+/// What a server's message means; `None`: nobody knows it, which is neither damage nor anything else.
+pub fn of_server(message: &str) -> Option<Cause> {
+    let known =
+        || server::ROWS.iter().find(|(_, messages)| messages.iter().any(|known| says(message, known.words))).map(|(cause, _)| *cause);
+    server::first(message).or_else(|| system::of(message)).or_else(known).or_else(|| system::missing(message))
+}
+
+/// What a tool that failed said, by the first row of its table that one of its lines matches.
+pub fn of_tool(tool: Tool, lines: &[String]) -> FailureClass {
+    match tool {
+        Tool::Postgres => of_single(lines),
+        Tool::Rewind => of_copy(lines, &[tools::REWIND, tools::LIBPQ]),
+        Tool::BaseBackup => of_copy(lines, &[tools::BASE_BACKUP, tools::LIBPQ]),
+        Tool::Psql => of_copy(lines, &[tools::LIBPQ]),
+    }
+}
+
+/// What ends a server is said so loudly; what the machine refused it, it may have said more softly just before.
+fn of_single(lines: &[String]) -> FailureClass {
+    let messages = |severities: &'static [&str]| {
+        lines.iter().rev().filter_map(move |line| severities.iter().find_map(|word| Some(line.split_once(word)?.1.trim_start())))
+    };
+    let refused =
+        messages(&["FATAL:", "PANIC:", "LOG:", "ERROR:", "WARNING:"]).filter_map(of_server).find(|cause| cause.is_of_the_machine());
+    let bare = || lines.iter().rev().find_map(|line| of_server(line.split_once(": ").map_or(line.as_str(), |(_, rest)| rest)));
+    let cause = refused.or_else(|| messages(&["FATAL:", "PANIC:"]).find_map(of_server)).or_else(bare);
+    cause.map_or(FailureClass::Unclassified, Cause::failure)
+}
+
+/// Own words of a tool, and those of the source's server that it passes on.
+fn of_copy(lines: &[String], tables: &[&[(FailureClass, &[Message])]]) -> FailureClass {
+    let relayed = |line: &String| ["ERROR:  ", "FATAL:  ", "PANIC:  "].iter().find_map(|word| Some(line.split_once(word)?.1.to_owned()));
+    let of_source: Vec<_> = lines.iter().filter_map(relayed).collect();
+    let own: Vec<_> = lines.iter().filter(|line| relayed(line).is_none() && !tools::is_connecting(line)).collect();
+    let first = |table: &[(FailureClass, &[Message])], of: &dyn Fn(&str) -> bool| {
+        table.iter().find(|(_, messages)| messages.iter().any(|known| of(known.words))).map(|(class, _)| *class)
+    };
+    let by_source = first(tools::RELAYED, &|words| of_source.iter().any(|line| says(line, words)));
+    let machine = || own.iter().find_map(|line| system::of(line)).map(Cause::failure);
+    let machine_of_source = || of_source.iter().find_map(|line| system::of(line)).map(|_| FailureClass::SourceEnvironment);
+    let by_tool = || tables.iter().find_map(|table| first(table, &|words| lines.iter().any(|line| line.contains(words))));
+    by_source.or_else(machine).or_else(machine_of_source).or_else(by_tool).unwrap_or(FailureClass::Unclassified)
+}
+
+/// The message says so itself: what stands between its quotes is a name, and may be anybody's.
+fn says(message: &str, word: &str) -> bool {
+    message.starts_with(word) || message.split('"').step_by(2).collect::<Vec<_>>().join("\"\"").contains(word)
+}
+
+/// A table for `docs/messages.md`: its heading, and for each row the words, who says them, what it is.
+pub fn tables() -> Vec<(&'static str, Vec<(&'static Message, String)>)> {
+    let of_server = |rows: &'static [(Cause, &'static [Message])]| {
+        rows.iter().flat_map(|(cause, messages)| messages.iter().map(move |message| (message, format!("{cause:?}")))).collect()
+    };
+    let of_tool = |rows: &'static [(FailureClass, &'static [Message])]| {
+        rows.iter().flat_map(|(class, messages)| messages.iter().map(move |message| (message, class.as_str().to_owned()))).collect()
+    };
+    vec![
+        ("Errors of the operating system", of_server(system::ROWS)),
+        ("A server that ends or does not start", of_server(server::FIRST).into_iter().chain(of_server(server::ROWS)).collect()),
+        ("The acting primary, as a tool passes it on", of_tool(tools::RELAYED)),
+        ("pg_rewind", of_tool(tools::REWIND)),
+        ("pg_basebackup", of_tool(tools::BASE_BACKUP)),
+        ("A connection, in front of any tool", of_tool(tools::LIBPQ)),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! Errors of the operating system, in the words of the C library. What could not be opened, read or written for one of them
+//! is not damaged: a disk that is away for a moment costs no copy.
+
+use std::path::Path;
+
+use super::{Cause, Message, said, says};
+
+/// All versions say them alike: they are `strerror`'s.
+const ALL: &str = "6, 7, 15";
+
+pub const ROWS: &[(Cause, &[Message])] = &[
+    (
+        Cause::Room,
+        &[
+            said("No space left on device", ALL, "could not write to file \"pg_xlog/xlogtemp.7\": No space left on device"),
+            said("Disk quota exceeded", ALL, "could not extend file \"base/1/2\": Disk quota exceeded"),
+        ],
+    ),
+    (
+        Cause::Scarce,
+        &[
+            said("Too many open files", ALL, "could not open file \"global/pg_control\": Too many open files in system"),
+            said("Cannot allocate memory", ALL, "could not map anonymous shared memory: Cannot allocate memory"),
+            said("Resource temporarily unavailable", ALL, "could not fork startup process: Resource temporarily unavailable"),
+        ],
+    ),
+    (
+        Cause::Environment,
+        &[
+            said("Permission denied", ALL, "could not open file \"global/pg_control\": Permission denied"),
+            said("Operation not permitted", ALL, "could not open file \"postgresql.conf\": Operation not permitted"),
+            said("Read-only file system", ALL, "could not create file \"postmaster.pid\": Read-only file system"),
+            said("Input/output error", ALL, "could not read file \"global/pg_control\": Input/output error"),
+            said("Remote I/O error", ALL, "could not read file \"base/1/2\": Remote I/O error"),
+            said("Structure needs cleaning", ALL, "could not open file \"base/1/2\": Structure needs cleaning"),
+            said("Stale file handle", ALL, "could not open directory \"base\": Stale file handle"),
+            said("Stale NFS file handle", ALL, "could not open directory \"base\": Stale NFS file handle"),
+            said("Transport endpoint is not connected", ALL, "could not stat file \"base\": Transport endpoint is not connected"),
+            said("Device or resource busy", ALL, "could not rename file \"a\" to \"b\": Device or resource busy"),
+            said("Text file busy", ALL, "could not open file \"postgres\": Text file busy"),
+            said("Connection timed out", ALL, "could not read file \"base/1/2\": Connection timed out"),
+            said("No such device", ALL, "could not open file \"base/1/2\": No such device or address"),
+            said("File too large", ALL, "could not extend file \"base/1/2\": File too large"),
+            said("Too many levels of symbolic links", ALL, "could not open file \"pg_wal\": Too many levels of symbolic links"),
+            said("Function not implemented", ALL, "could not fsync file \"base/1/2\": Function not implemented"),
+            said("Operation not supported", ALL, "could not fallocate file \"base/1/2\": Operation not supported"),
+            said("Key was rejected by service", ALL, "could not open file \"base/1/2\": Key was rejected by service"),
+            said("Required key not available", ALL, "could not open file \"base/1/2\": Required key not available"),
+        ],
+    ),
+];
+
+pub fn of(message: &str) -> Option<Cause> {
+    ROWS.iter().find(|(_, messages)| messages.iter().any(|known| says(message, known.words))).map(|(cause, _)| *cause)
+}
+
+/// A file of the data directory itself is not there, or is no file: the directory is incomplete. Servers name what belongs to
+/// them by its path in it; what a setting names has a path from the root.
+pub fn missing(message: &str) -> Option<Cause> {
+    const GONE: [&str; 3] = ["No such file or directory", "Not a directory", "Is a directory"];
+    let path = message.strip_prefix("could not ")?.split('"').nth(1)?;
+    let is_settings = Path::new(path).extension().is_some_and(|of| of == "conf");
+    let is_own = path.starts_with("base/") || path.starts_with("global/") || path.starts_with("pg_");
+    let is_gone = GONE.iter().any(|words| message.trim_end().ends_with(words));
+    (is_own && is_gone && !is_settings).then_some(Cause::Damage)
+}

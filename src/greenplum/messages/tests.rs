@@ -1,0 +1,120 @@
+use super::*;
+
+fn tool(tool: Tool, line: &str) -> FailureClass {
+    of_tool(tool, &["something before".into(), line.into(), "something after".into()])
+}
+
+/// Each row, by what was said in full: in a server's log, by `postgres --single`, and by the tool.
+#[test]
+fn every_row_is_found_by_what_was_said() {
+    for (cause, messages) in system::ROWS.iter().chain(server::FIRST).chain(server::ROWS) {
+        for message in *messages {
+            assert_eq!(of_server(message.example), Some(*cause), "{}", message.example);
+            assert_eq!(tool(Tool::Postgres, &format!("FATAL:  {}", message.example)), cause.failure(), "{}", message.example);
+        }
+    }
+    for (of, table) in
+        [(Tool::Rewind, tools::REWIND), (Tool::BaseBackup, tools::BASE_BACKUP), (Tool::Psql, tools::LIBPQ), (Tool::Psql, tools::RELAYED)]
+    {
+        for (class, message) in table.iter().flat_map(|(class, messages)| messages.iter().map(move |message| (class, message))) {
+            assert_eq!(tool(of, message.example), *class, "{of:?}: {}", message.example);
+        }
+    }
+}
+
+/// A row that never decides, since another one before it does, says something that is not true.
+#[test]
+fn no_row_hides_behind_another() {
+    for (_, rows) in tables() {
+        for (message, _) in rows {
+            assert!(message.example.contains(message.words) || says(message.example, message.words), "{message:?}");
+        }
+    }
+}
+
+#[test]
+fn damage_alone_leads_to_a_full_copy_and_the_unknown_to_none() {
+    for cause in Cause::ALL {
+        let full = cause.failure().answer() == crate::model::Answer::GoFull;
+        assert_eq!(full, matches!(cause, Cause::Damage | Cause::Diverged), "{cause:?}");
+    }
+    for line in ["FATAL:  a sentence that nobody has ever seen", "", "PANIC:  could not open file \"/etc/x\": No such file or directory"] {
+        assert_eq!(tool(Tool::Postgres, line), FailureClass::Unclassified, "{line}");
+        assert_eq!(tool(Tool::Rewind, line.split("  ").last().unwrap_or_default()), FailureClass::Unclassified, "{line}");
+    }
+}
+
+/// Whatever a server could not do for want of something, its files may be whole.
+#[test]
+fn what_the_machine_refuses_is_never_damage() {
+    let operations = [
+        "could not open file \"global/pg_control\"",
+        "could not read block 3 in file \"base/1/2\"",
+        "could not open relation mapping file \"global/pg_filenode.map\"",
+        "could not access status of transaction 731",
+    ];
+    for (cause, message) in system::ROWS.iter().flat_map(|(cause, messages)| messages.iter().map(move |message| (cause, message))) {
+        for operation in operations {
+            assert_eq!(of_server(&format!("{operation}: {}", message.words)), Some(*cause));
+        }
+        let softly = format!("LOG:  could not open file \"pg_wal/000000010000000000000001\": {}", message.words);
+        let lines = [softly, "PANIC:  could not locate a valid checkpoint record".into()];
+        assert_eq!(of_tool(Tool::Postgres, &lines), cause.failure(), "said softly before");
+    }
+}
+
+#[test]
+fn a_file_of_the_directory_that_is_not_there_is_damage_and_one_that_a_setting_names_is_not() {
+    for gone in [
+        "could not open directory \"pg_replslot\"",
+        "could not open directory \"pg_notify\"",
+        "could not fsync file \"base/1/2\"",
+        "could not create directory \"pg_tblspc/16385/x\"",
+        "could not open file \"global/pg_control\"",
+        "could not open file \"pg_xlog/000000010000000000000003\" (log segment 3)",
+    ] {
+        assert_eq!(of_server(&format!("{gone}: No such file or directory")), Some(Cause::Damage), "{gone}");
+    }
+    for elsewhere in
+        ["could not open file \"/etc/gp/x\"", "could not open file \"pg_hba.conf\"", "database \"could not open file \"base/1\"\""]
+    {
+        assert_eq!(of_server(&format!("{elsewhere}: No such file or directory")), None, "{elsewhere}");
+    }
+}
+
+/// The acting primary's disk and the target's are two disks.
+#[test]
+fn what_the_source_says_is_told_apart_from_what_the_tool_says() {
+    let of_source = "pg_basebackup: error: could not initiate base backup: ERROR:  could not write to file \"x\": No space left on device";
+    assert_eq!(tool(Tool::BaseBackup, of_source), FailureClass::SourceEnvironment);
+    assert_eq!(
+        tool(Tool::BaseBackup, "pg_basebackup: error: could not write to file \"x\": No space left on device"),
+        FailureClass::NoRoom
+    );
+    assert_eq!(tool(Tool::Rewind, "pg_rewind: could not open file \"base/1/2\": Permission denied"), FailureClass::Environment);
+    assert_eq!(
+        tool(Tool::Rewind, "pg_rewind: error: could not fetch file list: ERROR:  permission denied for function pg_ls_dir"),
+        FailureClass::LoginRefused
+    );
+    let removed = ["pg_basebackup: error: could not receive data from WAL stream: ERROR:  requested WAL segment 000000010000000000000003 has already been removed".into(), "pg_basebackup: error: child process exited with exit code 1".into()];
+    assert_eq!(of_tool(Tool::BaseBackup, &removed), FailureClass::WalRemoved);
+}
+
+#[test]
+fn a_network_that_refuses_is_no_file_system_that_does() {
+    for line in [
+        "could not connect to server: Connection timed out",
+        "connection to server at \"a\" (10.0.0.1), port 1 failed: Permission denied",
+        "could not connect to server: Resource temporarily unavailable",
+    ] {
+        assert_eq!(tool(Tool::Rewind, line), FailureClass::ConnectionLost, "{line}");
+    }
+}
+
+/// Names are anybody's.
+#[test]
+fn what_stands_between_quotes_is_not_said() {
+    for text in ["could not locate a valid checkpoint record", "Input/output error", "contains errors"] {
+        assert_eq!(of_server(&format!("database \"{text}\" does not exist")), None, "{text}");
+    }
+}
