@@ -81,7 +81,7 @@ fn what_only_a_person_can_judge_stays_until_one_has() {
     for class in FailureClass::ALL.iter().filter(|class| class.answer() == Answer::Stop) {
         assert_eq!(code(&down().recovery(failed(1, *class, 30 * DAY))), "RecoveryFailed", "{class:?}");
     }
-    let later = down().recovery(failed(1, FailureClass::SourceBusy, DAY)).recovery(failed(2, FailureClass::NoRoom, DAY));
+    let later = down().recovery(failed(1, FailureClass::SourceBusy, DAY)).recovery(failed(2, FailureClass::LoginRefused, DAY));
     assert_eq!(code(&later), "RecoveryFailed", "the newest one counts");
     let full = over(&of_this_fault(1), Phase::Failed, DAY, |state| {
         (state.failure, state.repair) = (Some(failure(FailureClass::TargetUnusable)), Some(Repair::Full));

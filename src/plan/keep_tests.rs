@@ -94,7 +94,7 @@ fn nothing_else_is_removed() {
 /// Each old enough, and of the fault that there is or of another one.
 fn any_past() -> impl Strategy<Value = Recovery> {
     let phases = prop::sample::select(vec![Phase::Succeeded, Phase::Failed, Phase::Refused, Phase::Cancelled]);
-    let classes = prop::sample::select(vec![FailureClass::SourceBusy, FailureClass::CannotRewind, FailureClass::NoRoom]);
+    let classes = prop::sample::select(vec![FailureClass::SourceBusy, FailureClass::CannotRewind, FailureClass::LoginRefused]);
     (0..40_i64, phases, classes, prop::option::of(1..40_u32), 0..9_u32, any::<bool>()).prop_map(
         |(days, phase, class, of_this, copies, by_hand)| {
             let fault = names::fault(&down(), Dbid(5));
