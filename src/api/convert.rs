@@ -14,7 +14,8 @@ use super::{
 use crate::{
     error::cut,
     model::{
-        Content, Dbid, Failure, FailureClass, HealingMode, Phase, Policy, Recovery, RecoveryInstance, Repair, Step, Targets, Timeline,
+        Content, Dbid, Failure, FailureClass, HealingMode, Phase, Policy, Recovery, RecoveryInstance, Repair, Step, Targets,
+        Timeline,
     },
 };
 
@@ -102,6 +103,7 @@ pub fn instance(status: &InstanceStatus) -> (Dbid, RecoveryInstance) {
         source: status.source_dbid.map(dbid),
         attempt_started: at(&status.attempt_started_at),
         attempt_ended: at(&status.attempt_ended_at),
+        changed: status.changed,
         proving_since: at(&status.verifying_since),
         failure: status.failure.as_ref().map(failure),
         job: None,
@@ -132,6 +134,7 @@ pub fn instance_status(dbid: Dbid, state: &RecoveryInstance) -> InstanceStatus {
         attempt_started_at: time(state.attempt_started),
         attempt_ended_at: time(state.attempt_ended),
         failing_since: time(state.failing_since),
+        changed: state.changed,
         verifying_since: time(state.proving_since),
         failure: state.failure.as_ref().map(failure_status),
     }
@@ -200,6 +203,7 @@ mod tests {
             source: Some(Dbid(2)),
             attempt_started: Some(fixtures::ago(20)),
             attempt_ended: Some(fixtures::ago(10)),
+            changed: Some(false),
             proving_since: Some(fixtures::ago(5)),
             failure: Some(Failure {
                 class: FailureClass::WalRemoved,
@@ -238,7 +242,8 @@ mod tests {
         let standard = policy(&Healing::default());
         assert_eq!(standard, Policy::default());
         let healing: Healing = serde_json::from_value(
-            serde_json::json!({"mode": "Observe", "paused": true, "gracePeriod": "1m30s", "full": "Never", "maxRate": 65_536}),
+            serde_json::json!({"mode": "Observe", "paused": true, "gracePeriod": "1m30s", "full": "Never", "maxRate": 65_536,
+                "breaker": {"repairs": 5, "within": "20m"}}),
         )
         .unwrap();
         let policy = policy(&healing);

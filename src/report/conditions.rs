@@ -85,17 +85,18 @@ fn ready(catalog: &Catalog, plan: &Plan, all_in_sync: bool, in_sync: usize) -> W
         return Wanted::new("Ready", Some(true), "InSync", format!("all {contents} contents are in sync{but}"));
     }
     let worst = first(plan, blocks).or_else(|| first(plan, |_| true));
-    let recovering = plan.unwell.iter().find_map(|one| match &one.reason {
-        Reason::Recovering { recovery } | Reason::Planned { recovery, .. } => Some((one, recovery)),
+    let mut recovering = plan.unwell.iter().filter_map(|one| match &one.reason {
+        Reason::Recovering { recovery, trouble } => Some((one, recovery, trouble.as_deref())),
+        Reason::Planned { recovery, .. } => Some((one, recovery, None)),
         Reason::Refused(_) => None,
     });
+    let any = recovering.clone().next();
+    let recovering = recovering.find(|(.., trouble)| trouble.is_some()).or(any); // one that does not go well is told first
     match (first(plan, blocks), recovering, worst) {
-        (None, Some((one, recovery)), _) => Wanted::new(
-            "Ready",
-            Some(false),
-            "Recovering",
-            format!("{in_sync} of {contents} contents are in sync; SegmentRecovery {recovery} works on dbid {}", one.dbid),
-        ),
+        (None, Some((one, recovery, trouble)), _) => {
+            let works = format!("SegmentRecovery {recovery} works on dbid {}{}", one.dbid, super::and(trouble));
+            Wanted::new("Ready", Some(false), "Recovering", format!("{in_sync} of {contents} contents are in sync; {works}"))
+        }
         (_, _, Some((one, refusal))) => Wanted::new("Ready", Some(false), refusal.code(), sentence(one, refusal)),
         (_, _, None) => Wanted::new("Ready", Some(false), "NotInSync", lacking(in_sync, contents)),
     }
