@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
 use super::{
-    cluster::{Full, GreenplumCluster, Healing, Mode},
+    cluster::{Breaker as BreakerSpec, Full, GreenplumCluster, Healing, Mode},
     condition::seconds,
     labels,
     recovery::{FailureStatus, InstanceStatus, Phase as ApiPhase, RecoveryType, SegmentRecovery},
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::cut,
     model::{
-        Content, Dbid, Failure, FailureClass, HealingMode, Phase, Policy, Recovery, RecoveryInstance, Repair, Step, Targets,
+        Breaker, Content, Dbid, Failure, FailureClass, HealingMode, Phase, Policy, Recovery, RecoveryInstance, Repair, Step, Targets,
         Timeline,
     },
 };
@@ -33,8 +33,15 @@ pub fn policy(healing: &Healing) -> Policy {
         grace: SignedDuration::try_from(std::time::Duration::from(healing.grace_period)).unwrap_or(SignedDuration::MAX),
         full_allowed: healing.full == Full::Allow,
         max_rate: healing.max_rate.and_then(|rate| u64::try_from(rate).ok()),
+        breaker: breaker(&healing.breaker),
         ..Policy::default()
     }
+}
+
+/// Within its bounds, whatever an older schema let in: what is looked back over is kept no longer.
+fn breaker(spec: &BreakerSpec) -> Breaker {
+    let within = SignedDuration::try_from(std::time::Duration::from(spec.within)).unwrap_or(Breaker::LONGEST);
+    Breaker { repairs: u32::try_from(spec.repairs).unwrap_or_default().max(2), within: within.min(Breaker::LONGEST) }
 }
 
 /// A recovery as the planner reads it; the Jobs are added by whoever looked at them.
@@ -249,6 +256,9 @@ mod tests {
         let policy = policy(&healing);
         assert_eq!((policy.mode, policy.paused, policy.full_allowed), (HealingMode::Observe, true, false));
         assert_eq!((policy.grace.as_secs(), policy.max_rate), (90, Some(65_536)));
+        assert_eq!((policy.breaker.repairs, policy.breaker.within.as_mins()), (5, 20));
+        let old: Healing = serde_json::from_value(serde_json::json!({"breaker": {"repairs": -1, "within": "300h"}})).unwrap();
+        assert_eq!(super::policy(&old).breaker, Breaker { repairs: 2, within: Breaker::LONGEST });
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{desk::Desk, follow, gates, gates::Admitted, ladder, proof};
+use super::{breaker, desk::Desk, follow, gates, gates::Admitted, ladder, proof};
 use crate::model::{
     CatalogIndex, Content, HealingMode, Instance, InstanceState, Look, NewRecovery, Page, Pair, Plan, Reason, Refusal, Role, Row, Status,
     Unwell, page::Shape,
@@ -158,6 +158,7 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
         still_coming(desk, &admitted)?;
     }
     let next = follow::next(desk, &admitted)?;
+    breaker::lets(desk, &admitted)?;
     desk.is_free(&next.name, row.content)?;
     let repair = ladder::choose(desk.policy, None, next.begins.repair, admitted.page)?;
     if desk.policy.paused {

@@ -113,6 +113,7 @@ fn unwell(unwell: &Unwell) -> UnwellInstance {
             let recovery = match refusal {
                 Refusal::RecoveryFailed { recovery }
                 | Refusal::FallsBack { recovery, .. }
+                | Refusal::Flapping { recovery, .. }
                 | Refusal::RecoveryUnreadable { recovery }
                 | Refusal::AlreadyRecovering { recovery, .. } => Some(recovery.clone()),
                 _ => None,
