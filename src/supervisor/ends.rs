@@ -126,7 +126,8 @@ mod tests {
         let lines = [older, &format!("x UTC [10] FATAL:  {gone}"), "x UTC [11] FATAL:  the database system is in recovery mode"];
         assert_eq!(receiver(&log(&lines)).as_deref(), Some(gone));
         assert_eq!(receiver(&log(&["x UTC [11] FATAL:  the database system is starting up"])), None);
-        let csv = "2026-01-01 12:00:00 UTC,,,p9,th-1,,,,0,,,seg0,,,,,\"ERROR\",\"XX000\",\"highest timeline 1 of the primary is behind recovery timeline 2\",,,,,,,0,,\"walreceiver.c\",1,";
+        let csv = "2026-01-01 12:00:00 UTC,,,p9,th-1,,,,0,,,seg0,,,,,\"ERROR\",\"XX000\",\
+                   \"highest timeline 1 of the primary is behind recovery timeline 2\",,,,,,,0,,\"walreceiver.c\",1,";
         let csv = Log { postmaster: 7, output: vec![], file: vec![csv.into()], csv: true };
         assert!(receiver(&csv).unwrap().starts_with("highest timeline 1"));
     }
