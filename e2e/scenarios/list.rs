@@ -4,8 +4,8 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use super::{
-    Stage, ahead, asked, bad, cold, contract, coordinators, copies, crashes, doubles, frozen, hands, installs, jobs, leaders, neighbours,
-    passwords, person, policy, rights, squatters, tablespaces, tls, volumes,
+    Stage, ahead, asked, bad, cold, contract, coordinators, copies, crashes, doubles, flapping, frozen, hands, installs, jobs, leaders,
+    neighbours, passwords, person, policy, rights, squatters, tablespaces, tls, volumes,
 };
 
 /// With what a scenario runs.
@@ -44,6 +44,9 @@ pub fn all() -> Vec<Scenario> {
         "sleeper", crashes::sleeper, Sample, "primary stopped (SIGSTOP) until failover, then woken: fenced, incremental";
         "mirror-emptied", copies::mirror_emptied, Sample, "mirror's directory removed: full copy beside, healed";
         "mirror-corrupt", copies::mirror_corrupt, Sample, "mirror's control file overwritten: full, the old directory stays until the proof";
+        "damage-in-redo", flapping::damage_in_redo, Sample, "a folder of the mirror that every start needs removed: it dies of its own files, full copy within minutes";
+        "settings-broken", flapping::settings_broken, All, "a setting of the mirror that no server takes: told in recovery and cluster, no copy for it, well once it is mended";
+        "flapping", flapping::flapping, All, "checkpointer of a mirror aborted again and again, in three rounds: the third repair is not begun by itself, a person's is";
         "tablespace", tablespaces::tablespace, All, "mirror's directory removed beside its tablespace: both copied beside, healed, the rows served";
         "two-at-once", copies::two_at_once, Sample, "mirrors of two contents lost: healed side by side";
         "not-mounted", volumes::not_mounted, All, "mirror's volume replaced by an empty one: VolumeUnrecognised, nothing touched";

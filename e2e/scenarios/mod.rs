@@ -14,6 +14,7 @@ mod crashes;
 mod demo;
 mod doubles;
 mod elsewhere;
+mod flapping;
 mod frozen;
 mod handover;
 mod hands;

@@ -3,15 +3,18 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
+use gpheal::api::GreenplumCluster;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, PropagationPolicy},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy},
 };
+use serde_json::{Value, json};
 
+use super::stage::CLUSTER;
 use crate::{
     bed::Bed,
-    fixture::{apply, must_be_ours, product, wait_until},
+    fixture::{self, apply, must_be_ours, product, wait_until},
 };
 
 /// Where the operator is installed; also the name of the release, and of what the chart makes.
@@ -24,7 +27,17 @@ const HELM: &str = "meta.helm.sh/release-name";
 /// Installs the operator from this checkout's chart and hands it the fixture.
 pub async fn install(bed: &Bed) -> Result<()> {
     by_chart(bed).await?;
-    apply(&bed.client()?, &text("config/samples/greenplumcluster.yaml")?).await
+    let client = bed.client()?;
+    apply(&client, &text("config/samples/greenplumcluster.yaml")?).await?;
+    let clusters: Api<GreenplumCluster> = Api::namespaced(client, fixture::NAMESPACE);
+    let patch = Patch::Merge(json!({ "spec": { "healing": { "breaker": breaker() } } }));
+    clusters.patch(CLUSTER, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+/// One instance is hurt more often within an hour here than the default lets it be repaired.
+pub fn breaker() -> Value {
+    json!({ "repairs": 100, "within": "1h" })
 }
 
 /// Installs or upgrades the release, and waits until every replica is ready and of this build.

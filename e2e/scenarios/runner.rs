@@ -128,7 +128,12 @@ async fn start_healthy(stage: &mut Stage) -> Result<()> {
     stage.begin();
     stage.let_jobs_go()?;
     person::nothing_is_said(stage).await?;
-    stage.healing(json!({ "mode": "Automatic", "paused": false, "full": "Allow", "gracePeriod": "5s", "maxRate": null })).await?;
+    let breaker = operator::breaker();
+    stage
+        .healing(json!({
+            "mode": "Automatic", "paused": false, "full": "Allow", "gracePeriod": "5s", "maxRate": null, "breaker": breaker
+        }))
+        .await?;
     stage.wait_healthy().await.context("before the scenario")?;
     handover::as_built(stage).await?;
     stage.forget_recoveries().await

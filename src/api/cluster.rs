@@ -166,6 +166,11 @@ pub struct Healing {
     /// can not help. The old directory stays until the copy is proven. Default `Allow`.
     #[serde(default)]
     pub full: Full,
+    /// When repairs of an instance that falls again and again are not begun by themselves any more: it is left alone then, with
+    /// the reason `Flapping` and what felled it each time, until it was quiet for the term, or a person makes a SegmentRecovery
+    /// for it.
+    #[serde(default)]
+    pub breaker: Breaker,
     /// Upper bound of a full copy, in bytes per second (32 KiB/s to 1 GiB/s). Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 32_768, max = 1_073_741_824))]
@@ -174,7 +179,36 @@ pub struct Healing {
 
 impl Default for Healing {
     fn default() -> Self {
-        Self { mode: Mode::default(), paused: false, grace_period: defaults::grace(), full: Full::default(), max_rate: None }
+        Self {
+            mode: Mode::default(),
+            paused: false,
+            grace_period: defaults::grace(),
+            full: Full::default(),
+            breaker: Breaker::default(),
+            max_rate: None,
+        }
+    }
+}
+
+/// When repairs of one instance are not begun by themselves any more.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Breaker {
+    /// The so-many-th repair of one instance within the term is not begun by itself. 2 to 1000. Default 3.
+    #[serde(default = "defaults::breaker_repairs")]
+    #[schemars(range(min = 2, max = 1000))]
+    pub repairs: i32,
+    /// The term, as a duration such as `30m` or `1h`. One minute to 12 hours. Default `1h`.
+    #[serde(default = "defaults::breaker_within")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('12h')")
+        .message("breaker.within is one minute (1m) to 12 hours (12h)"))]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    pub within: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { repairs: defaults::breaker_repairs(), within: defaults::breaker_within() }
     }
 }
 
@@ -332,6 +366,12 @@ mod defaults {
     }
     pub fn container() -> String {
         "greenplum".into()
+    }
+    pub fn breaker_repairs() -> i32 {
+        3
+    }
+    pub fn breaker_within() -> Duration {
+        std::time::Duration::from_hours(1).into()
     }
     pub fn grace() -> Duration {
         std::time::Duration::from_secs(30).into()

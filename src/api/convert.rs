@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
 use super::{
-    cluster::{Full, GreenplumCluster, Healing, Mode},
+    cluster::{Breaker as BreakerSpec, Full, GreenplumCluster, Healing, Mode},
     condition::seconds,
     labels,
     recovery::{FailureStatus, InstanceStatus, Phase as ApiPhase, RecoveryType, SegmentRecovery},
@@ -14,7 +14,8 @@ use super::{
 use crate::{
     error::cut,
     model::{
-        Content, Dbid, Failure, FailureClass, HealingMode, Phase, Policy, Recovery, RecoveryInstance, Repair, Step, Targets, Timeline,
+        Breaker, Content, Dbid, Failure, FailureClass, HealingMode, Phase, Policy, Recovery, RecoveryInstance, Repair, Step, Targets,
+        Timeline,
     },
 };
 
@@ -32,8 +33,15 @@ pub fn policy(healing: &Healing) -> Policy {
         grace: SignedDuration::try_from(std::time::Duration::from(healing.grace_period)).unwrap_or(SignedDuration::MAX),
         full_allowed: healing.full == Full::Allow,
         max_rate: healing.max_rate.and_then(|rate| u64::try_from(rate).ok()),
+        breaker: breaker(&healing.breaker),
         ..Policy::default()
     }
+}
+
+/// Within its bounds, whatever an older schema let in: what is looked back over is kept no longer.
+fn breaker(spec: &BreakerSpec) -> Breaker {
+    let within = SignedDuration::try_from(std::time::Duration::from(spec.within)).unwrap_or(Breaker::LONGEST);
+    Breaker { repairs: u32::try_from(spec.repairs).unwrap_or_default().max(2), within: within.min(Breaker::LONGEST) }
 }
 
 /// A recovery as the planner reads it; the Jobs are added by whoever looked at them.
@@ -102,6 +110,7 @@ pub fn instance(status: &InstanceStatus) -> (Dbid, RecoveryInstance) {
         source: status.source_dbid.map(dbid),
         attempt_started: at(&status.attempt_started_at),
         attempt_ended: at(&status.attempt_ended_at),
+        changed: status.changed,
         proving_since: at(&status.verifying_since),
         failure: status.failure.as_ref().map(failure),
         job: None,
@@ -132,6 +141,7 @@ pub fn instance_status(dbid: Dbid, state: &RecoveryInstance) -> InstanceStatus {
         attempt_started_at: time(state.attempt_started),
         attempt_ended_at: time(state.attempt_ended),
         failing_since: time(state.failing_since),
+        changed: state.changed,
         verifying_since: time(state.proving_since),
         failure: state.failure.as_ref().map(failure_status),
     }
@@ -200,6 +210,7 @@ mod tests {
             source: Some(Dbid(2)),
             attempt_started: Some(fixtures::ago(20)),
             attempt_ended: Some(fixtures::ago(10)),
+            changed: Some(false),
             proving_since: Some(fixtures::ago(5)),
             failure: Some(Failure {
                 class: FailureClass::WalRemoved,
@@ -238,12 +249,16 @@ mod tests {
         let standard = policy(&Healing::default());
         assert_eq!(standard, Policy::default());
         let healing: Healing = serde_json::from_value(
-            serde_json::json!({"mode": "Observe", "paused": true, "gracePeriod": "1m30s", "full": "Never", "maxRate": 65_536}),
+            serde_json::json!({"mode": "Observe", "paused": true, "gracePeriod": "1m30s", "full": "Never", "maxRate": 65_536,
+                "breaker": {"repairs": 5, "within": "20m"}}),
         )
         .unwrap();
         let policy = policy(&healing);
         assert_eq!((policy.mode, policy.paused, policy.full_allowed), (HealingMode::Observe, true, false));
         assert_eq!((policy.grace.as_secs(), policy.max_rate), (90, Some(65_536)));
+        assert_eq!((policy.breaker.repairs, policy.breaker.within.as_mins()), (5, 20));
+        let old: Healing = serde_json::from_value(serde_json::json!({"breaker": {"repairs": -1, "within": "300h"}})).unwrap();
+        assert_eq!(super::policy(&old).breaker, Breaker { repairs: 2, within: Breaker::LONGEST });
     }
 
     #[test]

@@ -200,6 +200,9 @@ pub struct InstanceStatus {
     /// When the newest attempt was found ended without success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt_ended_at: Option<Time>,
+    /// Whether the newest attempt, which is done, changed anything but settings in the directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<bool>,
     /// When its copy was done; since then the proof is awaited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verifying_since: Option<Time>,

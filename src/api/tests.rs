@@ -99,7 +99,7 @@ fn every_field_is_described_and_every_list_of_ours_is_bounded() {
 fn the_rules_are_in_the_definitions() {
     let rules = |crd: &str| crd.matches("rule:").count();
     let [(_, cluster), (_, recovery)] = super::crds();
-    assert_eq!((rules(&yaml(&cluster).unwrap()), rules(&yaml(&recovery).unwrap())), (4, 4));
+    assert_eq!((rules(&yaml(&cluster).unwrap()), rules(&yaml(&recovery).unwrap())), (5, 4));
 }
 
 #[test]
@@ -116,6 +116,22 @@ fn a_grace_period_that_no_clock_counts_is_refused() {
     let grace = |text: &str| cluster(|c| c["spec"]["healing"]["gracePeriod"] = json!(text)).validate_cel();
     assert!(grace("30s").is_ok() && grace("168h").is_ok() && grace("1h30m0.5s").is_ok());
     assert!(grace("169h").is_err() && grace("2000000h").is_err());
+}
+
+#[test]
+fn a_breaker_that_never_trips_or_is_looked_back_over_for_too_long_is_refused() {
+    let breaker = |value: Value| cluster(|c| c["spec"]["healing"]["breaker"] = value).validate_cel();
+    for within in ["1m", "1h", "12h", "90m"] {
+        assert!(breaker(json!({ "within": within })).is_ok(), "{within}");
+    }
+    for within in ["0s", "59s", "12h1s", "13h"] {
+        let refused = breaker(json!({ "within": within })).unwrap_err();
+        assert!(format!("{refused:?}").contains("one minute (1m) to 12 hours (12h)"), "{within}: {refused:?}");
+    }
+    let crd = serde_json::to_value(&super::crds()[0].1).unwrap();
+    let at = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/healing/properties/breaker/properties/repairs";
+    let repairs = crd.pointer(at).unwrap();
+    assert_eq!((&repairs["minimum"], &repairs["maximum"], &repairs["default"]), (&json!(2.0), &json!(1000.0), &json!(3)));
 }
 
 /// The patterns of the definition, by path.

@@ -165,6 +165,9 @@ pub struct Outcome {
     /// What a person wants to know about how it went (no rewind needed, old directory kept, …).
     #[serde(default)]
     pub note: String,
+    /// Whether it changed anything but settings in the directory. `None`: nobody says, or it failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub changed: Option<bool>,
     /// As in [`Attempt`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub recovery_uid: Option<String>,

@@ -148,6 +148,8 @@ classes! {
     SourceNotItself => Stop "when the catalog's address leads to the instance that the catalog names",
     /// The copy was made, but what it left is not a mirror that can follow the source.
     ResultUnsound => Stop "by a person, who reads the evidence; where a copy was cut off, the next repair is a full one",
+    /// The repair was done, and the instance's postgres ends again and again for what another copy would not mend, or nobody knows.
+    MirrorDies => Stop "by a person, who mends what the message names; its supervisor starts it again by itself, at most a minute later",
     /// A tool failed in a way that nobody has classified.
     Unclassified => Stop,
 }

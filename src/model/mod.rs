@@ -25,7 +25,7 @@ pub use index::CatalogIndex;
 pub use look::Look;
 pub use page::{InstanceState, NoPage, Page};
 pub use plan::{InstanceNext, Missing, NewRecovery, Plan, Reason, RecoveryNext, Removal, Standing, Unwell};
-pub use policy::{HealingMode, Policy};
+pub use policy::{Breaker, HealingMode, Policy};
 pub use refusal::Refusal;
 pub use unread::Unread;
 pub use world::{Instance, JobState, JobView, Phase, Recovery, RecoveryInstance, Source, Targets, World};

@@ -153,6 +153,25 @@ pub struct LastExit {
     /// The log lines that led to the class.
     #[serde(default)]
     pub evidence: String,
+    /// The attempt whose outcome stood on the volume when that postgres was started; `None`: there was none, or nobody tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<AttemptSeen>,
+    /// Ends since then, this one too, however long it served in between.
+    #[serde(default)]
+    pub since: u32,
+    /// One of its processes ended, and its postmaster lives and began anew with all others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inside: bool,
+}
+
+/// An attempt, as its outcome on the volume names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptSeen {
+    pub attempt: String,
+    /// As in [`super::Attempt`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_uid: Option<String>,
 }
 
 /// Classes of a postgres that ended by itself.
@@ -224,6 +243,12 @@ pub struct Page {
     pub crashes: u32,
     #[serde(default)]
     pub last_exit: Option<LastExit>,
+    /// How often its postmaster was seen to begin anew after one of its processes had ended, since it last served for a while.
+    #[serde(default)]
+    pub restarts: u32,
+    /// What its WAL receiver last said of why it does not stream.
+    #[serde(default)]
+    pub receiver_error: Option<String>,
     /// The newest attempt's outcome, from `result.json`.
     #[serde(default)]
     pub result: Option<Outcome>,

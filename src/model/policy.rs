@@ -14,6 +14,26 @@ pub enum HealingMode {
     Observe,
 }
 
+/// When repairs of one instance are not begun by themselves any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// The so-many-th repair within the term is not begun.
+    pub repairs: u32,
+    /// The term: so long it has to be quiet before the next one is.
+    pub within: SignedDuration,
+}
+
+impl Breaker {
+    /// The longest term that is looked back over: twice as long, recoveries are kept however many there are.
+    pub const LONGEST: SignedDuration = SignedDuration::from_hours(12);
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { repairs: 3, within: SignedDuration::from_hours(1) }
+    }
+}
+
 /// What the user allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -36,6 +56,8 @@ pub struct Policy {
     pub again_after: SignedDuration,
     /// A mirror that falls so soon after a repair has fallen back: the fault is the same.
     pub watched_for: SignedDuration,
+    /// What heals and falls again and again is left to a person for a while.
+    pub breaker: Breaker,
 }
 
 impl Default for Policy {
@@ -53,6 +75,7 @@ impl Default for Policy {
             retry_for: SignedDuration::from_hours(24),
             again_after: SignedDuration::from_hours(1),
             watched_for: SignedDuration::from_mins(10),
+            breaker: Breaker::default(),
         }
     }
 }

@@ -170,6 +170,25 @@ impl Example for jiff::Timestamp {
     }
 }
 
+impl Example for jiff::SignedDuration {
+    fn of(_: &str, _: &str) -> Self {
+        Self::from_hours(1)
+    }
+}
+
+/// What felled an instance, three times.
+impl Example for Vec<String> {
+    fn of(_: &str, _: &str) -> Self {
+        [
+            "08:02 SegmentRecovery demo-d5-3f2a9c1e (Incremental): down past its grace period",
+            "08:09 SegmentRecovery demo-d5-77d01b25 (Full): down past its grace period",
+            "now Starting: postgres starts up",
+        ]
+        .map(Into::into)
+        .into()
+    }
+}
+
 impl Example for i64 {
     fn of(_: &str, _: &str) -> Self {
         25

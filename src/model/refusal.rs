@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Content, Dbid, Repair, Unread,
@@ -68,6 +68,8 @@ reasons! {
         TakenUpAgain { recovery: String, why: String, until: Timestamp },
         /// Repairs of this instance succeed, and it falls back soon after, as often as policy allows [20].
         FallsBack { recovery: String, copies: u32 },
+        /// The instance was repaired, and fell again, as often within a term as policy lets it be without a person.
+        Flapping { dbid: Dbid, recovery: String, within: SignedDuration, causes: Vec<String>, until: Timestamp },
         /// A SegmentRecovery that this operator cannot read has the name that a repair of this fault would have, or a Job at this content.
         RecoveryUnreadable { recovery: String },
         /// The Job of an attempt makes no progress: its node is lost or cordoned, a quota refuses its pod, no heartbeat comes.
@@ -268,6 +270,10 @@ sentences! { Refusal {
     FallsBack { recovery, copies }: PERSON,
         ("SegmentRecovery {recovery} succeeded, and the mirror fell back again soon after, {copies} copies in a row"),
         ("lifted by deleting SegmentRecovery {recovery} when it is known, and mended, what breaks the mirror after each repair");
+    Flapping { dbid, recovery, within, causes, until }: PASSES,
+        ("dbid {dbid} falls again and again, {} times without {within:#} of quiet: {}", causes.len(), numbered(causes)),
+        ("lifted by itself at {until}, {within:#} after SegmentRecovery {recovery} ended, or at once by a SegmentRecovery that a person \
+             makes for dbid {dbid}, when it is known, and mended, what fells it");
     RecoveryUnreadable { recovery }: PERSON,
         ("this operator cannot read SegmentRecovery {recovery}, which is for this fault or has a Job at this content"),
         ("lifted by an operator that can read SegmentRecovery {recovery}, or by deleting it");
@@ -318,6 +324,12 @@ impl Refusal {
     pub fn is_final(&self) -> bool {
         self.lasting().for_good
     }
+}
+
+/// `(1) …; (2) …`, in their order.
+fn numbered(causes: &[String]) -> String {
+    let one = |(at, cause): (usize, &String)| format!("({}) {cause}", at + 1);
+    causes.iter().enumerate().map(one).collect::<Vec<_>>().join("; ")
 }
 
 /// Which kernel a pod runs on is read from two sources, one of which may be old for a moment.

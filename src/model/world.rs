@@ -216,6 +216,8 @@ pub struct RecoveryInstance {
     pub attempt_started: Option<Timestamp>,
     /// When the newest attempt was found ended without success: the back-off counts from here.
     pub attempt_ended: Option<Timestamp>,
+    /// Whether the newest attempt, which is done, changed anything but settings. `None`: nobody says, or none is done.
+    pub changed: Option<bool>,
     /// Copy done; since then waiting until FTS and replication prove it.
     pub proving_since: Option<Timestamp>,
     pub failure: Option<Failure>,
@@ -238,6 +240,7 @@ impl RecoveryInstance {
             source: None,
             attempt_started: None,
             attempt_ended: None,
+            changed: None,
             proving_since: None,
             failure: None,
             job: None,

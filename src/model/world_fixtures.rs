@@ -59,6 +59,8 @@ pub fn page(row: &Row) -> Page {
         copy: false,
         crashes: 0,
         last_exit: None,
+        restarts: 0,
+        receiver_error: None,
         result: None,
         incarnations: vec![],
         followed: vec![],

@@ -66,7 +66,7 @@ fn status(object: &SegmentRecovery, now: Timestamp) -> SegmentRecoveryStatus {
     let message = format!("there is no GreenplumCluster {name} in this namespace; make it, or delete this recovery and name another one");
     let wanted = [
         Wanted::new("Ready", Some(false), "NoCluster", message.clone()),
-        Wanted::new("Reconciling", Some(false), "NoCluster", ""),
+        Wanted::new("Reconciling", Some(false), "NoCluster", "nothing is done about it"),
         Wanted::new("Stalled", Some(true), "NoCluster", message.clone()),
     ];
     let generation = object.metadata.generation;

@@ -53,6 +53,8 @@ pub struct Past<'a> {
 pub struct Working {
     pub recovery: String,
     pub stuck: Option<Refusal>,
+    /// What keeps a repair that is done from being proven.
+    pub trouble: Option<String>,
 }
 
 impl<'a> Desk<'a> {
@@ -124,7 +126,8 @@ impl<'a> Desk<'a> {
                 | Standing::Failed
                 | Standing::Over => None,
             };
-            self.working.entry(*dbid).or_insert_with(|| Working { recovery: recovery.name.clone(), stuck });
+            let trouble = one.note.clone();
+            self.working.entry(*dbid).or_insert_with(|| Working { recovery: recovery.name.clone(), stuck, trouble });
         }
     }
 

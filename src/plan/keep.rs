@@ -13,7 +13,7 @@ const MANY: usize = 20;
 /// That while.
 const LONG: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// What is kept at least of each: its Jobs are gone by themselves by then, with their logs.
-const SHORT: SignedDuration = SignedDuration::from_hours(25);
+pub(super) const SHORT: SignedDuration = SignedDuration::from_hours(25);
 /// In one look: healing does not wait for tidying.
 const AT_ONCE: usize = 10;
 

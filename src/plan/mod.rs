@@ -3,8 +3,11 @@
 //! `triage` looks for what is not well, `gates` says whether an instance may be touched at all,
 //! `ladder` picks the repair and what follows a failed attempt, `recovery` moves one recovery on,
 //! `proof` says when an instance is healed, `follow` what an ended recovery means for the next one,
+//! `aftermath` what an instance does after its repair, `breaker` when repairs of one are begun by themselves no more,
 //! `keep` which old ones mean nothing any more, and `desk` finds all that they ask for at once.
 
+pub mod aftermath;
+pub mod breaker;
 pub mod desk;
 pub mod follow;
 pub mod gates;

@@ -2,7 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::desk::Desk;
+use super::{
+    aftermath::{self, Done},
+    desk::Desk,
+};
 use crate::model::{CatalogIndex, Content, Dbid, FailureClass, InstanceState, Look, Missing, Role, Row, Source, Status};
 
 /// The name under which a mirror's WAL receiver connects, in all of Greenplum.
@@ -24,10 +27,14 @@ pub enum Proof {
 }
 
 /// Is `dbid` back, in sync, and doing work?
-pub fn prove(desk: &Desk, dbid: Dbid, since: Timestamp) -> Proof {
+pub fn prove(desk: &Desk, done: &Done) -> Proof {
+    let dbid = done.dbid;
     let row = desk.catalog.as_ref().and_then(|catalog| catalog.row(dbid));
     if row.is_some_and(|row| row.role == Role::Primary && row.status == Status::Up) {
         return Proof::Healed(None); // FTS promotes only what was in sync
+    }
+    if let Some((class, why)) = aftermath::judge(desk, done) {
+        return Proof::Broken(class, why);
     }
     if let Some(broken) = broken(desk, dbid) {
         return broken;
@@ -41,8 +48,10 @@ pub fn prove(desk: &Desk, dbid: Dbid, since: Timestamp) -> Proof {
     {
         return Proof::Healed(Some(instead));
     }
-    if missing.contains(&Missing::Receiving) && is_still(desk, dbid, since) {
-        return Proof::Broken(FailureClass::ResultUnsound, format!("nothing was received or replayed for {} minutes", PATIENCE.as_mins()));
+    if missing.contains(&Missing::Receiving) && is_still(desk, dbid, done.since) {
+        let said = desk.page_at(dbid).and_then(aftermath::receiver).map_or_else(String::new, |said| format!("; {said}"));
+        let why = format!("nothing was received or replayed for {} minutes{said}", PATIENCE.as_mins());
+        return Proof::Broken(FailureClass::ResultUnsound, why);
     }
     Proof::Missing(missing)
 }
@@ -158,7 +167,8 @@ mod tests {
     }
 
     fn prove(world: &World, seconds: i64) -> Proof {
-        super::prove(&Desk::new(&Policy::default(), world, now()), Dbid(5), ago(seconds))
+        let done = Done { dbid: Dbid(5), attempt: "r-a1", uid: "uid-of-r", changed: None, since: ago(seconds) };
+        super::prove(&Desk::new(&Policy::default(), world, now()), &done)
     }
 
     #[test]

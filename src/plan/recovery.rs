@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{
+    aftermath::{self, Done},
     desk::Desk,
     follow, gates,
     gates::Admitted,
@@ -131,19 +132,25 @@ fn ended(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
         return failed(desk, recovery, dbid, state, failure);
     }
     state.proving_since = Some(desk.now);
+    state.changed = outcome.changed;
     state.failure = None;
     prove(desk, recovery, dbid, state, desk.now)
 }
 
 fn prove(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance, since: Timestamp) -> InstanceNext {
-    match proof::prove(desk, dbid, since) {
+    let attempt = aftermath::attempt(recovery, dbid, &state);
+    let done = Done::of(recovery, dbid, &state, &attempt, since);
+    match proof::prove(desk, &done) {
         Proof::Healed(note) => {
             state.phase = Phase::Succeeded;
             state.copies += u32::from(state.attempt > 0);
             (state.failures, state.failing_since) = (0, None);
             InstanceNext { note, ..standing(state, Standing::Healed) }
         }
-        Proof::Missing(missing) => standing(state, Standing::Proving(missing)),
+        Proof::Missing(missing) => {
+            let note = aftermath::trouble(desk, &done);
+            InstanceNext { note, ..standing(state, Standing::Proving(missing)) }
+        }
         Proof::Broken(class, message) => {
             state.proving_since = None;
             failed(desk, recovery, dbid, state, Failure { class, step: Step::Releasing, message, evidence: String::new() })
@@ -196,6 +203,7 @@ fn begin(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
             state.source = Some(admitted.pair.primary.dbid);
             state.attempt_started = Some(desk.now);
             state.attempt_ended = None;
+            state.changed = None;
             let attempt = attempt(desk, recovery, &admitted, repair, state.attempt);
             desk.jobs += 1;
             desk.take(state.content, &recovery.name);
@@ -231,12 +239,10 @@ fn why(recovery: &Recovery, state: &RecoveryInstance, admitted: &Admitted) -> St
             if let Some(before) = &recovery.follows
                 && state.attempt == 1 =>
         {
-            format!("it goes on with SegmentRecovery {before}; its supervisor says {:?}: {}", admitted.page.state, admitted.page.detail)
+            format!("it goes on with SegmentRecovery {before}; its supervisor says {}", aftermath::told(admitted.page))
         }
-        (None, None) if admitted.page.state.asks_for_repair() => format!("{:?}: {}", admitted.page.state, admitted.page.detail),
-        (None, None) => {
-            format!("down past its grace period, while its supervisor says {:?}: {}", admitted.page.state, admitted.page.detail)
-        }
+        (None, None) if admitted.page.state.asks_for_repair() => aftermath::told(admitted.page),
+        (None, None) => format!("down past its grace period, while its supervisor says {}", aftermath::told(admitted.page)),
     }
 }
 

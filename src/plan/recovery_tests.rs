@@ -28,6 +28,7 @@ fn outcome(class: Option<FailureClass>) -> JobState {
         bytes: 1,
         seconds: 1,
         note: String::new(),
+        changed: None,
         recovery_uid: None,
     })
 }
@@ -114,6 +115,7 @@ fn a_lost_job_is_believed_when_its_result_stands_on_the_volume() {
             bytes: 0,
             seconds: 0,
             note: String::new(),
+            changed: None,
             recovery_uid: Some("uid-of-r".into()),
         });
     });
@@ -184,6 +186,7 @@ fn a_last_attempt_that_finds_its_target_back_is_proven() {
             bytes: 0,
             seconds: 1,
             note: String::new(),
+            changed: None,
             recovery_uid: None,
         };
         let mut recovery = running("r", 5, 0, Repair::Full, JobState::Ended(ended));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{desk::Desk, follow, gates, gates::Admitted, ladder, proof};
+use super::{breaker, desk::Desk, follow, gates, gates::Admitted, ladder, proof};
 use crate::model::{
     CatalogIndex, Content, Dbid, HealingMode, Instance, InstanceState, Look, NewRecovery, Page, Pair, Plan, Reason, Refusal, Role, Row,
     Status, Unwell,
@@ -13,6 +13,11 @@ use crate::model::{
 
 /// A start may take long (crash recovery, a long replay queue); when nothing of it has moved for so long it is no start any more.
 const START_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+
+/// Ends in a row, of those that are no news any more once it has served for a while, after which a start is not waited for.
+const FALLS: u32 = 5;
+/// So long the last of them was a moment ago.
+const MOMENT: SignedDuration = SignedDuration::from_mins(1);
 
 /// Adds every unwell instance, and the recoveries that automatic healing makes.
 pub fn triage(desk: &Desk, plan: &mut Plan) {
@@ -132,7 +137,7 @@ fn mirror_unwell(desk: &Desk, plan: &mut Plan, row: &Row) -> Reason {
 fn worked_on(desk: &Desk, row: &Row) -> Option<Reason> {
     let working = desk.working_on(row.dbid)?;
     Some(match &working.stuck {
-        None => Reason::Recovering { recovery: working.recovery.clone() },
+        None => Reason::Recovering { recovery: working.recovery.clone(), trouble: working.trouble.clone() },
         Some(refusal) => Reason::Refused(refusal.clone()),
     })
 }
@@ -155,6 +160,7 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
     }
     copying_would_mend(row.dbid, admitted.page)?;
     let next = follow::next(desk, &admitted)?;
+    breaker::lets(desk, &admitted)?;
     desk.is_free(&next.name, row.content)?;
     let repair = ladder::choose(desk.policy, None, next.begins.repair, admitted.page)?;
     if desk.policy.paused {
@@ -190,12 +196,21 @@ fn still_coming(desk: &Desk, admitted: &Admitted) -> Result<(), Refusal> {
         return Err(Refusal::SupervisorSays { state: page.state, detail: "it streams; FTS will mark it up".into() });
     }
     let instance = desk.world.instances.get(&dbid);
-    let left = if page.state == InstanceState::Starting {
+    let left = if falls(desk.now, page) {
+        left(desk.now, instance, desk.policy.grace, SignedDuration::MAX)
+    } else if page.state == InstanceState::Starting {
         left(desk.now, instance, START_PATIENCE, moved(desk.now, instance, page))
     } else {
         left(desk.now, instance, desk.policy.grace, changed(desk.now, instance, page))
     };
     if left > 0 { Err(Refusal::WithinGrace { seconds_left: left }) } else { Ok(()) }
+}
+
+/// Its postgres ends again and again, as a whole or within its postmaster, and did a moment ago: that it always has just changed is
+/// no sign of life. One that replays since may have left that behind.
+fn falls(now: Timestamp, page: &Page) -> bool {
+    let often = page.crashes.saturating_add(page.restarts) >= FALLS;
+    often && page.last_exit.as_ref().is_some_and(|exit| now.duration_since(exit.at).abs() < MOMENT)
 }
 
 /// Counts from the later of the row's fall and what happened there `quiet` ago. Never more than the patience: a fall that

@@ -49,6 +49,7 @@ fn each_state_of_a_pair_has_its_answer() {
             bytes: 0,
             seconds: 0,
             note: String::new(),
+            changed: None,
             recovery_uid: None,
         };
         world.recovery(running(&name, 5, 0, Repair::Full, crate::model::JobState::Ended(outcome)))
@@ -201,4 +202,23 @@ fn an_attempt_that_makes_no_progress_is_a_reason_and_not_only_a_recovery_at_work
     let mut recovery = running("by-hand", 5, 0, Repair::Full, crate::model::JobState::Active);
     recovery.instances.get_mut(&Dbid(5)).unwrap().job.as_mut().unwrap().stuck = Some("node n2 is not ready".into());
     assert_eq!(reason(&Policy::default(), &needs_recovery().recovery(recovery), 5), "AttemptStuck");
+}
+
+/// Whatever it is, its state has always just changed, so that a grace that counts from its last change was never over.
+#[test]
+fn a_mirror_that_ends_again_and_again_is_not_taken_for_one_that_is_coming() {
+    let falls = |crashes, restarts, fell, ended| {
+        World::of(&["2:0ppnu", "5:0mmnd"]).down_for(5, fell).instance(5, |i| i.still = Some(SignedDuration::from_secs(1))).page(5, |p| {
+            (p.state, p.receiving, p.since) = (InstanceState::Starting, false, ago(1));
+            let exit = serde_json::json!({"at": ago(ended), "how": "signal 6", "class": "Killed"});
+            (p.crashes, p.restarts, p.last_exit) = (crashes, restarts, serde_json::from_value(exit).unwrap());
+        })
+    };
+    assert_eq!(reason(&Policy::default(), &falls(0, 0, 3600, 2), 5), "WithinGrace");
+    assert_eq!(reason(&Policy::default(), &falls(9, 9, 3600, 90), 5), "WithinGrace", "it replays since");
+    assert_eq!(reason(&Policy::default(), &falls(2, 2, 3600, 2), 5), "WithinGrace");
+    assert_eq!(reason(&Policy::default(), &falls(0, 5, 29, 2), 5), "WithinGrace");
+    for (crashes, restarts) in [(0, 5), (5, 0), (2, 3)] {
+        assert_eq!(reason(&Policy::default(), &falls(crashes, restarts, 31, 2), 5), "planned Incremental", "{crashes} {restarts}");
+    }
 }

@@ -25,12 +25,21 @@ fn line(desk: &Desk, next: &InstanceNext) -> Option<String> {
             Some(why) => format!("{} is ended: {why}", attempt(state)),
             None => format!("{} is stuck ({}): {refusal}; {}", attempt(state), refusal.code(), refusal.lifted_by()),
         },
-        Standing::Proving(missing) => format!("copied; not proven yet: {missing:?}{}", in_vain(desk, missing)),
+        Standing::Proving(missing) => format!("{}; not proven yet: {missing:?}{}", done(state), in_vain(desk, missing)),
         Standing::Healed => "in sync".into(),
         Standing::Failed => format!("{}{}", failure(state), in_a_row(desk, state)),
         Standing::Over => return None,
     };
     Some(next.note.as_ref().map_or(said.clone(), |note| format!("{said}; {note}")))
+}
+
+/// What the newest attempt did.
+fn done(state: &RecoveryInstance) -> &'static str {
+    match (state.attempt, state.changed) {
+        (0, _) => "nothing was done",
+        (_, Some(false)) => "nothing had to be copied",
+        (_, Some(true) | None) => "copied",
+    }
 }
 
 fn attempt(state: &RecoveryInstance) -> String {

@@ -5,7 +5,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::{
-    Work, configure,
+    Done, Work, configure,
     disk::Disk,
     fault::{Classified, Fault},
     full,
@@ -74,7 +74,7 @@ impl Classified for IncrementalError {
 }
 
 /// Makes the target a mirror of the source again, copying only what differs.
-pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<String, Fault> {
+pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<Done, Fault> {
     work.step(Step::Analysing).await;
     fit(work, proven)?;
     same_checksums(source, proven).await?;
@@ -82,9 +82,9 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     full::forget_unfinished(work)?;
     source.checkpoint().await?;
     let disk = Disk::of(work.volume.data(), proven.dialect)?;
-    let note = if proven.is_mirror() && proven.standing() == Some(Standing::Follows) {
+    let (note, changed) = if proven.is_mirror() && proven.standing() == Some(Standing::Follows) {
         wal_is_there(source, proven).await?;
-        "it never diverged: no rewind"
+        ("it never diverged: no rewind", false)
     } else {
         rewind(work, source, proven).await?
     };
@@ -93,7 +93,7 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     disk.sync()?;
     Disk::of(work.volume.data(), proven.dialect)?.sync()?; // of tablespaces that came with the rewind
     work.volume.remove("copy")?;
-    Ok(note.to_owned())
+    Ok(Done { note: note.to_owned(), changed })
 }
 
 /// The directory is one that can be rewound, or started, at all.
@@ -145,7 +145,7 @@ async fn wal_is_there(source: &SourceLock, proven: &Proven) -> Result<(), Fault>
     if source.text(&sql).await?.is_some() { Ok(()) } else { Err(IncrementalError::WalRemoved(end).into()) }
 }
 
-async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<&'static str, Fault> {
+async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<(&'static str, bool), Fault> {
     reaches_the_fork(proven.target_end(), &proven.history)?;
     let data = work.volume.data();
     // A mirror that diverged (O §6.1): with the marker there, single-user recovery and pg_rewind refuse.
@@ -160,7 +160,7 @@ async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<&'s
     let said = tool::run(work, "pg_rewind", &arguments(work, &wet), &utility).await.map_err(after_the_first_byte)?;
     sound(source, work, proven).await?;
     let nothing = said.iter().any(|line| line.contains("no rewind required"));
-    Ok(if nothing { "no rewind required" } else { "rewound" })
+    Ok(if nothing { ("no rewind required", false) } else { ("rewound", true) })
 }
 
 /// A primary that was put back on an older copy may end before the fork. pg_rewind finds no checkpoint to go back from then

@@ -109,6 +109,14 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     Ok(outcome.failure.is_none())
 }
 
+/// A repair that is done.
+struct Done {
+    /// How it went, for people.
+    note: String,
+    /// It changed anything but settings.
+    changed: bool,
+}
+
 /// What an attempt holds of the volume.
 #[derive(Default)]
 struct Holds {
@@ -127,7 +135,7 @@ impl Holds {
 
 impl Work {
     /// SIGTERM drops whatever is being done; the guards on the way out leave truthful marks.
-    async fn until_told_to_end(&self, holds: &mut Holds) -> Result<String, Fault> {
+    async fn until_told_to_end(&self, holds: &mut Holds) -> Result<Done, Fault> {
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| Fault::new(FailureClass::Unclassified, &e.to_string()))?;
         tokio::select! {
             result = self.repair(holds) => result,
@@ -135,7 +143,7 @@ impl Work {
         }
     }
 
-    async fn repair(&self, holds: &mut Holds) -> Result<String, Fault> {
+    async fn repair(&self, holds: &mut Holds) -> Result<Done, Fault> {
         self.step(Step::Proving).await;
         if let Some(why) = mount::worthless_lock(self.volume.data()) {
             return Err(Fault::new(FailureClass::LockUntrusted, &why)); // it would be all that keeps postgres and us apart
@@ -150,13 +158,13 @@ impl Work {
         let proven = prove::prove(self, &source_lock).await?;
         prove::not_ahead(self, &proven)?;
         history::prove(self, &source_lock, &proven).await?;
-        let note = match self.attempt.repair {
+        let done = match self.attempt.repair {
             Repair::Incremental => incremental::repair(self, &source_lock, &proven, lock).await?,
-            Repair::Full => full::repair(self, &source_lock, &proven, lock).await?,
+            Repair::Full => Done { note: full::repair(self, &source_lock, &proven, lock).await?, changed: true },
         };
         self.step(Step::Releasing).await;
         self.volume.write_token(&proven.token.after_repair())?;
-        Ok(note)
+        Ok(done)
     }
 
     /// Begins a step. While the mark `pause-at` names it, the Job waits there with everything that it holds: for a
@@ -174,13 +182,13 @@ impl Work {
         Holder::here(&self.node, &self.pod, &format!("attempt {}", self.attempt.id)).of_this_boot()
     }
 
-    fn outcome(&self, result: Result<String, Fault>, seconds: u64) -> Outcome {
-        let (failure, note) = match result {
-            Ok(note) => (None, note),
-            Err(fault) => (Some(fault.at(self.report.current())), String::new()),
+    fn outcome(&self, result: Result<Done, Fault>, seconds: u64) -> Outcome {
+        let (failure, note, changed) = match result {
+            Ok(Done { note, changed }) => (None, note, Some(changed)),
+            Err(fault) => (Some(fault.at(self.report.current())), String::new(), None),
         };
         let (attempt, recovery_uid) = (self.attempt.id.clone(), self.attempt.recovery_uid.clone());
-        Outcome { attempt, repair: self.attempt.repair, failure, bytes: self.report.bytes(), seconds, note, recovery_uid }
+        Outcome { attempt, repair: self.attempt.repair, failure, bytes: self.report.bytes(), seconds, note, changed, recovery_uid }
     }
 
     /// Kubelet cuts a termination message at 4 KiB; evidence is bounded so that it fits.

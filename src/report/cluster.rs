@@ -96,9 +96,9 @@ fn unwell(unwell: &Unwell) -> UnwellInstance {
     };
     let text = String::from;
     match &unwell.reason {
-        Reason::Recovering { recovery } => UnwellInstance {
+        Reason::Recovering { recovery, trouble } => UnwellInstance {
             reason: text("Recovering"),
-            message: format!("SegmentRecovery {recovery} works on it"),
+            message: cut(&format!("SegmentRecovery {recovery} works on it{}", super::and(trouble.as_deref())), LONGEST_REASON),
             recovery: Some(recovery.clone()),
             ..bare
         },
@@ -112,6 +112,8 @@ fn unwell(unwell: &Unwell) -> UnwellInstance {
             let (message, lifted_by) = super::words(refusal);
             let recovery = match refusal {
                 Refusal::RecoveryFailed { recovery }
+                | Refusal::FallsBack { recovery, .. }
+                | Refusal::Flapping { recovery, .. }
                 | Refusal::RecoveryUnreadable { recovery }
                 | Refusal::AlreadyRecovering { recovery, .. } => Some(recovery.clone()),
                 _ => None,
@@ -200,6 +202,23 @@ mod tests {
         assert_eq!(condition(&blind, "CoordinatorReachable"), ("False", "CoordinatorSilent"));
         assert_eq!((condition(&blind, "InSync").0, blind.instances.len()), ("Unknown", 1));
         assert_eq!(condition(&blind, "Ready").0, "False");
+    }
+
+    #[test]
+    fn what_keeps_a_repair_from_being_proven_is_told_where_a_person_looks_first() {
+        let mut recovery =
+            crate::model::world::fixtures::running("r", 5, 0, crate::model::Repair::Incremental, crate::model::JobState::Active);
+        let state = recovery.instances.get_mut(&Dbid(5)).unwrap();
+        (state.job, state.proving_since) = (None, Some(now()));
+        let world = World::of(&["2:0ppnu", "5:0mmnd"]).recovery(recovery).page(5, |page| {
+            let exit = serde_json::json!({"at": now(), "how": "exit 1", "class": "Environment", "evidence": "FATAL:  no room"});
+            (page.receiving, page.crashes, page.last_exit) = (false, 2, serde_json::from_value(exit).unwrap());
+        });
+        let status = told(&world);
+        assert_eq!(status.instances[0].reason, "Recovering");
+        for said in [&status.message, &status.instances[0].message] {
+            assert!(said.contains("2 crashes") && said.contains("FATAL:  no room"), "{said}");
+        }
     }
 
     #[test]

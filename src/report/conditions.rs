@@ -2,7 +2,7 @@
 
 use crate::{
     api::{GreenplumCluster, condition::Wanted},
-    model::{Catalog, HealingMode, Look, Plan, Reason, Refusal, Unread, Unwell, World},
+    model::{Catalog, Content, Dbid, HealingMode, Look, Plan, Reason, Refusal, Role, Unread, Unwell, World},
 };
 
 /// All ten, in the order in which they are shown.
@@ -32,25 +32,37 @@ fn unreachable(unread: &Unread) -> Vec<Wanted> {
 
 fn of_instances(catalog: &Catalog, plan: &Plan) -> Vec<Wanted> {
     let contents = catalog.contents();
-    let pairs: Vec<_> = contents.iter().filter_map(|content| catalog.pair(*content).ok()).collect();
-    let in_sync = pairs.iter().filter(|pair| pair.mirror.well()).count();
-    let all_in_sync = in_sync == contents.len();
-    let balanced = catalog.rows.iter().all(|row| row.role == row.preferred_role);
+    let lacking: Vec<_> =
+        contents.iter().copied().filter(|content| catalog.pair(*content).map_or(true, |pair| !pair.mirror.well())).collect();
+    let in_sync = contents.len() - lacking.len();
+    let all_in_sync = lacking.is_empty();
+    let swapped = swapped(catalog);
+    let balanced = swapped.is_empty();
     let double = first(plan, |r| matches!(r, Refusal::DoubleFault { .. } | Refusal::FlippedDouble { .. }));
-    let told = |found: Option<(&Unwell, &Refusal)>| found.map_or(String::new(), |(one, refusal)| sentence(one, refusal));
+    let told = |found: Option<(&Unwell, &Refusal)>, none: &str| found.map_or(none.to_owned(), |(one, refusal)| sentence(one, refusal));
     let code = |found: Option<(&Unwell, &Refusal)>, none: &'static str| found.map_or(none, |(_, refusal)| refusal.code());
     vec![
-        ready(catalog, plan, all_in_sync, in_sync),
-        Wanted::new("CoordinatorReachable", Some(true), "Answers", ""),
+        ready(catalog, plan, &lacking, in_sync),
+        Wanted::new("CoordinatorReachable", Some(true), "Answers", "the catalog was read"),
         Wanted::new(
             "Degraded",
             Some(!all_in_sync),
             if all_in_sync { "FullRedundancy" } else { "MirrorsMissing" },
-            lacking(in_sync, contents.len()),
+            without_mirror(&lacking, contents.len()),
         ),
-        Wanted::new("InSync", Some(all_in_sync), if all_in_sync { "InSync" } else { "NotInSync" }, ""),
-        Wanted::new("Balanced", Some(balanced), if balanced { "PreferredRoles" } else { "RolesSwapped" }, ""),
-        Wanted::new("DoubleFault", Some(double.is_some()), code(double, "NoDoubleFault"), told(double)),
+        Wanted::new(
+            "InSync",
+            Some(all_in_sync),
+            if all_in_sync { "InSync" } else { "NotInSync" },
+            without_mirror(&lacking, contents.len()),
+        ),
+        Wanted::new("Balanced", Some(balanced), if balanced { "PreferredRoles" } else { "RolesSwapped" }, balance(&swapped)),
+        Wanted::new(
+            "DoubleFault",
+            Some(double.is_some()),
+            code(double, "NoDoubleFault"),
+            told(double, "every content has an acting primary that answers, or a mirror in sync"),
+        ),
         healing_blocked(catalog, plan),
     ]
 }
@@ -61,7 +73,7 @@ fn healing_blocked(catalog: &Catalog, plan: &Plan) -> Wanted {
         return Wanted::new("HealingBlocked", Some(true), refusal.code(), sentence(one, refusal));
     }
     let unfit = plan.unfit.iter().find_map(|one| one.reason.refusal().map(|refusal| (one, refusal)));
-    let Some((one, refusal)) = unfit else { return Wanted::new("HealingBlocked", Some(false), "NotBlocked", "") };
+    let Some((one, refusal)) = unfit else { return not_blocked() };
     let (message, lifted_by) = super::words(refusal);
     let text = format!("{}; dbid {} (content {}): {message}; {lifted_by}", unfit_of(catalog, plan), one.dbid, one.content);
     Wanted::new("HealingBlocked", Some(true), refusal.code(), text)
@@ -73,31 +85,67 @@ fn unfit_of(catalog: &Catalog, plan: &Plan) -> String {
     format!("{} of {segments} segments are well and could not be repaired", plan.unfit.len())
 }
 
-fn lacking(in_sync: usize, contents: usize) -> String {
-    if in_sync == contents { String::new() } else { format!("{} of {contents} contents have no mirror in sync", contents - in_sync) }
+fn not_blocked() -> Wanted {
+    Wanted::new("HealingBlocked", Some(false), "NotBlocked", "nothing stands in the way of a repair")
+}
+
+fn without_mirror(lacking: &[Content], contents: usize) -> String {
+    match lacking {
+        [] => format!("all {contents} contents have their mirror in sync"),
+        some => format!("{} of {contents} contents have no mirror in sync: {}", some.len(), named(some.iter())),
+    }
+}
+
+/// The acting primaries that should be mirrors, by content. Of the coordinator, no role but its own is preferred.
+fn swapped(catalog: &Catalog) -> Vec<(Content, Dbid)> {
+    let swapped = catalog.rows.iter().filter(|row| row.role != row.preferred_role);
+    let mut swapped: Vec<_> = swapped.map(|row| (row.content, row.role != Role::Primary, row.dbid)).collect();
+    swapped.sort_unstable(); // the acting primary first, where the catalog is sound
+    swapped.dedup_by_key(|(content, ..)| *content);
+    swapped.into_iter().map(|(content, _, dbid)| (content, dbid)).collect()
+}
+
+fn balance(swapped: &[(Content, Dbid)]) -> String {
+    if swapped.is_empty() {
+        return "every instance has its preferred role".into();
+    }
+    let words: Vec<_> = swapped.iter().map(|(content, dbid)| format!("{content} (dbid {dbid})")).collect();
+    let plural = if swapped.len() == 1 { "content" } else { "contents" };
+    format!("the roles of {} {plural} are swapped: {}; gprecoverseg -r gives them back", swapped.len(), named(words.iter()))
+}
+
+/// Contents that a message names, the rest by number.
+const NAMED: usize = 20;
+
+fn named<T: std::fmt::Display>(all: impl ExactSizeIterator<Item = T>) -> String {
+    let more = all.len().saturating_sub(NAMED);
+    let words: Vec<_> = all.take(NAMED).map(|one| one.to_string()).collect();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", words.join(", "))
 }
 
 /// Ready is: every content is served and has its mirror in sync. The reason is the worst thing that is known.
-fn ready(catalog: &Catalog, plan: &Plan, all_in_sync: bool, in_sync: usize) -> Wanted {
+fn ready(catalog: &Catalog, plan: &Plan, lacking: &[Content], in_sync: usize) -> Wanted {
     let contents = catalog.contents().len();
-    if plan.unwell.is_empty() && all_in_sync {
+    if plan.unwell.is_empty() && lacking.is_empty() {
         let but = if plan.unfit.is_empty() { String::new() } else { format!("; {} (HealingBlocked)", unfit_of(catalog, plan)) };
         return Wanted::new("Ready", Some(true), "InSync", format!("all {contents} contents are in sync{but}"));
     }
     let worst = first(plan, blocks).or_else(|| first(plan, |_| true));
-    let recovering = plan.unwell.iter().find_map(|one| match &one.reason {
-        Reason::Recovering { recovery } | Reason::Planned { recovery, .. } => Some((one, recovery)),
+    let mut recovering = plan.unwell.iter().filter_map(|one| match &one.reason {
+        Reason::Recovering { recovery, trouble } => Some((one, recovery, trouble.as_deref())),
+        Reason::Planned { recovery, .. } => Some((one, recovery, None)),
         Reason::Refused(_) => None,
     });
+    let any = recovering.clone().next();
+    let recovering = recovering.find(|(.., trouble)| trouble.is_some()).or(any); // one that does not go well is told first
     match (first(plan, blocks), recovering, worst) {
-        (None, Some((one, recovery)), _) => Wanted::new(
-            "Ready",
-            Some(false),
-            "Recovering",
-            format!("{in_sync} of {contents} contents are in sync; SegmentRecovery {recovery} works on dbid {}", one.dbid),
-        ),
+        (None, Some((one, recovery, trouble)), _) => {
+            let works = format!("SegmentRecovery {recovery} works on dbid {}{}", one.dbid, super::and(trouble));
+            Wanted::new("Ready", Some(false), "Recovering", format!("{in_sync} of {contents} contents are in sync; {works}"))
+        }
         (_, _, Some((one, refusal))) => Wanted::new("Ready", Some(false), refusal.code(), sentence(one, refusal)),
-        (_, _, None) => Wanted::new("Ready", Some(false), "NotInSync", lacking(in_sync, contents)),
+        (_, _, None) => Wanted::new("Ready", Some(false), "NotInSync", without_mirror(lacking, contents)),
     }
 }
 
@@ -128,7 +176,7 @@ fn reconciling(world: &World, plan: &Plan) -> Wanted {
     let live = world.recoveries.iter().filter(|recovery| !recovery.phase.is_over()).count() + plan.new_recoveries.len();
     let ended = plan.recoveries.values().filter(|next| next.phase.is_over()).count();
     match live.saturating_sub(ended) {
-        0 => Wanted::new("Reconciling", Some(false), "Idle", ""),
+        0 => Wanted::new("Reconciling", Some(false), "Idle", "no recovery is under way"),
         live => Wanted::new("Reconciling", Some(true), "Recovering", format!("{live} recoveries are not over")),
     }
 }
@@ -139,8 +187,8 @@ fn stalled(world: &World, plan: &Plan) -> Wanted {
         (None, Some(unread)) if unread.needs_a_person() => {
             Wanted::new("Stalled", Some(true), unread.name(), format!("{unread}; {}", unread.lifted_by()))
         }
-        (None, Some(unread)) => Wanted::new("Stalled", None, unread.name(), ""),
-        (None, None) => Wanted::new("Stalled", Some(false), "NotStalled", ""),
+        (None, Some(unread)) => Wanted::new("Stalled", None, unread.name(), format!("{unread}; {}", unread.lifted_by())),
+        (None, None) => Wanted::new("Stalled", Some(false), "NotStalled", "nothing waits for a person"),
     }
 }
 
@@ -152,6 +200,74 @@ fn paused(cluster: &GreenplumCluster) -> Wanted {
         (false, true) => {
             Wanted::new("Paused", Some(true), "ObserveOnly", "spec.healing.mode is Observe; recoveries made by hand run all the same")
         }
-        (false, false) => Wanted::new("Paused", Some(false), "Automatic", ""),
+        (false, false) => Wanted::new("Paused", Some(false), "Automatic", "what falls is repaired without being asked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::fixtures,
+        model::{
+            InstanceState, Policy,
+            world::fixtures::{asked, now},
+        },
+        plan,
+    };
+
+    fn all(world: &World, policy: &Policy) -> Vec<Wanted> {
+        let mut cluster = fixtures::cluster();
+        cluster.spec.healing.paused = policy.paused;
+        wanted(&cluster, world, &plan::plan(policy, world, now()))
+    }
+
+    /// Worlds that make each condition true, false and unknown.
+    fn worlds() -> Vec<World> {
+        let well = || World::of(&["1:-1ppsu", "2:0ppsu", "5:0mmsu", "3:1ppsu", "6:1mmsu"]);
+        let down = || World::of(&["1:-1ppsu", "2:0ppnu", "5:0mmnd", "3:1ppsu", "6:1mmsu"]);
+        let mut unread: Vec<_> = Unread::examples().into_iter().map(|why| World { catalog: Look::Unknown(why), ..well() }).collect();
+        unread.extend([
+            well(),
+            World::of(&["2:0mpsu", "5:0pmsu", "3:1ppsu", "6:1mmsu"]),
+            World::of(&["2:0ppsu", "5:0mmsu", "3:1ppnu", "6:1mmnd"]).down_for(6, 5),
+            World::of(&["2:0ppsu"]),
+            World::of(&[]),
+            down().page(5, |p| p.state = InstanceState::NeedsFull),
+            down().recovery(asked("r", &[5], None)),
+            down().page(5, |p| p.state = InstanceState::Retired),
+            down().source(0, Look::Unknown("refused".into())),
+            well().page(5, |p| p.cluster = "other".into()),
+        ]);
+        unread
+    }
+
+    /// "Balanced=False" and no word of what is swapped.
+    #[test]
+    fn every_condition_says_something_whatever_it_is() {
+        let mut seen = std::collections::BTreeSet::new();
+        for policy in [Policy::default(), Policy { paused: true, ..Policy::default() }] {
+            for world in worlds() {
+                for one in all(&world, &policy) {
+                    assert!(!one.message.trim().is_empty(), "{}={:?} ({}) of {:?}", one.kind, one.holds, one.reason, world.catalog);
+                    assert!(!one.reason.is_empty(), "{}", one.kind);
+                    seen.insert((one.kind, one.holds));
+                }
+            }
+        }
+        for kind in ["Ready", "CoordinatorReachable", "Degraded", "InSync", "Balanced", "DoubleFault", "HealingBlocked"] {
+            assert!(seen.contains(&(kind, Some(true))) && seen.contains(&(kind, Some(false))), "{kind} was not tried both ways");
+        }
+    }
+
+    #[test]
+    fn what_is_swapped_and_what_has_no_mirror_is_named_by_content() {
+        let of = |world: &World, kind| all(world, &Policy::default()).into_iter().find(|one| one.kind == kind).unwrap().message;
+        let world = World::of(&["2:0mpsu", "5:0pmsu", "3:1ppnu", "6:1mmnd", "4:2mpnd", "7:2pmnu"]);
+        assert_eq!(of(&world, "Balanced"), "the roles of 2 contents are swapped: 0 (dbid 5), 2 (dbid 7); gprecoverseg -r gives them back");
+        for kind in ["InSync", "Degraded"] {
+            assert_eq!(of(&world, kind), "2 of 3 contents have no mirror in sync: 1, 2");
+        }
+        assert_eq!(named(0..22), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19 and 2 more");
     }
 }

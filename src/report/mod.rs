@@ -19,3 +19,8 @@ fn words(refusal: &Refusal) -> (String, String) {
         other => (other.to_string(), other.lifted_by()),
     }
 }
+
+/// More of a sentence, if there is more to say.
+fn and(more: Option<&str>) -> String {
+    more.map_or_else(String::new, |more| format!("; {more}"))
+}

@@ -168,8 +168,8 @@ fn conditions(phase: Phase, message: &str) -> [Wanted; 3] {
     let stalled = matches!(phase, Phase::Failed | Phase::Refused | Phase::Cancelled);
     [
         Wanted::new("Ready", Some(phase == Phase::Succeeded), reason, message),
-        Wanted::new("Reconciling", Some(!phase.is_over()), reason, ""),
-        Wanted::new("Stalled", Some(stalled), reason, if stalled { message } else { "" }),
+        Wanted::new("Reconciling", Some(!phase.is_over()), reason, if phase.is_over() { "it is over" } else { "it is not over" }),
+        Wanted::new("Stalled", Some(stalled), reason, if stalled { message } else { "it goes on, or has succeeded" }),
     ]
 }
 
@@ -238,6 +238,15 @@ mod tests {
         let healed = after(&proving, &next(Standing::Healed, Phase::Succeeded), &BTreeMap::new()).status.unwrap();
         assert_eq!((healed.percent, healed.ended_at), (Some(100), Some(Time(worlds::now()))));
         assert!(condition::holds(&healed.conditions, "Ready") && !condition::holds(&healed.conditions, "Reconciling"));
+    }
+
+    #[test]
+    fn every_condition_says_something_whatever_it_is() {
+        for phase in [Phase::Pending, Phase::Running, Phase::Succeeded, Phase::Failed, Phase::Refused, Phase::Cancelled] {
+            for one in conditions(phase, "dbid 5: in sync") {
+                assert!(!one.message.is_empty(), "{}={:?} of {phase:?}", one.kind, one.holds);
+            }
+        }
     }
 
     #[test]

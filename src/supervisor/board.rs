@@ -105,6 +105,8 @@ fn first_page(config: &Config) -> Page {
         copy: false,
         crashes: 0,
         last_exit: None,
+        restarts: 0,
+        receiver_error: None,
         result: None,
         incarnations: vec![],
         followed: vec![],

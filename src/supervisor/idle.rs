@@ -143,6 +143,7 @@ impl Supervisor {
         let attempt = self.volume.result().map(|result| (result.attempt, result.recovery_uid));
         if attempt != self.memory.attempt {
             (self.memory.unusable, self.memory.diverged, self.memory.crashes, self.memory.not_before) = (None, None, 0, None);
+            (self.memory.ends, self.memory.restarts, self.memory.receiver_error) = (0, 0, None);
             self.memory.attempt = attempt;
         }
     }

@@ -11,6 +11,7 @@ pub mod config;
 mod coordinator;
 pub mod crash;
 pub mod decide;
+mod ends;
 mod faults;
 mod history;
 mod idle;
@@ -69,6 +70,12 @@ struct Memory {
     /// It follows a history that is not its primary's, as its last end showed.
     diverged: Option<String>,
     last_exit: Option<LastExit>,
+    /// Restarts within a postmaster that lives, since it last served for a while.
+    restarts: u32,
+    /// Ends of both kinds since the newest attempt, however long it served in between.
+    ends: u32,
+    /// Why its WAL receiver does not stream, as that said.
+    receiver_error: Option<String>,
     /// Not to be started before.
     not_before: Option<tokio::time::Instant>,
     /// The newest answer of a coordinator.
@@ -254,6 +261,8 @@ impl Supervisor {
             page.result = result;
             page.crashes = self.memory.crashes;
             page.last_exit.clone_from(&self.memory.last_exit);
+            page.restarts = self.memory.restarts;
+            page.receiver_error.clone_from(&self.memory.receiver_error);
         });
     }
 }

@@ -167,6 +167,11 @@ impl Postgres {
         })
     }
 
+    /// Its checkpointer: every other process of a server comes and goes while the postmaster has not begun anew.
+    pub fn checkpointer(&self) -> Option<i32> {
+        children_of(self.pid).into_iter().find(|pid| is_checkpointer(&title(*pid)))
+    }
+
     /// What its startup process replays: `startup recovering 0000…0A` (7), `startup process   recovering 0000…0A` (6).
     pub fn replays(&self) -> Option<String> {
         children_of(self.pid).into_iter().find_map(|pid| replayed(&title(pid)))
@@ -179,6 +184,12 @@ const ACCEPTED: Duration = Duration::from_millis(500);
 fn title(pid: i32) -> String {
     let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&title).replace('\0', " ")
+}
+
+/// `postgres: 6001, checkpointer` (7), `postgres:  6001, checkpointer process` (6). A session names itself before its database.
+fn is_checkpointer(title: &str) -> bool {
+    let title = title.trim_end();
+    title.starts_with("postgres:") && title.strip_suffix(" process").unwrap_or(title).ends_with(" checkpointer")
 }
 
 fn replayed(title: &str) -> Option<String> {
@@ -259,6 +270,16 @@ mod tests {
         assert!(!is_connected(alone.id().cast_signed()), "another's connection is not its own");
         alone.kill().unwrap();
         alone.wait().unwrap();
+    }
+
+    #[test]
+    fn a_checkpointer_is_known_by_its_title() {
+        for title in ["postgres: checkpointer ", "postgres:  6001, checkpointer process   ", "postgres: name: checkpointer"] {
+            assert!(is_checkpointer(title), "{title}");
+        }
+        for title in ["postgres: checkpointer postgres 10.0.0.1(4711) idle", "postgres: background writer", "x checkpointer"] {
+            assert!(!is_checkpointer(title), "{title}");
+        }
     }
 
     #[test]

@@ -251,7 +251,7 @@ impl Supervisor {
     /// It serves: after a while its crashes are no news any more, also those of a mirror that is asked nothing while it follows.
     fn settle(&mut self, running: &mut Running) {
         if running.serving_since.get_or_insert_with(Instant::now).elapsed() > SETTLED {
-            (self.memory.crashes, self.memory.not_before) = (0, None);
+            (self.memory.crashes, self.memory.restarts, self.memory.not_before) = (0, 0, None);
         }
     }
 

@@ -36,10 +36,21 @@ impl Log {
         self.output.iter().chain(&self.file)
     }
 
+    /// What was said by what may be a process of the server: of a line of PostgreSQL's own form nobody knows whether a session wrote it.
+    pub fn said(&self) -> Vec<Said> {
+        let file: Vec<_> = if self.csv { csv::records(&self.file) } else { self.file.iter().filter_map(|line| of_line(line)).collect() };
+        self.output.iter().filter_map(|line| of_line(line)).chain(file).collect()
+    }
+
+    /// The newest end of one of its children that the postmaster tells of.
+    pub fn newest_end(&self) -> Option<Said> {
+        let ends = |said: &Said| said.pid == Some(self.postmaster) && ended_child(&said.message).is_some();
+        self.said().into_iter().rfind(ends)
+    }
+
     /// What the postmaster said, and its children of whom it says that they ended wrongly.
     pub fn said_by_server(&self) -> Vec<Said> {
-        let file: Vec<_> = if self.csv { csv::records(&self.file) } else { self.file.iter().filter_map(|line| of_line(line)).collect() };
-        let mut said: Vec<_> = self.output.iter().filter_map(|line| of_line(line)).chain(file).collect();
+        let mut said = self.said();
         let by_postmaster = said.iter().filter(|said| said.pid == Some(self.postmaster));
         let mut own: Vec<_> = by_postmaster.filter_map(|said| ended_child(&said.message)).collect();
         own.push(self.postmaster);

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use tokio::{
     task::JoinHandle,
@@ -23,7 +22,7 @@ use crate::{
     greenplum::Dialect,
     model::{
         InstanceState, Look, Reach, Role, Timeline,
-        page::{ExitClass, LastExit, Shape},
+        page::{ExitClass, Shape},
     },
     volume::{Held, marks::Ack},
 };
@@ -87,6 +86,11 @@ pub(super) struct Running {
     pub(super) outdated: Option<String>,
     /// It began as a primary, by crash recovery that has not ended yet.
     pub(super) recovers: bool,
+    /// The process by which a postmaster that began anew is known, and when it is looked at again.
+    pub(super) generation: Option<i32>,
+    pub(super) next_generation: Instant,
+    /// When its WAL receiver's words are looked for again.
+    pub(super) next_receiver_error: Instant,
 }
 
 /// What the watch ended with.
@@ -143,6 +147,9 @@ impl Supervisor {
             source_here: Look::Unknown("not asked since the start".into()),
             refused: None,
             outdated: None,
+            generation: None,
+            next_generation: now,
+            next_receiver_error: now,
             recovers: here.shaped.shape == Shape::Primary && here.shaped.control.as_ref().is_some_and(|control| !control.was_shut_down()),
             here,
         };
@@ -213,6 +220,7 @@ impl Supervisor {
                 return Outcome::Ended(end);
             }
             self.ask_again(running);
+            self.look_inside(running);
             if let Some(outcome) = self.judge(running) {
                 return outcome;
             }
@@ -371,7 +379,7 @@ impl Supervisor {
             self.memory.dispatched = Some(Instant::now());
         }
         tracing::warn!(%end, ?class, evidence, crashes = self.memory.crashes, "postgres ended");
-        self.memory.last_exit = Some(LastExit { at: Timestamp::now(), how: end.to_string(), class, evidence });
+        self.remember_end(end.to_string(), class, evidence, false);
     }
 
     /// Stops postgres: fast, then immediate, then by SIGKILL of everything that came of it. Whether all of it is gone.

@@ -113,6 +113,8 @@ async fn rejected(stage: &mut Stage) -> Result<()> {
         (fine.clone(), with("/coordinator/port", json!(70000)), "should be less than or equal to 65535"),
         (fine.clone(), with("/coordinator/credentialsSecret", json!({ "name": "../../kube-system/secrets/x" })), "should match"),
         (fine.clone(), with("/healing", json!({ "gracePeriod": "2000000h" })), "at most a week"),
+        (fine.clone(), with("/healing", json!({ "breaker": { "within": "13h" } })), "one minute (1m) to 12 hours (12h)"),
+        (fine.clone(), with("/healing", json!({ "breaker": { "repairs": 1 } })), "should be greater than or equal to 2"),
         (fine.clone(), with("/healing", json!({ "mode": "Telepathic" })), "Unsupported value"),
         (fine.clone(), with("/job", json!({ "resources": { "limits": { "memory": "lots" } } })), "should match"),
     ];

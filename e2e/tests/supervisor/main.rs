@@ -6,6 +6,7 @@ mod adopt;
 mod askers;
 mod catalog;
 mod coordinator;
+mod ends;
 mod faults;
 mod fence;
 mod pages;

@@ -68,6 +68,8 @@ pub fn primary(dbid: i16, content: i16, address: &str, port: u16, directory: &st
         copy: false,
         crashes: 0,
         last_exit: None,
+        restarts: 0,
+        receiver_error: None,
         result: None,
         incarnations: vec![],
         followed: vec![],

@@ -1,0 +1,134 @@
+//! A mirror that falls again after its repair: of its own files, of its settings, and for no reason that is known.
+
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use gpheal::{
+    api::recovery::{InstanceStatus, Phase},
+    model::Repair,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::json;
+
+use super::{
+    Stage,
+    stage::{CLUSTER, HEALED_WITHIN, instance_of, until},
+};
+use crate::{
+    bed::fault::Container,
+    fixture::{DATA_DIRECTORY, Row},
+};
+
+/// Shorter than what FTS waits for between two looks at a mirror that has just connected.
+const APART: Duration = Duration::from_millis(300);
+
+/// The checkpointer of a mirror is aborted again and again within a postmaster that lives, until a repair has begun; so twice, and
+/// the third is not begun by itself. A person's is.
+pub async fn flapping(stage: &mut Stage) -> Result<()> {
+    stage.healing(json!({ "breaker": { "repairs": 3, "within": "1h" } })).await?;
+    let (_, mirror) = stage.pair(1).await?;
+    for round in 1..=2 {
+        abort_until(stage, &mirror, &format!("repair {round} to begin"), async |stage| Ok(begun(stage, &mirror).await?.len() == round))
+            .await?;
+        stage.mark(format!("repair {round} began; the checkpointer lives from here on"));
+        let all_over = async || {
+            let all = begun(stage, &mirror).await?;
+            Ok(if all.iter().all(|(phase, _)| *phase == Phase::Succeeded) { Ok(()) } else { Err(format!("{all:?}")) })
+        };
+        until(&format!("repair {round} to succeed"), HEALED_WITHIN, all_over).await?;
+        stage.wait_healthy().await?;
+    }
+    abort_until(stage, &mirror, "the third repair not to be begun", async |stage| {
+        let status = stage.clusters().get(CLUSTER).await?.status.unwrap_or_default();
+        Ok(status.instances.iter().any(|one| one.dbid == i32::from(mirror.dbid) && one.reason == "Flapping"))
+    })
+    .await?;
+    let told = stage.wait_reason(mirror.dbid, "Flapping").await?;
+    ensure!(told.message.contains("(3) now") && told.lifted_by.contains("SegmentRecovery"), "{}; {}", told.message, told.lifted_by);
+    let page = stage.page(&mirror).await?;
+    let exit = page.last_exit.context("no end is on the page")?;
+    ensure!(exit.inside && exit.how.contains("checkpointer"), "the page does not tell of what it died: {exit:?}");
+    ensure!(begun(stage, &mirror).await?.len() == 2, "a third repair was begun");
+    stage.mark("Flapping, with its causes");
+    stage.ask("by-hand", json!({ "dbids": [mirror.dbid] }), "Auto").await?;
+    abort_until(stage, &mirror, "a person's repair to begin", async |stage| Ok(begun(stage, &mirror).await?.len() == 3)).await?;
+    let over = stage.wait_over("by-hand").await?;
+    ensure!(over.status.as_ref().is_some_and(|status| status.phase == Phase::Succeeded), "{:?}", over.status);
+    stage.healed.push(mirror.dbid);
+    stage.wait_healthy().await.map(drop)
+}
+
+/// Repairs of this instance of which an attempt began.
+async fn begun(stage: &Stage, row: &Row) -> Result<Vec<(Phase, InstanceStatus)>> {
+    let phase = |status: &gpheal::api::SegmentRecoveryStatus| status.phase;
+    let all = stage.all_recoveries().await?.into_iter();
+    let mine = all.filter_map(|one| Some((phase(one.status.as_ref()?), instance_of(&one, row.dbid)?)));
+    Ok(mine.filter(|(_, one)| one.attempt > 0).collect())
+}
+
+async fn abort_until(stage: &Stage, row: &Row, what: &str, seen: impl AsyncFn(&Stage) -> Result<bool>) -> Result<()> {
+    let (container, end) = (stage.container(row).await?, Instant::now() + HEALED_WITHIN);
+    while !seen(stage).await? {
+        ensure!(Instant::now() < end, "waited {} s for {what}", HEALED_WITHIN.as_secs());
+        abort_checkpointer(&container)?;
+        tokio::time::sleep(APART).await;
+    }
+    Ok(())
+}
+
+/// There may be none just now: its postmaster begins anew, or was stopped for a repair.
+fn abort_checkpointer(container: &Container) -> Result<()> {
+    for pid in container.postgres()? {
+        let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&title).contains("checkpointer") {
+            let _gone = kill(Pid::from_raw(pid), Signal::SIGABRT);
+        }
+    }
+    Ok(())
+}
+
+/// A folder without which no server starts is removed: it ends of its own files, and a repair that changes nothing is not waited for.
+pub async fn damage_in_redo(stage: &mut Stage) -> Result<()> {
+    let (_, mirror) = stage.pair(1).await?;
+    std::fs::remove_dir_all(stage.volume(&mirror)?.folder().join(DATA_DIRECTORY).join("pg_replslot"))?;
+    stage.kill_postmaster(&mirror).await?;
+    stage.mark("pg_replslot of the mirror removed, postmaster killed");
+    let healed = stage.wait_succeeded(mirror.dbid).await?;
+    ensure!(healed.type_ == Some(Repair::Full), "it was repaired by {:?}", healed.type_);
+    stage.wait_healthy().await.map(drop)
+}
+
+/// A setting that no server takes: of what it ends is told in the recovery and in the cluster, no copy is made for it, and all is
+/// well once the setting is mended.
+pub async fn settings_broken(stage: &mut Stage) -> Result<()> {
+    const SETTING: &str = "gpheal_has_no_such_setting";
+    let (_, mirror) = stage.pair(2).await?;
+    let file = stage.volume(&mirror)?.folder().join(DATA_DIRECTORY).join("postgresql.conf");
+    let before = std::fs::read(&file)?;
+    OpenOptions::new().append(true).open(&file)?.write_all(format!("\n{SETTING} = 1\n").as_bytes())?;
+    stage.kill_postmaster(&mirror).await?;
+    stage.mark("a setting that no server takes, postmaster killed");
+    let told = |recovery: &gpheal::api::SegmentRecovery, one: &InstanceStatus| {
+        one.attempt > 0 && recovery.status.as_ref().is_some_and(|status| status.message.contains(SETTING))
+    };
+    stage.wait_recovery(mirror.dbid, "what its postgres ends of", told).await?;
+    let in_cluster = async || {
+        let status = stage.clusters().get(CLUSTER).await?.status.unwrap_or_default();
+        Ok(if status.message.contains(SETTING) { Ok(()) } else { Err(status.message) })
+    };
+    until("the cluster's message to name the setting", Duration::from_secs(30), in_cluster).await?;
+    stage.mark("told");
+    std::fs::write(&file, before)?; // the same file: its owner stays
+    let healed = stage.wait_succeeded(mirror.dbid).await?;
+    if healed.type_ != Some(Repair::Incremental) || healed.copies > 1 {
+        bail!("a copy was made for a setting: {healed:?}");
+    }
+    stage.wait_healthy().await.map(drop)
+}
