@@ -9,6 +9,7 @@ pub mod fts;
 pub mod replication;
 pub mod resolve;
 pub mod session;
+mod settings;
 pub mod tablespace;
 pub mod tls;
 pub mod topology;
