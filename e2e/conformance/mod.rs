@@ -9,10 +9,12 @@
 
 mod access;
 mod bench;
+mod bounded;
 mod catalog;
 mod cold;
 mod dialect;
 mod failover;
+mod layouts;
 mod losses;
 mod mirror;
 mod product;
@@ -51,6 +53,7 @@ const CHECKS: &[(&str, Check)] = checks![
     access::statements_reach_every_content,
     rights::the_operators_role_needs_no_superuser_where_greenplum_has_monitors,
     rights::a_supervisors_role_needs_to_log_in_and_nothing_else,
+    bounded::what_a_role_has_set_bounds_no_session,
     tls::a_server_without_it_is_told_apart,
     tls::each_mode_holds_what_libpq_says_of_it,
     tls::an_expired_certificate_is_told_as_that,
@@ -82,6 +85,9 @@ const CHECKS: &[(&str, Check)] = checks![
     supervised::a_lost_primary_stays_closed_and_is_rewound,
     supervised::an_older_catalog_neither_opens_the_replaced_primary_nor_kills_the_newer,
     supervised::an_emptied_mirror_is_copied,
+    bounded::what_a_role_has_set_bounds_no_repair,
+    layouts::a_copy_takes_what_is_no_page_and_leaves_links_and_bytes_as_they_are,
+    bounded::a_lost_lock_on_the_source_is_taken_again_and_only_another_holder_stops_a_copy,
     losses::a_restored_primary_that_wrote_past_its_mirror_is_not_followed,
     losses::a_primary_put_back_while_its_mirror_is_in_sync_stays_closed,
     losses::a_coordinator_whose_standby_is_activated_is_fenced,
