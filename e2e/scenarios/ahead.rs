@@ -64,7 +64,8 @@ pub async fn ahead(stage: &mut Stage) -> Result<()> {
 }
 
 /// Rows that were acknowledged while the pair was in sync, and that the older copy lacks.
-const ONLY_IN_SYNC: &str = "CREATE TABLE only_in_sync (i int); INSERT INTO only_in_sync SELECT generate_series(1, 1000)";
+const ONLY_IN_SYNC: &str =
+    "DROP TABLE IF EXISTS only_in_sync; CREATE TABLE only_in_sync (i int); INSERT INTO only_in_sync SELECT generate_series(1, 1000)";
 /// So long a mirror that must not start is looked at.
 const A_WHILE: Duration = Duration::from_secs(6);
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     model::{
         Dbid, Failure, FailureClass, Outcome, Policy, Repair, Source, Step, World,
-        page::{ExitClass, LastExit},
+        page::ExitClass,
         world::fixtures::{ago, asked, now, running, walsender},
     },
     plan::{names, plan},
@@ -115,7 +115,8 @@ fn policy_stands_in_the_way_last_and_says_what_it_would_do() {
 #[test]
 fn what_no_copy_mends_is_told_and_not_copied() {
     let dies = |class, crashes| {
-        let exit = LastExit { at: ago(5), how: "exit status: 1".into(), class, evidence: "FATAL:  x".into() };
+        let exit = serde_json::json!({"at": ago(5), "how": "exit status: 1", "class": class, "evidence": "FATAL:  x"});
+        let exit = serde_json::from_value(exit).unwrap();
         down().down_for(5, 60).page(5, move |p| {
             (p.state, p.receiving, p.crashes, p.last_exit) = (InstanceState::BackingOff, false, crashes, Some(exit));
         })
