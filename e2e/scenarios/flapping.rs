@@ -108,7 +108,7 @@ pub async fn damage_in_redo(stage: &mut Stage) -> Result<()> {
 /// A setting that no server takes: of what it ends is told in the recovery and in the cluster, no copy is made for it, and all is
 /// well once the setting is mended.
 pub async fn settings_broken(stage: &mut Stage) -> Result<()> {
-    const SETTING: &str = "gpheal_has_no_such_setting";
+    const SETTING: &str = "no_such_setting";
     let (_, mirror) = stage.pair(2).await?;
     let file = stage.volume(&mirror)?.folder().join(DATA_DIRECTORY).join("postgresql.conf");
     let before = std::fs::read(&file)?;

@@ -84,9 +84,14 @@ fn inside(log: &Log) -> (String, ExitClass, String) {
     let ended = log.newest_end();
     let how = ended.as_ref().map_or_else(|| "one of its processes ended".to_owned(), |said| crate::error::cut(&said.message, 200));
     match (crash::classify(None, log), ended) {
-        ((ExitClass::Unclassified, _), Some(said)) => (how, ExitClass::Unclassified, said.line),
+        ((ExitClass::Unclassified, evidence), Some(said)) if !is_loud(log, &evidence) => (how, ExitClass::Unclassified, said.line),
         ((class, evidence), _) => (how, class, evidence),
     }
+}
+
+/// The line is of a process that says what ends it, though nobody knows what it means.
+fn is_loud(log: &Log, line: &str) -> bool {
+    log.said_by_server().iter().any(|said| said.line == line && (said.severity == "FATAL" || said.severity == "PANIC"))
 }
 
 /// The newest words of its WAL receiver. What a session makes look like them is shown, and nothing goes by it.
@@ -115,6 +120,8 @@ mod tests {
         assert_eq!(evidence, ended);
         let panic = "x UTC [9] PANIC:  could not open file \"pg_xact/0000\": Input/output error";
         assert_eq!(inside(&log(&[panic, ended, began])).2, panic);
+        let unknown = "x UTC [9] PANIC:  nobody has ever seen this";
+        assert_eq!(inside(&log(&[unknown, ended, began])), (how, ExitClass::Unclassified, unknown.to_owned()));
         assert_eq!(inside(&log(&[])).0, "one of its processes ended");
     }
 
