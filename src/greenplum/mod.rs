@@ -10,6 +10,7 @@ pub mod messages;
 pub mod replication;
 pub mod resolve;
 pub mod session;
+mod settings;
 pub mod tablespace;
 pub mod tls;
 pub mod topology;

@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use socket2::SockRef;
 use tokio::{net::TcpStream, sync::oneshot};
 use tokio_postgres::{
-    CancelToken, Client, Config, NoTls,
+    CancelToken, Client, Config, NoTls, SimpleQueryMessage,
     error::SqlState,
     tls::MakeTlsConnect,
     types::{ToSql, Type},
@@ -22,6 +22,7 @@ use super::{
     Dialect,
     dialect::UnknownVersion,
     resolve::{Unresolved, resolve},
+    settings,
     tls::{Tls, TlsFault},
     wire::{Guarded, MOST_ROWS, Strange},
 };
@@ -32,9 +33,6 @@ const CONNECT: Duration = Duration::from_secs(5);
 const STATEMENT: Duration = Duration::from_secs(10);
 /// Bound of taking leave.
 const LEAVE: Duration = Duration::from_secs(1);
-
-/// Emptied as Greenplum's own tools do: no object of a user's may stand in for one of the catalog.
-const SEARCH_PATH: &str = "-c search_path=";
 
 /// Who logs in, and over what kind of connection.
 #[derive(Clone, PartialEq, Eq)]
@@ -67,9 +65,10 @@ impl Server {
         Self { host: host.to_owned(), port, database: "postgres".into(), at: None }
     }
 
-    /// From `host:port`.
+    /// From `host:port`; an address of IPv6 stands in brackets there, and nowhere else.
     pub fn parse(text: &str) -> Option<Self> {
-        let (host, port) = text.rsplit_once(':').filter(|(host, _)| !host.is_empty())?;
+        let (host, port) = text.rsplit_once(':')?;
+        let host = host.strip_prefix('[').map_or(Some(host), |rest| rest.strip_suffix(']')).filter(|host| !host.is_empty())?;
         Some(Self::new(host, port.parse().ok()?))
     }
 
@@ -82,7 +81,7 @@ impl Server {
 
 impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
     }
 }
 
@@ -124,6 +123,9 @@ pub struct Session {
     pub client: Client,
     pub server: Server,
     pub dialect: Dialect,
+    /// What a tool's own sessions with this server are told at login, so that they are bounded by nothing either; empty for a
+    /// session that dispatches.
+    pub tool_options: String,
     /// Where the server was found.
     at: SocketAddr,
     tls: Tls,
@@ -164,10 +166,23 @@ impl Session {
     /// [`SessionError`]
     pub async fn utility(server: &Server, login: &Login, hint: Option<Dialect>) -> Result<Self, SessionError> {
         let first = hint.unwrap_or(Dialect::Six);
-        match connect(server, login, first.utility_option()).await {
+        let session = match connect(server, login, first.utility_option()).await {
             Err(SessionError::NotGreenplum { .. }) if hint.is_none() => connect(server, login, Dialect::Seven.utility_option()).await,
             other => other,
-        }
+        };
+        session?.with_our_settings().await
+    }
+
+    /// Free of what role, database or server have set for sessions.
+    async fn with_our_settings(self) -> Result<Self, SessionError> {
+        let statement = settings::statement();
+        let Ok(answer) = tokio::time::timeout(STATEMENT, self.client.simple_query(&statement)).await else {
+            return Err(SessionError::TimedOut { server: self.server.clone(), seconds: STATEMENT.as_secs() });
+        };
+        let rows = answer.map_err(|error| classify(&self.server, &error))?;
+        let name = |message| if let SimpleQueryMessage::Row(row) = message { row.get(0).map(str::to_owned) } else { None };
+        let known: Vec<String> = rows.into_iter().filter_map(name).collect();
+        Ok(Self { tool_options: settings::options(&known), ..self })
     }
 
     /// A session that dispatches; on the coordinator only. It may hang while segments are away (O §8).
@@ -253,7 +268,7 @@ async fn connect(server: &Server, login: &Login, options: &str) -> Result<Sessio
     let at = SocketAddr::new(ip, server.port);
     let mut config = Config::new();
     config.dbname(&server.database).user(&login.user).password(&login.password).application_name("gpheal");
-    config.ssl_mode(login.tls.ssl_mode()).options(format!("{options} {SEARCH_PATH}"));
+    config.ssl_mode(login.tls.ssl_mode()).options(format!("{options} {}", settings::AT_LOGIN));
     let (client, connection, version) = match &login.tls {
         Tls::Disable => open(server, at, &config, &login.tls, NoTls).await?,
         tls => {
@@ -262,7 +277,15 @@ async fn connect(server: &Server, login: &Login, options: &str) -> Result<Sessio
         }
     };
     let dialect = Dialect::from_server_version(&version)?;
-    Ok(Session { client, server: server.clone(), dialect, at, tls: login.tls.clone(), _connection: connection })
+    Ok(Session {
+        client,
+        server: server.clone(),
+        dialect,
+        tool_options: String::new(),
+        at,
+        tls: login.tls.clone(),
+        _connection: connection,
+    })
 }
 
 /// A connection on which a server's word is bounded; one whose other side is gone is noticed while something is owed.
@@ -345,22 +368,65 @@ mod tests {
 
     use super::*;
 
+    /// Lets the next client in, and gives back what it said at login.
+    async fn let_in(listener: &TcpListener) -> (TcpStream, String) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let length = stream.read_u32().await.unwrap();
+        let mut startup = vec![0; length as usize - 4];
+        stream.read_exact(&mut startup).await.unwrap();
+        let said = [&b"R\0\0\0\x08\0\0\0\0"[..], b"S\0\0\0\x1aserver_version\09.4.26\0", b"Z\0\0\0\x05I"].concat();
+        stream.write_all(&said).await.unwrap();
+        (stream, String::from_utf8_lossy(&startup).into_owned())
+    }
+
     /// A server's side of a session, just logged in, and the session.
     async fn logged_in() -> (TcpStream, Session) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::new("127.0.0.1", listener.local_addr().unwrap().port());
-        let lets_in = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let length = stream.read_u32().await.unwrap();
-            let mut startup = vec![0; length as usize - 4];
-            stream.read_exact(&mut startup).await.unwrap();
-            let said = [&b"R\0\0\0\x08\0\0\0\0"[..], b"S\0\0\0\x1aserver_version\09.4.26\0", b"Z\0\0\0\x05I"].concat();
-            stream.write_all(&said).await.unwrap();
-            stream
-        };
         let login = Login { user: "gpadmin".into(), password: "secret".into(), tls: Tls::Disable };
-        let (stream, session) = tokio::join!(lets_in, Session::dispatch(&server, &login));
+        let ((stream, _), session) = tokio::join!(let_in(&listener), Session::dispatch(&server, &login));
         (stream, session.unwrap())
+    }
+
+    /// The one statement of a utility session, answered with the names of what the server knows.
+    async fn set(stream: &mut TcpStream, known: &[&str]) -> String {
+        let mut kind = [0; 1];
+        stream.read_exact(&mut kind).await.unwrap();
+        let length = stream.read_u32().await.unwrap();
+        let mut statement = vec![0; length as usize - 4];
+        stream.read_exact(&mut statement).await.unwrap();
+        let mut answer = b"T\0\0\0\x1d\0\x01name\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0".to_vec();
+        for name in known {
+            let length = u32::try_from(name.len()).unwrap();
+            answer.extend([&b"D"[..], &(10 + length).to_be_bytes(), b"\0\x01", &length.to_be_bytes(), name.as_bytes()].concat());
+        }
+        answer.extend(b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I");
+        stream.write_all(&answer).await.unwrap();
+        String::from_utf8_lossy(&statement).into_owned()
+    }
+
+    #[tokio::test]
+    async fn what_a_role_has_set_is_set_anew_as_far_as_the_server_knows_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::new("127.0.0.1", listener.local_addr().unwrap().port());
+        let login = Login { user: "gpadmin".into(), password: "secret".into(), tls: Tls::Disable };
+        let serves = async {
+            let (mut stream, startup) = let_in(&listener).await;
+            let statement = set(&mut stream, &["statement_timeout", "lock_timeout"]).await;
+            (startup, statement, stream)
+        };
+        let ((startup, statement, _stream), session) = tokio::join!(serves, Session::utility(&server, &login, None));
+        assert!(startup.contains("-c statement_timeout=0") && !startup.contains("idle"), "{startup}");
+        assert!(statement.contains("('idle_session_timeout', '0')") && statement.contains("pg_settings"), "{statement}");
+        assert_eq!(session.unwrap().tool_options, "-c statement_timeout=0 -c lock_timeout=0");
+    }
+
+    #[test]
+    fn an_address_of_ipv6_stands_in_brackets() {
+        let parsed = |text| Server::parse(text).map(|server| (server.host.clone(), server.port, server.to_string()));
+        assert_eq!(parsed("[fd00::1]:5432"), Some(("fd00::1".into(), 5432, "[fd00::1]:5432".into())));
+        assert_eq!(parsed("gp-coordinator-0.gp:5432"), Some(("gp-coordinator-0.gp".into(), 5432, "gp-coordinator-0.gp:5432".into())));
+        assert_eq!((parsed("[fd00::1:5432"), parsed("[]:5432"), parsed(":5432"), parsed("gp")), (None, None, None, None));
     }
 
     async fn heard(stream: &mut TcpStream) -> Vec<u8> {
