@@ -1,12 +1,21 @@
 //! Where the tablespaces of an instance lie: Greenplum has one location for all instances, and a folder of each
 //! instance in it, named by its dbid (O §9); the PostgreSQL below has the location itself.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
+
+use tokio_postgres::types::{FromSql, Type};
 
 use super::{Session, SessionError};
 use crate::model::Dbid;
 
-const MADE_BY_USERS: &str = "SELECT oid::text AS oid, spcname::text AS name, pg_catalog.pg_tablespace_location(oid) AS location
+/// A database in another encoding than these two has the server convert what it sends: a location would come as other bytes
+/// than those of its path.
+const MADE_BY_USERS: &str = "SELECT oid::text AS oid, spcname::text AS name, pg_catalog.pg_tablespace_location(oid) AS location,
+    pg_catalog.getdatabaseencoding() IN ('UTF8', 'SQL_ASCII') AS as_it_is
   FROM pg_catalog.pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid";
 
 /// Folder of links to the tablespaces, in every data directory.
@@ -17,9 +26,25 @@ pub const LINKS: &str = "pg_tblspc";
 pub struct Tablespace {
     /// Its oid, which names its link.
     pub oid: String,
+    /// For people: in which encoding it was given nobody knows.
     pub name: String,
     /// Where it was made: the same path on every host.
     pub location: PathBuf,
+    /// The location is that of the disk byte for byte, and one that can be passed on to a tool.
+    pub exact: bool,
+}
+
+/// A text as the server sent it, which may be in any encoding.
+struct Bytes(Vec<u8>);
+
+impl<'a> FromSql<'a> for Bytes {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(raw.to_vec()))
+    }
+
+    fn accepts(of: &Type) -> bool {
+        [Type::TEXT, Type::NAME, Type::VARCHAR].contains(of)
+    }
 }
 
 /// The tablespaces of one instance, asked of it in utility mode.
@@ -29,8 +54,10 @@ pub struct Tablespace {
 pub async fn made_by_users(session: &Session) -> Result<Vec<Tablespace>, SessionError> {
     let rows = session.rows(MADE_BY_USERS).await?;
     let one = |row: &tokio_postgres::Row| {
-        let text = |column: &str| row.try_get::<_, String>(column);
-        Ok(Tablespace { oid: text("oid")?, name: text("name")?, location: text("location")?.into() })
+        let bytes = |column: &str| row.try_get::<_, Bytes>(column).map(|bytes| bytes.0);
+        let (name, location) = (String::from_utf8_lossy(&bytes("name")?).into_owned(), bytes("location")?);
+        let exact = std::str::from_utf8(&location).is_ok() && (location.is_ascii() || row.try_get("as_it_is")?);
+        Ok(Tablespace { oid: row.try_get("oid")?, name, location: OsString::from_vec(location).into(), exact })
     };
     let read: Result<_, tokio_postgres::Error> = rows.iter().map(one).collect();
     read.map_err(|error| super::session::classify(&session.server, &error))
@@ -67,7 +94,7 @@ mod tests {
     use super::*;
 
     fn space() -> Tablespace {
-        Tablespace { oid: "16400".into(), name: "fast".into(), location: "/data/a=b".into() }
+        Tablespace { oid: "16400".into(), name: "fast".into(), location: "/data/a=b".into(), exact: true }
     }
 
     #[test]

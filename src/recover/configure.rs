@@ -21,7 +21,7 @@ pub fn configure(work: &Work, data: &Path, dialect: Dialect) -> Result<(), Fault
         }
         Dialect::Seven => {
             set(&data.join("postgresql.auto.conf"), &replication)?;
-            write(&data.join("standby.signal"), "")?;
+            write(&data.join("standby.signal"), b"")?;
         }
     }
     set(&data.join("postgresql.conf"), &[("port", &work.attempt.target.port.to_string())])?;
@@ -39,30 +39,34 @@ fn conninfo(work: &Work) -> String {
 
 /// Sets each of `settings` once in `file`, in place of every earlier assignment.
 fn set(file: &Path, settings: &[(&str, &str)]) -> Result<(), FileError> {
-    let old = match std::fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+    let old = match std::fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => vec![],
         Err(error) => return Err(FileError::at(file)(error)),
     };
     write(file, &merged(&old, settings))
 }
 
-fn merged(old: &str, settings: &[(&str, &str)]) -> String {
-    let assigns = |line: &str| {
-        let name = line.trim_start().split(|c: char| c == '=' || c.is_whitespace()).next().unwrap_or_default();
-        settings.iter().any(|(setting, _)| *setting == name)
+/// Lines are bytes: a comment may be in any encoding, and what is not ours stays as it is.
+fn merged(old: &[u8], settings: &[(&str, &str)]) -> Vec<u8> {
+    let assigns = |line: &[u8]| {
+        let name = line.trim_ascii_start().split(|byte| *byte == b'=' || byte.is_ascii_whitespace()).next().unwrap_or_default();
+        settings.iter().any(|(setting, _)| name.eq_ignore_ascii_case(setting.as_bytes()))
     };
-    let mut text: String = old.lines().filter(|line| !assigns(line)).flat_map(|line| [line, "\n"]).collect();
+    let mut text: Vec<u8> = old.split_inclusive(|byte| *byte == b'\n').filter(|line| !assigns(line)).flatten().copied().collect();
+    if text.last().is_some_and(|byte| *byte != b'\n') {
+        text.push(b'\n');
+    }
     for (setting, value) in settings {
         let number = value.bytes().all(|b| b.is_ascii_digit());
         let shown = if number { (*value).to_owned() } else { format!("'{}'", value.replace('\'', "''")) };
-        text.extend([setting, "=", &shown, "\n"]);
+        text.extend(format!("{setting}={shown}\n").into_bytes());
     }
     text
 }
 
 /// By rename: a server must never start with half of its settings.
-fn write(file: &Path, text: &str) -> Result<(), FileError> {
+fn write(file: &Path, text: &[u8]) -> Result<(), FileError> {
     let mut fresh = file.as_os_str().to_owned();
     fresh.push(".gpheal");
     let written =
@@ -76,8 +80,15 @@ mod tests {
 
     #[test]
     fn a_setting_is_replaced_and_the_rest_stays() {
-        let old = "# port = 1\nport = 6000\n  primary_conninfo='x'\nport=7\nportable = 1\n";
+        let old = b"# port = 1\nport = 6000\n  primary_conninfo='x'\nPort=7\nportable = 1\n";
         let new = merged(old, &[("port", "7000"), ("primary_conninfo", "user=o'b")]);
-        assert_eq!(new, "# port = 1\nportable = 1\nport=7000\nprimary_conninfo='user=o''b'\n");
+        assert_eq!(String::from_utf8(new).unwrap(), "# port = 1\nportable = 1\nport=7000\nprimary_conninfo='user=o''b'\n");
+    }
+
+    #[test]
+    fn what_is_not_ours_stays_byte_for_byte() {
+        let old = b"# \xd6\xd0\xce\xc4\r\nport=1\r\nlc_messages = '\xfc'";
+        assert_eq!(merged(old, &[("port", "7000")]), b"# \xd6\xd0\xce\xc4\r\nlc_messages = '\xfc'\nport=7000\n");
+        assert_eq!(merged(b"", &[("port", "7000")]), b"port=7000\n");
     }
 }

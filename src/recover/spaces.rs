@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Work,
-    fault::{Classified, Fault, OfSource},
+    fault::{Classified, Fault, OfSource, of_file_system},
     source::SourceLock,
     swap::{CopiedSpace, Space},
 };
@@ -22,6 +22,8 @@ use crate::{
 pub enum SpaceError {
     #[error("tablespace {name} lies at {location}, which is not on the volume of the data directory beside it")]
     Elsewhere { name: String, location: PathBuf },
+    #[error("the location of tablespace {name}, {location}, has letters in an encoding in which it cannot be told to pg_basebackup")]
+    Unnamable { name: String, location: PathBuf },
     #[error("tablespace {0} was made while the copy ran")]
     Made(String),
     #[error("the copy links tablespace {name} to {link}, which is neither Greenplum's layout nor PostgreSQL's")]
@@ -33,10 +35,10 @@ pub enum SpaceError {
 impl Classified for SpaceError {
     fn class(&self) -> FailureClass {
         match self {
-            Self::Elsewhere { .. } => FailureClass::TablespaceElsewhere,
+            Self::Elsewhere { .. } | Self::Unnamable { .. } => FailureClass::TablespaceElsewhere,
             Self::Made(_) => FailureClass::WorldMoved,
             Self::Layout { .. } => FailureClass::ResultUnsound,
-            Self::File { .. } => FailureClass::Unclassified,
+            Self::File { source, .. } => of_file_system(source),
         }
     }
 }
@@ -48,13 +50,17 @@ fn file(path: &Path) -> impl FnOnce(io::Error) -> SpaceError {
 /// The source's tablespaces, all of them on the volume of the target's data directory: there a rename can put them into
 /// place, and the room that is counted is theirs too.
 pub async fn of(work: &Work, source: &SourceLock) -> Result<Vec<Tablespace>, Fault> {
-    let spaces = tablespace::made_by_users(&source.session).await.map_err(OfSource)?;
-    for space in &spaces {
-        if !is_here(work.volume.data(), &space.location)? {
-            return Err(SpaceError::Elsewhere { name: space.name.clone(), location: space.location.clone() }.into());
-        }
-    }
+    let spaces = tablespace::made_by_users(&*source.session().await?).await.map_err(OfSource)?;
+    spaces.iter().try_for_each(|space| can_be_copied(work.volume.data(), space))?;
     Ok(spaces)
+}
+
+fn can_be_copied(data: &Path, space: &Tablespace) -> Result<(), SpaceError> {
+    let (name, location) = (space.name.clone(), space.location.clone());
+    if !space.exact {
+        return Err(SpaceError::Unnamable { name, location });
+    }
+    if is_here(data, &space.location)? { Ok(()) } else { Err(SpaceError::Elsewhere { name, location }) }
 }
 
 /// The location, and the folder in which it stands, lie on the mount of the data directory and not within that.
@@ -123,7 +129,7 @@ mod tests {
     const DBID: Dbid = Dbid(5);
 
     fn space(oid: &str, location: &Path) -> Tablespace {
-        Tablespace { oid: oid.into(), name: format!("of {oid}"), location: location.to_owned() }
+        Tablespace { oid: oid.into(), name: format!("of {oid}"), location: location.to_owned(), exact: true }
     }
 
     /// A directory with a link of this name to this folder.
@@ -143,6 +149,15 @@ mod tests {
         assert!(!here(Path::new("pg_tblspc/16400")), "in place");
         symlink("/proc/self", dir.path().join("away")).unwrap();
         assert!(!here(&dir.path().join("away")));
+    }
+
+    #[test]
+    fn a_location_that_cannot_be_told_to_a_tool_is_refused_before_a_byte_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = space("1", &dir.path().join("space"));
+        assert!(can_be_copied(&dir.path().join("gpseg"), &here).is_ok());
+        let refused = can_be_copied(&dir.path().join("gpseg"), &Tablespace { exact: false, ..here }).unwrap_err();
+        assert_eq!(refused.class(), FailureClass::TablespaceElsewhere);
     }
 
     #[test]

@@ -14,7 +14,8 @@ pub fn identity(data: &Path) -> (Option<Dbid>, Option<Content>) {
 
 /// The last assignment of an integer in a settings file: PostgreSQL lets the last one win.
 fn setting(file: &Path, name: &str) -> Option<i16> {
-    let text = std::fs::read_to_string(file).ok()?;
+    let text = std::fs::read(file).ok()?;
+    let text = String::from_utf8_lossy(&text); // a comment may be in any encoding
     let value = |line: &str| {
         let rest = line.trim_start().strip_prefix(name)?.trim_start();
         let rest = rest.strip_prefix('=').unwrap_or(rest).split('#').next()?;
@@ -33,6 +34,9 @@ mod tests {
         std::fs::write(dir.path().join("internal.auto.conf"), "gp_dbid=5\n").unwrap();
         std::fs::write(dir.path().join("postgresql.conf"), "#gp_contentid=9\ngp_contentid = 3\ngp_contentid='-1'  # why\n").unwrap();
         assert_eq!(identity(dir.path()), (Some(Dbid(5)), Some(Content(-1))));
+        let latin = b"# gr\xfc\xdfe \xd6\xd0\xce\xc4\ngp_contentid=7\n# \xd6\xd0\n";
+        std::fs::write(dir.path().join("postgresql.conf"), latin).unwrap();
+        assert_eq!(identity(dir.path()).1, Some(Content(7)), "its comments are in other encodings");
         std::fs::write(dir.path().join("internal.auto.conf"), "").unwrap();
         assert_eq!(identity(dir.path()).0, None);
     }
