@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec, Volume};
 use kube::ResourceExt;
 
 use super::places;
-use crate::{api::GreenplumCluster, model::refusal::ContractPoint};
+use crate::{api::GreenplumCluster, greenplum::Server, model::refusal::ContractPoint};
 
 /// The variable that tells a supervisor, and a Job, whom to ask.
 pub const COORDINATOR: &str = "GPHEAL_COORDINATOR";
@@ -90,9 +90,9 @@ impl<'a> Named<'a> {
 
     /// The same by another name or by an address of the same pod.
     fn is(&self, entry: &str) -> bool {
-        let Some((name, port)) = entry.trim().rsplit_once(':') else { return false };
-        let same_name = self.host.is_some_and(|host| short(name, &self.namespace) == short(host, &self.namespace));
-        port.parse() == Ok(self.port) && (same_name || self.pods.iter().any(|pod| places::has_address(pod, name)))
+        let Some(Server { host: name, port, .. }) = Server::parse(entry.trim()) else { return false };
+        let same_name = self.host.is_some_and(|host| short(&name, &self.namespace) == short(host, &self.namespace));
+        i32::from(port) == self.port && (same_name || self.pods.iter().any(|pod| places::has_address(pod, &name)))
     }
 }
 
@@ -148,6 +148,8 @@ mod tests {
         {
             assert!(differs(plain(other), |_| ()), "{other}");
         }
+        let ipv6: fn(&mut GreenplumCluster) = |cluster| cluster.spec.coordinator.host = Some("fd00::9".into());
+        assert!(!differs(plain("[fd00::9]:5432"), ipv6) && differs(plain("[fd00::8]:5432"), ipv6));
         let by_address: fn(&mut GreenplumCluster) = |cluster| cluster.spec.coordinator.host = Some("10.244.1.9".into());
         assert!(!differs(plain("gp-coordinator-0.gp:5432"), by_address) && differs(plain("fake-0.gp:5432"), by_address));
         let by_service: fn(&mut GreenplumCluster) = |cluster| cluster.spec.coordinator.host = None;

@@ -46,7 +46,7 @@ pub struct Options {
     #[arg(long, env = "GPHEAL_LOG_FORMAT", default_value = "text")]
     pub log_format: log::Format,
     /// Where /livez, /readyz and /metrics are served.
-    #[arg(long, env = "GPHEAL_METRICS_ADDR", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "GPHEAL_METRICS_ADDR", default_value = "[::]:8080")]
     pub metrics_addr: SocketAddr,
 }
 
@@ -76,8 +76,7 @@ pub fn main(options: Options) -> anyhow::Result<()> {
 async fn run(options: Options) -> anyhow::Result<()> {
     let metrics = Metrics::default();
     let health = Health::default();
-    let listener = tokio::net::TcpListener::bind(options.metrics_addr)
-        .await
+    let listener = crate::web::serve::listen(options.metrics_addr)
         .with_context(|| format!("can not listen on {}; choose another --metrics-addr", options.metrics_addr))?;
     let http = http::serve(listener, metrics.clone(), health.clone());
     tokio::select! {

@@ -56,7 +56,7 @@ pub struct Config {
     #[command(flatten)]
     pub tls: TlsOptions,
     /// Where the page is served.
-    #[arg(long, env = "GPHEAL_LISTEN", default_value = "0.0.0.0:8090")]
+    #[arg(long, env = "GPHEAL_LISTEN", default_value = "[::]:8090")]
     pub listen: SocketAddr,
     /// Seconds that a stop may take before it is made harder; less than the pod's grace period.
     #[arg(long, env = "GPHEAL_STOP_SECONDS", default_value_t = 45)]

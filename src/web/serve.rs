@@ -1,6 +1,12 @@
 //! Serves small pages to whoever asks, and lets nobody take more than a little: connections, memory and time are bounded.
 
-use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -8,6 +14,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use socket2::{Domain, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -28,9 +35,43 @@ const LONGEST: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
 /// Before a listener is made again, doubled with each that failed in a row.
 const REBIND: Duration = Duration::from_millis(100);
 const LONGEST_REBIND: Duration = Duration::from_secs(5);
+
+/// Listens at `at`. `[::]` is every address of a pod, of both families; of IPv4 alone where the kernel has no other.
+///
+/// # Errors
+/// As of the socket.
+pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+    match bind(at) {
+        Err(error) if at.ip() == Ipv6Addr::UNSPECIFIED && has_no_ipv6(&error) => {
+            bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), at.port()))
+        }
+        bound => bound,
+    }
+}
+
+fn bind(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(false)?; // whatever net.ipv6.bindv6only says
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let none = [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL, Errno::EPROTONOSUPPORT, Errno::EPFNOSUPPORT];
+    error.raw_os_error().is_some_and(|code| none.contains(&Errno::from_raw(code)))
+}
 
 /// Where connections come from.
 pub trait Accept {
@@ -92,7 +133,7 @@ pub async fn keep_served(at: SocketAddr, router: Router, fault: impl Fn(Option<S
     let mut failed: u32 = 0;
     loop {
         let begun = Instant::now();
-        let why = match TcpListener::bind(at).await {
+        let why = match listen(at) {
             Ok(listener) => {
                 fault(None);
                 match tokio::spawn(serve(listener, router.clone())).await {
@@ -149,6 +190,19 @@ mod tests {
     }
 
     const LIVEZ: &[u8] = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn every_address_is_listened_at_of_both_families() {
+        let listener = listen("[::]:0".parse().unwrap()).unwrap();
+        let at = listener.local_addr().unwrap();
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, at.port())).await.is_ok(), "{at}");
+        if at.is_ipv6() {
+            assert!(TcpStream::connect((Ipv6Addr::LOCALHOST, at.port())).await.is_ok(), "{at}");
+        }
+        let taken = listen(SocketAddr::new(at.ip(), at.port())).unwrap_err();
+        assert!(!has_no_ipv6(&taken), "that another has it is no reason to listen elsewhere: {taken}");
+        assert!(has_no_ipv6(&io::Error::from_raw_os_error(nix::errno::Errno::EAFNOSUPPORT as i32)));
+    }
 
     #[tokio::test]
     async fn a_flood_of_silent_connections_keeps_nobody_out_and_the_oldest_give_way() {
