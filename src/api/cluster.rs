@@ -237,14 +237,31 @@ pub struct JobOptions {
     /// which the mirrors that they leave replicate: one that the instances' own pods use. Default: `spec.coordinator.credentialsSecret`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret: Option<SecretName>,
-    /// Resources of the Job's container. Default: requests of 50m CPU and 64Mi memory, and the memory limit of the
-    /// segment's container, if that has one.
+    /// Resources of the Job's container. Default: requests of 50m CPU and 64Mi memory, and the limits of CPU and
+    /// memory of the segment's container, if that has some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     /// Tolerations of the Job's pod, besides those of the segment's pod. At most 16. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub tolerations: Vec<Toleration>,
+    /// Labels of the Job and its pod, besides gpheal's own, which win: for a NetworkPolicy that admits by label. A Job talks to
+    /// the coordinators and to the acting primary of its content. None by which a Service finds segments. At most 16. Default: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub labels: BTreeMap<String, String>,
+    /// `Copy`: those init containers of the segment's pod run in the Job's, too, that fill an emptyDir which the segment's
+    /// container mounts, and mount nothing that outlives a pod. `Omit`: none of them. Default `Copy`.
+    #[serde(default)]
+    pub init_containers: InitContainers,
+}
+
+/// Whether a Job runs copies of the init containers that fill what its container mounts.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum InitContainers {
+    #[default]
+    Copy,
+    Omit,
 }
 
 /// Resources of a container.

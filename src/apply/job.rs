@@ -6,19 +6,20 @@ use k8s_openapi::{
     api::{
         batch::v1::{Job, JobSpec},
         core::v1::{
-            Affinity, Container, EnvVar, EnvVarSource, KeyToPath, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-            ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
-            SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
+            Affinity, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, KeyToPath, NodeAffinity, NodeSelector,
+            NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, PodTemplateSpec,
+            ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
         },
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 use kube::{ResourceExt, core::ObjectMeta};
 
+use super::carried;
 use crate::{
     api::{
         GreenplumCluster, SegmentRecovery,
-        cluster::{SecretKey, TlsMode},
+        cluster::{InitContainers, SecretKey, TlsMode},
         labels,
     },
     model::Attempt,
@@ -40,6 +41,9 @@ until [ -x /gpheal-bin/gpheal ]; do
 done
 exec /gpheal-bin/gpheal recover";
 const CREDENTIALS: &str = "/etc/gpheal/credentials";
+/// A folder of the Job's own for its password file: the root may be read-only, and so may be wherever the segment has its own.
+const RUN: &str = "/gpheal-run";
+const PASSFILE: &str = "/gpheal-run/pgpass";
 const CA: &str = "/etc/gpheal/ca";
 /// The Secret's key under a name of our own.
 const CA_FILE: &str = "ca.crt";
@@ -110,10 +114,11 @@ pub fn job(plan: &Plan) -> Result<Job, JobError> {
     })
 }
 
-/// Never the segment's own labels: a Service or a budget must not take the Job for an instance.
+/// Never the segment's own labels: a Service or a budget must not take the Job for an instance. Those of the cluster's object
+/// are for policies that admit by label; ours win, by which its Jobs are found.
 fn labels_of(plan: &Plan) -> BTreeMap<String, String> {
     let attempt = plan.attempt;
-    let pairs = [
+    let ours = [
         ("app.kubernetes.io/name", "gpheal".to_owned()),
         ("app.kubernetes.io/component", "recovery".to_owned()),
         ("app.kubernetes.io/managed-by", labels::MANAGER.to_owned()),
@@ -122,7 +127,8 @@ fn labels_of(plan: &Plan) -> BTreeMap<String, String> {
         (labels::DBID, attempt.target.dbid.to_string()),
         (labels::ATTEMPT, attempt.number.to_string()),
     ];
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    let theirs = plan.cluster.spec.job.labels.clone();
+    theirs.into_iter().chain(ours.into_iter().map(|(key, value)| (key.to_owned(), value))).collect()
 }
 
 /// A sidecar that never ends would keep the Job from ending; a node must not be emptied under a copy.
@@ -142,9 +148,13 @@ fn pod_spec(plan: &Plan) -> Result<PodSpec, JobError> {
     let theirs = plan.pod.spec.clone().unwrap_or_default();
     let node = theirs.node_name.clone().ok_or_else(|| JobError::NoNode { pod: pod.clone() })?;
     let image = image(plan, &theirs).ok_or(JobError::NoImage { pod })?;
-    let mounts = mounts(segment);
+    let mounts = mounts(plan.pod, &theirs, segment);
+    let fillers = fillers(plan, &theirs, &mounts);
+    let mounted = fillers.iter().flat_map(|container| container.volume_mounts.iter().flatten());
+    let mounted: Vec<_> = mounts.iter().chain(mounted).cloned().collect();
     Ok(PodSpec {
-        volumes: Some(volumes(plan, &theirs, &mounts)),
+        volumes: Some(volumes(plan, &theirs, &mounted)),
+        init_containers: Some(fillers).filter(|fillers| !fillers.is_empty()),
         containers: vec![worker(plan, segment, mounts)?, installer(image, segment)],
         affinity: Some(on_node(node)),
         tolerations: Some(tolerations(&theirs, &plan.cluster.spec.job.tolerations)),
@@ -167,11 +177,7 @@ fn pod_spec(plan: &Plan) -> Result<PodSpec, JobError> {
 
 /// The operator's own image, else the one that the segment's pod itself took gpheal from.
 fn image(plan: &Plan, theirs: &PodSpec) -> Option<String> {
-    let installs = |container: &&Container| {
-        let words = container.command.iter().flatten().chain(container.args.iter().flatten());
-        words.clone().any(|word| word == "install") && words.clone().any(|word| word.ends_with("gpheal"))
-    };
-    let installer = || theirs.init_containers.iter().flatten().find(installs)?.image.clone();
+    let installer = || theirs.init_containers.iter().flatten().find(|one| carried::installs(one))?.image.clone();
     plan.image.map(str::to_owned).or_else(installer)
 }
 
@@ -229,7 +235,7 @@ fn installer(image: String, segment: &Container) -> Container {
         image: Some(image),
         image_pull_policy: segment.image_pull_policy.clone(),
         command: Some(vec!["/gpheal".into(), "install".into(), BIN.into()]),
-        resources: Some(tiny()),
+        resources: Some(installing(segment)),
         security_context: Some(container_security(segment)),
         volume_mounts: Some(vec![mount("gpheal-job-bin", BIN, false)]),
         ..Container::default()
@@ -238,6 +244,7 @@ fn installer(image: String, segment: &Container) -> Container {
 
 fn worker(plan: &Plan, segment: &Container, mut mounts: Vec<VolumeMount>) -> Result<Container, JobError> {
     mounts.push(mount("gpheal-job-bin", BIN, true));
+    mounts.push(mount("gpheal-job-run", RUN, false));
     mounts.push(mount("gpheal-job-credentials", CREDENTIALS, true));
     if ca_secret(plan).is_some() {
         mounts.push(mount("gpheal-job-ca", CA, true));
@@ -248,7 +255,7 @@ fn worker(plan: &Plan, segment: &Container, mut mounts: Vec<VolumeMount>) -> Res
         image_pull_policy: segment.image_pull_policy.clone(),
         command: Some(["/bin/sh", "-c", AWAITED].map(Into::into).into()),
         working_dir: segment.working_dir.clone(),
-        env: Some(environment(plan, segment)?),
+        env: Some(environment(plan, segment, &mounts)?),
         env_from: segment.env_from.clone(),
         resources: Some(resources(plan, segment)),
         security_context: Some(container_security(segment)),
@@ -258,7 +265,7 @@ fn worker(plan: &Plan, segment: &Container, mut mounts: Vec<VolumeMount>) -> Res
 }
 
 /// The segment's environment (its PATH and whatever its libraries want), without what its supervisor is told.
-fn environment(plan: &Plan, segment: &Container) -> Result<Vec<EnvVar>, JobError> {
+fn environment(plan: &Plan, segment: &Container, mounts: &[VolumeMount]) -> Result<Vec<EnvVar>, JobError> {
     let attempt = serde_json::to_string(plan.attempt).map_err(|e| JobError::Attempt { why: e.to_string() })?;
     if attempt.len() > LONGEST_ATTEMPT {
         return Err(JobError::Attempt { why: format!("{} bytes", attempt.len()) });
@@ -268,14 +275,15 @@ fn environment(plan: &Plan, segment: &Container) -> Result<Vec<EnvVar>, JobError
     // Its own words for whom it asks may be made of others.
     let words =
         |name: &str| matches!(agreed::told(segment), Told::By(told) if told.value.iter().any(|text| text.contains(&format!("$({name})"))));
-    let kept = |variable: &&EnvVar| !ours(&variable.name) || words(&variable.name);
+    let kept = |variable: &&EnvVar| !ours(&variable.name) || words(&variable.name) || carried::names_in(mounts, &variable.name);
     let mut env: Vec<EnvVar> = segment.env.iter().flatten().filter(kept).cloned().collect();
     env.extend(fields.map(|(name, path)| {
         let field_ref = Some(ObjectFieldSelector { field_path: path.into(), api_version: None });
         EnvVar { name: name.into(), value: None, value_from: Some(EnvVarSource { field_ref, ..EnvVarSource::default() }) }
     }));
     env.extend(coordinators(plan, segment)?);
-    let values = [(jobs::ATTEMPT_VARIABLE, attempt), ("GPHEAL_CREDENTIALS", CREDENTIALS.to_owned())];
+    let values =
+        [(jobs::ATTEMPT_VARIABLE, attempt), ("GPHEAL_CREDENTIALS", CREDENTIALS.to_owned()), ("GPHEAL_PASSFILE", PASSFILE.to_owned())];
     env.extend(values.into_iter().chain(tls_environment(plan, segment)).map(|(name, value)| plain(name, value)));
     Ok(env)
 }
@@ -287,7 +295,8 @@ fn plain(name: &str, value: String) -> EnvVar {
 /// The Job asks whom the instance itself asks, in its own words; what the cluster's object names is for a gpheal that does
 /// not know better. Where the words come from a ConfigMap, the Job takes that over as it is.
 fn coordinators(plan: &Plan, segment: &Container) -> Result<Vec<EnvVar>, JobError> {
-    let named = format!("{}:{}", plan.cluster.coordinator_host(), plan.cluster.spec.coordinator.port);
+    let (host, port) = (plan.cluster.coordinator_host(), plan.cluster.spec.coordinator.port);
+    let named = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     match agreed::told(segment) {
         Told::By(theirs) => {
             let theirs = EnvVar { name: "GPHEAL_POD_COORDINATORS".into(), ..theirs.clone() };
@@ -325,21 +334,30 @@ fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     VolumeMount { name: name.into(), mount_path: path.into(), read_only: Some(read_only), ..VolumeMount::default() }
 }
 
-/// The segment's own mounts at their own paths: data, tablespaces, sockets, configuration. Not a token, and not
-/// what the Job has of its own.
-fn mounts(segment: &Container) -> Vec<VolumeMount> {
-    let foreign = |mount: &&VolumeMount| ![BIN, CREDENTIALS, CA, TOKENS].contains(&mount.mount_path.trim_end_matches('/'));
-    segment.volume_mounts.iter().flatten().filter(foreign).cloned().collect()
+/// The segment's own mounts at their own paths: data, tablespaces, sockets, configuration. Not a token, not what the Job has
+/// of its own, and no huge pages: the node has given them to the segment's pod, beside which the Job runs, so that a Job
+/// that claimed as many would often find no place; its postgres is told to do without (`postgres --single`).
+fn mounts(pod: &Pod, theirs: &PodSpec, segment: &Container) -> Vec<VolumeMount> {
+    let huge =
+        |volume: &Volume| volume.empty_dir.as_ref().and_then(|dir| dir.medium.as_ref()).is_some_and(|it| it.starts_with("HugePages"));
+    let huge = |name: &str| theirs.volumes.iter().flatten().any(|volume| volume.name == name && huge(volume));
+    let foreign = |mount: &VolumeMount| ![BIN, RUN, CREDENTIALS, CA, TOKENS].contains(&mount.mount_path.trim_end_matches('/'));
+    carried::mounts(pod, segment).into_iter().filter(|mount| foreign(mount) && !huge(&mount.name)).collect()
+}
+
+/// Nobody knows what they do where the cluster's object says so.
+fn fillers(plan: &Plan, theirs: &PodSpec, mounts: &[VolumeMount]) -> Vec<Container> {
+    match plan.cluster.spec.job.init_containers {
+        InitContainers::Copy => carried::fillers(plan.pod, theirs, mounts, TOKENS),
+        InitContainers::Omit => vec![],
+    }
 }
 
 fn volumes(plan: &Plan, theirs: &PodSpec, mounts: &[VolumeMount]) -> Vec<Volume> {
     let mounted = |volume: &&Volume| mounts.iter().any(|mount| mount.name == volume.name);
     let mut volumes: Vec<Volume> = theirs.volumes.iter().flatten().filter(mounted).cloned().collect();
-    volumes.push(Volume {
-        name: "gpheal-job-bin".into(),
-        empty_dir: Some(k8s_openapi::api::core::v1::EmptyDirVolumeSource::default()),
-        ..Volume::default()
-    });
+    volumes.push(empty("gpheal-job-bin", None));
+    volumes.push(empty("gpheal-job-run", Some("Memory"))); // no password on a disk
     let spec = &plan.cluster.spec;
     let secret_name = Some(spec.job.credentials_secret.as_ref().unwrap_or(&spec.coordinator.credentials_secret).name.clone());
     let secret = SecretVolumeSource { secret_name, ..SecretVolumeSource::default() };
@@ -352,16 +370,32 @@ fn volumes(plan: &Plan, theirs: &PodSpec, mounts: &[VolumeMount]) -> Vec<Volume>
     volumes
 }
 
+fn empty(name: &str, medium: Option<&str>) -> Volume {
+    let empty_dir = Some(EmptyDirVolumeSource { medium: medium.map(str::to_owned), size_limit: None });
+    Volume { name: name.into(), empty_dir, ..Volume::default() }
+}
+
 /// What fits the segment's postgres fits the one that recovers it from a crash; and the page cache of a copy counts, so
-/// that it does not push out that of the node, nor is all of it left to be synced at the end.
+/// that it does not push out that of the node, nor is all of it left to be synced at the end. A quota may demand a limit of
+/// whatever the segment's container has one of.
 fn resources(plan: &Plan, segment: &Container) -> ResourceRequirements {
     if let Some(wanted) = &plan.cluster.spec.job.resources {
         let (requests, limits) = (Some(quantities(&wanted.requests)), Some(quantities(&wanted.limits)));
         return ResourceRequirements { requests, limits, claims: None };
     }
-    let theirs = segment.resources.as_ref().and_then(|resources| resources.limits.as_ref()?.get_key_value("memory"));
-    let limits = theirs.map(|(name, limit)| BTreeMap::from([(name.clone(), limit.clone())]));
-    ResourceRequirements { limits, ..tiny() }
+    ResourceRequirements { limits: limited(segment, |_, limit| limit.clone()), ..tiny() }
+}
+
+fn installing(segment: &Container) -> ResourceRequirements {
+    let enough = |name: &str, _: &Quantity| Quantity(if name == "cpu" { "1" } else { "128Mi" }.into());
+    ResourceRequirements { limits: limited(segment, enough), ..tiny() }
+}
+
+/// Limits of what the segment's container has a limit of.
+fn limited(segment: &Container, limit: impl Fn(&str, &Quantity) -> Quantity) -> Option<BTreeMap<String, Quantity>> {
+    let theirs = segment.resources.as_ref()?.limits.as_ref()?;
+    let both = theirs.iter().filter(|(name, _)| ["cpu", "memory"].contains(&name.as_str()));
+    Some(both.map(|(name, theirs)| (name.clone(), limit(name, theirs))).collect()).filter(|limits: &BTreeMap<_, _>| !limits.is_empty())
 }
 
 /// The work is done by disk and network; a large request would only keep the Job from its one node.

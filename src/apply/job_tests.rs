@@ -69,8 +69,9 @@ fn it_runs_where_and_as_who_the_segment_is() {
     let work = &pod["containers"][0];
     assert_eq!((&work["image"], &work["name"]), (&json!("localhost/greenplum:dev"), &json!("recover")));
     let mounts = names(&work["volumeMounts"], "mountPath");
-    assert_eq!(mounts, ["/data", "/tmp", "/gpheal-bin", "/etc/gpheal/credentials"]);
-    assert_eq!(names(&pod["volumes"], "name"), ["data", "tmp", "gpheal-job-bin", "gpheal-job-credentials"]);
+    assert_eq!(mounts, ["/data", "/tmp", "/gpheal-bin", "/gpheal-run", "/etc/gpheal/credentials"]);
+    assert_eq!(names(&pod["volumes"], "name"), ["data", "tmp", "gpheal-job-bin", "gpheal-job-run", "gpheal-job-credentials"]);
+    assert!(pod["initContainers"].is_null(), "gpheal's installer runs beside the work");
     assert_eq!(pod["volumes"][0]["persistentVolumeClaim"]["claimName"], "data-gp-mirror-0");
 }
 
@@ -146,7 +147,8 @@ fn it_would_pass_pod_security_restricted_even_where_the_segment_would_not() {
 fn the_environment_is_the_segments_without_what_its_supervisor_is_told() {
     let job = made(|_| ());
     let env = &job["spec"]["template"]["spec"]["containers"][0]["env"];
-    let (asks, says) = (["GPHEAL_POD_COORDINATORS", "GPHEAL_COORDINATOR"], ["GPHEAL_ATTEMPT", "GPHEAL_CREDENTIALS", "GPHEAL_TLS"]);
+    let (asks, says) =
+        (["GPHEAL_POD_COORDINATORS", "GPHEAL_COORDINATOR"], ["GPHEAL_ATTEMPT", "GPHEAL_CREDENTIALS", "GPHEAL_PASSFILE", "GPHEAL_TLS"]);
     assert_eq!(names(env, "name"), [&["PATH", "POD_NAME", "POD_UID", "NODE_NAME"][..], &asks, &says].concat());
     assert_eq!(serde_json::from_str::<Attempt>(env[6]["value"].as_str().unwrap()).unwrap(), attempt());
     assert_eq!(env[5]["value"], "gp-coordinator-0.gp.demo.svc:5432");
@@ -234,15 +236,97 @@ fn what_can_not_be_made_says_why() {
     assert!(matches!(made_from(&fixtures::cluster(), &other, None), Err(JobError::NoContainer { .. })));
 }
 
+/// A quota may demand a limit of every container.
 #[test]
-fn its_memory_is_bounded_as_the_segments_is() {
-    let resources = |change: fn(&mut Value)| made(change)["spec"]["template"]["spec"]["containers"][0]["resources"].clone();
+fn it_is_bounded_as_the_segment_is() {
+    let resources = |change: fn(&mut Value)| {
+        let containers = made(change)["spec"]["template"]["spec"]["containers"].clone();
+        (containers[0]["resources"].clone(), containers[1]["resources"].clone())
+    };
     let tiny = json!({"cpu": "50m", "memory": "64Mi"});
-    assert_eq!(resources(|_| ()), json!({"requests": tiny}));
+    assert_eq!(resources(|_| ()), (json!({"requests": tiny}), json!({"requests": tiny})));
     let bounded = resources(|pod| {
         pod["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "4", "memory": "64Gi"}, "requests": {"memory": "64Gi"}});
     });
-    assert_eq!(bounded, json!({"requests": tiny, "limits": {"memory": "64Gi"}}));
+    let work = json!({"requests": tiny, "limits": {"cpu": "4", "memory": "64Gi"}});
+    assert_eq!(bounded, (work, json!({"requests": tiny, "limits": {"cpu": "1", "memory": "128Mi"}})));
+}
+
+/// The node has given them to the segment's pod, which is there while the Job runs: a claim to as many finds no place.
+#[test]
+fn it_claims_no_huge_pages_and_mounts_none() {
+    let job = made(|pod| {
+        let pages = json!({"hugepages-2Mi": "1Gi", "memory": "4Gi"});
+        pod["spec"]["containers"][0]["resources"] = json!({"limits": pages, "requests": pages});
+        pod["spec"]["volumes"].as_array_mut().unwrap().push(json!({"name": "huge", "emptyDir": {"medium": "HugePages-2Mi"}}));
+        let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap();
+        mounts.push(json!({"name": "huge", "mountPath": "/dev/hugepages"}));
+    });
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!(pod["containers"][0]["resources"]["limits"], json!({"memory": "4Gi"}));
+    assert!(!names(&pod["volumes"], "name").contains(&"huge"));
+    for dialect in [crate::greenplum::Dialect::Six, crate::greenplum::Dialect::Seven] {
+        assert!(dialect.single_user_arguments().contains(&"huge_pages=off"), "its postgres does without");
+    }
+}
+
+/// The root may be read-only, and so may be where the segment has its own.
+#[test]
+fn its_password_file_lies_in_a_folder_of_its_own() {
+    let job = made(|pod| {
+        let env = pod["spec"]["containers"][0]["env"].as_array_mut().unwrap();
+        env.push(json!({"name": "GPHEAL_PASSFILE", "value": "/run/gp/pgpass"}));
+        pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] = json!(true);
+        pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    });
+    let pod = &job["spec"]["template"]["spec"];
+    let work = &pod["containers"][0];
+    let told: Vec<_> = work["env"].as_array().unwrap().iter().filter(|one| one["name"] == "GPHEAL_PASSFILE").collect();
+    assert_eq!(told, [&json!({"name": "GPHEAL_PASSFILE", "value": "/gpheal-run/pgpass"})]);
+    let own = |mount: &&Value| mount["mountPath"] == "/gpheal-run" && mount["readOnly"] != true;
+    assert_eq!(work["volumeMounts"].as_array().unwrap().iter().find(own).unwrap()["name"], "gpheal-job-run");
+    let volume = pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "gpheal-job-run").unwrap();
+    assert_eq!(volume["emptyDir"]["medium"], "Memory");
+}
+
+#[test]
+fn labels_of_the_spec_are_there_for_policies_and_ours_win() {
+    let mut cluster = fixtures::cluster();
+    cluster.spec.job = serde_json::from_value(json!({"labels": {"network": "database", labels::DBID: "1"}})).unwrap();
+    let job = made_from(&cluster, &pod("gp-mirror-0", |_| ()), Some("gpheal:1")).unwrap();
+    let of_pod = &job["spec"]["template"]["metadata"]["labels"];
+    assert_eq!((&of_pod["network"], &of_pod[labels::DBID]), (&json!("database"), &json!("5")));
+    assert_eq!(job["metadata"]["labels"], *of_pod);
+}
+
+#[test]
+fn a_folder_that_the_pods_name_is_part_of_is_that_of_the_segment() {
+    let job = made(|pod| {
+        let mounts = json!([{"name": "data", "mountPath": "/data", "subPathExpr": "$(POD_NAME)"}]);
+        pod["spec"]["containers"][0]["volumeMounts"] = mounts;
+    });
+    let mount = &job["spec"]["template"]["spec"]["containers"][0]["volumeMounts"][0];
+    assert_eq!((&mount["subPath"], &mount["subPathExpr"]), (&json!("gp-mirror-0"), &Value::Null));
+}
+
+#[test]
+fn init_containers_that_fill_what_postgres_reads_run_before_the_work() {
+    let segment = pod("gp-mirror-0", |pod| {
+        let filler = json!({"name": "settings", "image": "x", "volumeMounts": [{"name": "etc", "mountPath": "/fill"},
+            {"name": "from", "mountPath": "/from"}]});
+        pod["spec"]["initContainers"].as_array_mut().unwrap().push(filler);
+        let volumes = [json!({"name": "etc", "emptyDir": {}}), json!({"name": "from", "configMap": {"name": "c"}})];
+        pod["spec"]["volumes"].as_array_mut().unwrap().extend(volumes);
+        pod["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap().push(json!({"name": "etc", "mountPath": "/etc/gp"}));
+    });
+    let mut cluster = fixtures::cluster();
+    let made = |cluster: &GreenplumCluster| made_from(cluster, &segment, Some("gpheal:1")).unwrap()["spec"]["template"]["spec"].clone();
+    let job = made(&cluster);
+    assert_eq!(names(&job["initContainers"], "name"), ["settings"]);
+    let volumes = names(&job["volumes"], "name");
+    assert!(volumes.contains(&"etc") && volumes.contains(&"from"), "{volumes:?}");
+    cluster.spec.job = serde_json::from_value(json!({"initContainers": "Omit"})).unwrap();
+    assert!(made(&cluster)["initContainers"].is_null());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Plan -> Kubernetes. Each effect is bound to what the plan saw: an object that has moved since is not written,
 //! it is looked at again; a name that is taken is ours, because names are deterministic, or it is an error.
 
+mod carried;
 pub mod job;
 pub mod recovery;
 

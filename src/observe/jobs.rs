@@ -240,7 +240,17 @@ fn last_words(pods: &[&Pod]) -> String {
             end.message.as_ref().map_or(String::new(), |m| format!(", '{}'", shown(m)))
         ))
     };
-    pods.iter().find_map(said).unwrap_or_default()
+    pods.iter().find_map(said).or_else(|| pods.iter().find_map(|pod| unprepared(pod))).unwrap_or_default()
+}
+
+/// An init container that failed, so that the work could not begin.
+fn unprepared(pod: &Pod) -> Option<String> {
+    let ends = pod.status.as_ref()?.init_container_statuses.as_ref()?.iter();
+    let ends = ends.filter_map(|status| Some((&status.name, status.state.as_ref()?.terminated.as_ref()?)));
+    let (name, end) = ends.filter(|(_, end)| end.exit_code != 0).last()?;
+    let message = end.message.as_ref().map_or(String::new(), |message| format!(", '{}'", shown(message)));
+    let hint = "with spec.job.initContainers: Omit it is left out";
+    Some(format!(": its init container {name}, a copy of the segment's, ended with exit code {}{message}; {hint}", end.exit_code))
 }
 
 fn waits(pods: &[&Pod]) -> Option<String> {
@@ -397,6 +407,16 @@ mod tests {
         let JobState::Lost(why) = view(Some(&job("r", 5, 2, failed)), &pods).view.state else { panic!() };
         assert!(why.contains("BackoffLimitExceeded") && why.contains("OOMKilled") && why.contains("no JSON"), "{why}");
         assert!(matches!(view(None, &[]).view.state, JobState::Lost(_)));
+    }
+
+    #[test]
+    fn an_init_container_that_failed_is_named() {
+        let pod = job_pod("r", 5, 2, |pod| {
+            pod["status"] = json!({"phase": "Failed", "initContainerStatuses": [{"name": "settings", "image": "", "imageID": "",
+                "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": 3, "reason": "Error"}}}]});
+        });
+        let JobState::Lost(why) = view(Some(&job("r", 5, 2, failed)), &[pod]).view.state else { panic!() };
+        assert!(why.contains("init container settings") && why.contains("exit code 3") && why.contains("Omit"), "{why}");
     }
 
     #[test]
