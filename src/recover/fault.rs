@@ -5,10 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::errno::Errno;
+
 use crate::{
     greenplum::SessionError,
     model::{Failure, FailureClass, Step},
-    volume::marks::MarkError,
+    volume::{VolumeError, marks::MarkError},
 };
 
 /// Longest evidence, in bytes: the whole outcome has to fit into a termination message.
@@ -56,9 +58,39 @@ fn bounded(text: &str) -> String {
     text[start..].to_owned()
 }
 
+/// Errors of the file system by what they mean, whatever was being done.
+const BY_ERRNO: &[(FailureClass, &[Errno])] = &[
+    (FailureClass::NoRoom, &[Errno::ENOSPC, Errno::EDQUOT]),
+    (FailureClass::ToolKilled, &[Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN]),
+    (FailureClass::Environment, &[Errno::EACCES, Errno::EPERM, Errno::EROFS, Errno::EBUSY, Errno::ETXTBSY]),
+    // The disk, its bus or its file system.
+    (FailureClass::Environment, &[Errno::EIO, Errno::EUCLEAN, Errno::ENXIO, Errno::ENODEV]),
+    // What a file system of the network says when its server is away.
+    (FailureClass::Environment, &[Errno::ESTALE, Errno::ESHUTDOWN, Errno::ENOTCONN, Errno::ETIMEDOUT]),
+];
+
+/// What a failure of the file system means.
+pub fn of_file_system(error: &io::Error) -> FailureClass {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    let family = errno.and_then(|errno| BY_ERRNO.iter().find(|(_, family)| family.contains(&errno)));
+    family.map_or(FailureClass::Unclassified, |(class, _)| *class)
+}
+
 impl Classified for MarkError {
     fn class(&self) -> FailureClass {
-        FailureClass::Unclassified
+        match self {
+            Self::Io { source, .. } => of_file_system(source),
+            Self::Content { .. } => FailureClass::Unclassified,
+        }
+    }
+}
+
+impl Classified for VolumeError {
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::Marks { source, .. } | Self::Look { source, .. } => of_file_system(source),
+            Self::NotAbsolute(_) | Self::DataDirIsMountRoot(_) => FailureClass::VolumeUnrecognised,
+        }
     }
 }
 
@@ -79,7 +111,7 @@ impl FileError {
 
 impl Classified for FileError {
     fn class(&self) -> FailureClass {
-        if self.source.kind() == io::ErrorKind::StorageFull { FailureClass::NoRoom } else { FailureClass::Unclassified }
+        of_file_system(&self.source)
     }
 }
 
@@ -93,8 +125,27 @@ impl Classified for OfCoordinator {
         match &self.0 {
             SessionError::LoginRefused { .. } => FailureClass::LoginRefused,
             SessionError::Tls { .. } => FailureClass::TlsRefused,
+            SessionError::Statement { code: Some(code), .. } if code == NO_RIGHT => FailureClass::LoginRefused,
             _ => FailureClass::CoordinatorUnreachable,
         }
+    }
+}
+
+/// The role may not do it.
+const NO_RIGHT: &str = "42501";
+
+/// What a statement's failure on the acting primary means, by its SQLSTATE.
+fn of_statement(code: &str) -> FailureClass {
+    let (full, failing) = ("53100", "58030");
+    let passes = ["08", "53", "57"]; // a connection, something that is short, somebody who intervened
+    if code == NO_RIGHT {
+        FailureClass::LoginRefused
+    } else if code == full || code == failing {
+        FailureClass::SourceEnvironment
+    } else if passes.iter().any(|class| code.starts_with(class)) || code == "55P03" {
+        FailureClass::SourceNotReady
+    } else {
+        FailureClass::Unclassified
     }
 }
 
@@ -109,7 +160,7 @@ impl Classified for OfSource {
             SessionError::LoginRefused { .. } => FailureClass::LoginRefused,
             SessionError::Tls { .. } => FailureClass::TlsRefused,
             SessionError::NotGreenplum { .. } | SessionError::Version(_) => FailureClass::SourceNotItself,
-            SessionError::Statement { .. } => FailureClass::Unclassified,
+            SessionError::Statement { code, .. } => of_statement(code.as_deref().unwrap_or_default()),
             _ => FailureClass::SourceNotReady,
         }
     }
@@ -118,6 +169,45 @@ impl Classified for OfSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_volume_and_a_dead_disk_are_told_apart_from_the_unknown() {
+        for (errno, class) in [
+            (Errno::ENOSPC, FailureClass::NoRoom),
+            (Errno::EDQUOT, FailureClass::NoRoom),
+            (Errno::EROFS, FailureClass::Environment),
+            (Errno::EIO, FailureClass::Environment),
+            (Errno::EUCLEAN, FailureClass::Environment),
+            (Errno::EACCES, FailureClass::Environment),
+            (Errno::EPERM, FailureClass::Environment),
+            (Errno::EBUSY, FailureClass::Environment),
+            (Errno::ESTALE, FailureClass::Environment),
+            (Errno::EMFILE, FailureClass::ToolKilled),
+            (Errno::ENFILE, FailureClass::ToolKilled),
+            (Errno::ENOENT, FailureClass::Unclassified),
+            (Errno::EXDEV, FailureClass::Unclassified),
+        ] {
+            let error = || io::Error::from_raw_os_error(errno as i32);
+            assert_eq!(FileError::at(Path::new("/x"))(error()).class(), class, "{errno}");
+            assert_eq!(MarkError::Io { path: "/x".into(), source: error() }.class(), class, "{errno}");
+            assert_eq!(VolumeError::Marks { path: "/x".into(), source: error() }.class(), class, "{errno}");
+        }
+        assert_eq!(of_file_system(&io::Error::other("x")), FailureClass::Unclassified);
+    }
+
+    #[test]
+    fn a_statement_that_fails_is_classified_by_its_sqlstate() {
+        let failed = |code: &str| {
+            let (server, message) = (crate::greenplum::Server::new("a", 1), String::new());
+            OfSource(SessionError::Statement { server, message, code: Some(code.into()) }).class()
+        };
+        assert_eq!(failed("42501"), FailureClass::LoginRefused);
+        assert_eq!((failed("53100"), failed("58030")), (FailureClass::SourceEnvironment, FailureClass::SourceEnvironment));
+        for passes in ["53300", "57014", "57P01", "08006", "55P03"] {
+            assert_eq!(failed(passes), FailureClass::SourceNotReady, "{passes}");
+        }
+        assert_eq!(failed("XX000"), FailureClass::Unclassified);
+    }
 
     #[test]
     fn an_outcome_with_the_longest_evidence_fits_into_a_termination_message() {

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::{
     Work,
-    fault::{Classified, Fault},
+    fault::{Classified, Fault, of_file_system},
 };
 use crate::{
     model::FailureClass,
@@ -36,6 +36,8 @@ pub enum HoldError {
     Busy { who: String, seconds: u64 },
     #[error("{0}")]
     Elsewhere(String),
+    #[error("{text}")]
+    Unusable { text: String, class: FailureClass },
 }
 
 impl Classified for HoldError {
@@ -43,6 +45,7 @@ impl Classified for HoldError {
         match self {
             Self::Refused(_) => FailureClass::WorldMoved,
             Self::Busy { .. } | Self::Elsewhere(_) => FailureClass::LockBusy,
+            Self::Unusable { class, .. } => *class,
         }
     }
 }
@@ -80,7 +83,7 @@ impl Holding {
                 Ok(lock) => return Ok(lock),
                 Err(LockError::Busy(who)) => who,
                 Err(LockError::Elsewhere(who)) => return Err(HoldError::Elsewhere(LockError::Elsewhere(who).to_string()).into()),
-                Err(error) => error.to_string(),
+                Err(error @ LockError::Io { .. }) => unusable(&error)?,
             };
             if let Some(why) = self.refused(&work.attempt.id) {
                 return Err(HoldError::Refused(why).into());
@@ -112,6 +115,17 @@ impl Drop for Holding {
             tracing::warn!(%error, "the hold could not be ended; the supervisor ends it when its heartbeat is old");
         }
     }
+}
+
+/// A lock that cannot be used for want of room or rights does not come by waiting; any other error may pass.
+fn unusable(error: &LockError) -> Result<String, HoldError> {
+    let text = error.to_string();
+    let class = match error {
+        LockError::Io { source, .. } => of_file_system(source),
+        LockError::Busy(_) | LockError::Elsewhere(_) => FailureClass::LockBusy,
+    };
+    let lasts = matches!(class, FailureClass::NoRoom | FailureClass::Environment);
+    if lasts { Err(HoldError::Unusable { text, class }) } else { Ok(text) }
 }
 
 /// The mark is still that of this attempt: a successor's is not ours to renew or to end.

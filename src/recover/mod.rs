@@ -4,7 +4,9 @@
 //! before the first destructive byte. It has no Kubernetes credentials; its outcome stands in the
 //! termination message and beside the marks.
 
+mod activity;
 mod configure;
+mod connections;
 mod coordinator;
 mod disk;
 mod fault;
@@ -28,12 +30,17 @@ use std::{
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::{fault::Fault, hold::Holding, progress::Reporter, source::SourceLock};
+use self::{
+    fault::{Classified, Fault},
+    hold::Holding,
+    progress::Reporter,
+    source::SourceLock,
+};
 use crate::{
     greenplum::{Ca, Login, Server, Tls, TlsMode},
     model::{Attempt, FailureClass, Outcome, Repair, Step},
-    supervisor,
-    volume::{Held, Holder, Volume, mount},
+    supervisor::{self, NoCredentials},
+    volume::{Held, Holder, Volume, VolumeError, mount},
 };
 
 /// Repairs one instance (the command of a Job; told everything by the operator).
@@ -86,25 +93,48 @@ struct Work {
     report: Reporter,
 }
 
+/// What keeps an attempt from its first step.
+#[derive(Debug, thiserror::Error)]
+enum CannotBegin {
+    #[error(transparent)]
+    Credentials(#[from] NoCredentials),
+    #[error("the password file {path} cannot be written: {source}")]
+    Passfile { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+}
+
+impl Classified for CannotBegin {
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::Credentials(_) => FailureClass::LoginRefused,
+            Self::Passfile { source, .. } => fault::of_file_system(source),
+            Self::Volume(error) => error.class(),
+        }
+    }
+}
+
 /// Runs the attempt; the outcome is written before this returns.
 ///
 /// # Errors
 /// When there is nothing to attempt: the environment can not be understood.
 pub async fn run(config: Config) -> anyhow::Result<bool> {
     let attempt: Attempt = serde_json::from_str(&config.attempt)?;
-    let login = supervisor::login(&config.credentials, &config.tls)?;
-    supervisor::write_passfile(&config.passfile, std::slice::from_ref(&login))?;
-    let volume = Volume::open(attempt.target.data_directory.as_ref())?;
-    let mirror_tls = config.mirror_tls.map(|mode| Tls::of(mode, || Ca::File(config.mirror_ca.clone().unwrap_or_default())));
-    let (passfile, report) = (config.passfile.clone(), Reporter::start());
-    let (pod, node) = (config.pod, config.node);
-    let coordinators = if config.pod_coordinators.is_empty() { config.coordinator } else { config.pod_coordinators };
-    let work = Work { attempt, coordinators, login, mirror_tls, passfile, volume, pod, node, report };
+    let termination_message = config.termination_message.clone();
+    let work = match Work::new(config, attempt.clone()) {
+        Ok(work) => work,
+        Err(error) => {
+            let outcome = outcome_of(&attempt, (Err(error.into()), Step::Proving), 0, 0);
+            say(&outcome, &termination_message);
+            return Ok(false);
+        }
+    };
     let (begun, mut holds) = (Instant::now(), Holds::default());
     let result = work.until_told_to_end(&mut holds).await;
-    let outcome = work.outcome(result, begun.elapsed().as_secs());
+    let seconds = begun.elapsed().as_secs();
+    let outcome = outcome_of(&work.attempt, (result, work.report.current()), work.report.bytes(), seconds);
     // Whoever finds the volume free finds the outcome on it.
-    work.publish(&outcome, &config.termination_message);
+    work.publish(&outcome, &termination_message);
     holds.give_back();
     Ok(outcome.failure.is_none())
 }
@@ -134,6 +164,17 @@ impl Holds {
 }
 
 impl Work {
+    fn new(config: Config, attempt: Attempt) -> Result<Self, CannotBegin> {
+        let login = supervisor::login(&config.credentials, &config.tls)?;
+        let written = supervisor::write_passfile(&config.passfile, std::slice::from_ref(&login));
+        written.map_err(|source| CannotBegin::Passfile { path: config.passfile.clone(), source })?;
+        let volume = Volume::open(attempt.target.data_directory.as_ref())?;
+        let mirror_tls = config.mirror_tls.map(|mode| Tls::of(mode, || Ca::File(config.mirror_ca.clone().unwrap_or_default())));
+        let (passfile, report, pod, node) = (config.passfile, Reporter::start(), config.pod, config.node);
+        let coordinators = if config.pod_coordinators.is_empty() { config.coordinator } else { config.pod_coordinators };
+        Ok(Self { attempt, coordinators, login, mirror_tls, passfile, volume, pod, node, report })
+    }
+
     /// SIGTERM drops whatever is being done; the guards on the way out leave truthful marks.
     async fn until_told_to_end(&self, holds: &mut Holds) -> Result<Done, Fault> {
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| Fault::new(FailureClass::Unclassified, &e.to_string()))?;
@@ -182,29 +223,34 @@ impl Work {
         Holder::here(&self.node, &self.pod, &format!("attempt {}", self.attempt.id)).of_this_boot()
     }
 
-    fn outcome(&self, result: Result<Done, Fault>, seconds: u64) -> Outcome {
-        let (failure, note, changed) = match result {
-            Ok(Done { note, changed }) => (None, note, Some(changed)),
-            Err(fault) => (Some(fault.at(self.report.current())), String::new(), None),
-        };
-        let (attempt, recovery_uid) = (self.attempt.id.clone(), self.attempt.recovery_uid.clone());
-        Outcome { attempt, repair: self.attempt.repair, failure, bytes: self.report.bytes(), seconds, note, changed, recovery_uid }
-    }
-
     /// Kubelet cuts a termination message at 4 KiB; evidence is bounded so that it fits.
     fn publish(&self, outcome: &Outcome, termination_message: &std::path::Path) {
-        match &outcome.failure {
-            None => tracing::info!(note = outcome.note, "done"),
-            Some(failure) => {
-                tracing::error!(class = failure.class.as_str(), step = %failure.step, evidence = failure.evidence, "{}", failure.message);
-            }
-        }
         if let Err(error) = self.volume.write("result.json", outcome) {
             tracing::warn!(%error, "the result could not be left on the volume");
         }
-        let said = serde_json::to_vec(outcome).map_err(std::io::Error::from).and_then(|text| std::fs::write(termination_message, text));
-        if let Err(error) = said {
-            tracing::warn!(%error, "the termination message could not be written");
+        say(outcome, termination_message);
+    }
+}
+
+fn outcome_of(attempt: &Attempt, (result, step): (Result<Done, Fault>, Step), bytes: u64, seconds: u64) -> Outcome {
+    let (failure, note, changed) = match result {
+        Ok(Done { note, changed }) => (None, note, Some(changed)),
+        Err(fault) => (Some(fault.at(step)), String::new(), None),
+    };
+    let (id, recovery_uid) = (attempt.id.clone(), attempt.recovery_uid.clone());
+    Outcome { attempt: id, repair: attempt.repair, failure, bytes, seconds, note, changed, recovery_uid }
+}
+
+/// In the log, and where the kubelet takes it from.
+fn say(outcome: &Outcome, termination_message: &std::path::Path) {
+    match &outcome.failure {
+        None => tracing::info!(note = outcome.note, "done"),
+        Some(failure) => {
+            tracing::error!(class = failure.class.as_str(), step = %failure.step, evidence = failure.evidence, "{}", failure.message);
         }
+    }
+    let said = serde_json::to_vec(outcome).map_err(std::io::Error::from).and_then(|text| std::fs::write(termination_message, text));
+    if let Err(error) = said {
+        tracing::warn!(%error, "the termination message could not be written");
     }
 }

@@ -34,7 +34,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use ask::{Known, catalog as ask_for_catalog};
 pub use config::{Config, TlsOptions};
-pub use logins::{login, write_passfile};
+pub use logins::{NoCredentials, login, write_passfile};
 
 use self::{
     ask::{Answer, NotRead},
