@@ -9,10 +9,12 @@
 
 mod access;
 mod bench;
+mod bounded;
 mod catalog;
 mod cold;
 mod dialect;
 mod failover;
+mod layouts;
 mod losses;
 mod mirror;
 mod product;
@@ -52,6 +54,7 @@ const CHECKS: &[(&str, Check)] = checks![
     access::statements_reach_every_content,
     rights::the_operators_role_needs_no_superuser_where_greenplum_has_monitors,
     rights::a_supervisors_role_needs_to_log_in_and_nothing_else,
+    bounded::what_a_role_has_set_bounds_no_session,
     tls::a_server_without_it_is_told_apart,
     tls::each_mode_holds_what_libpq_says_of_it,
     tls::an_expired_certificate_is_told_as_that,
@@ -86,6 +89,9 @@ const CHECKS: &[(&str, Check)] = checks![
     wounds::an_open_directory_and_a_stale_socket_lock_are_put_right,
     wounds::a_mirror_that_lost_a_folder_asks_for_a_full_copy,
     wounds::a_broken_line_of_the_settings_is_named,
+    bounded::what_a_role_has_set_bounds_no_repair,
+    layouts::a_copy_takes_what_is_no_page_and_leaves_links_and_bytes_as_they_are,
+    bounded::a_lost_lock_on_the_source_is_taken_again_and_only_another_holder_stops_a_copy,
     losses::a_restored_primary_that_wrote_past_its_mirror_is_not_followed,
     losses::a_primary_put_back_while_its_mirror_is_in_sync_stays_closed,
     losses::a_coordinator_whose_standby_is_activated_is_fenced,

@@ -193,13 +193,19 @@ pub async fn await_page(bench: &mut Bench, dbid: i16, what: &str, wanted: impl F
 
 /// What a Job does, as a plain process.
 pub async fn recover(bench: &mut Bench, dbid: i16, repair: Repair) -> Result<Outcome> {
+    let credentials = credentials(bench);
+    recover_as(bench, dbid, repair, &credentials).await
+}
+
+/// As another role than the cluster's own.
+pub async fn recover_as(bench: &mut Bench, dbid: i16, repair: Repair, credentials: &Path) -> Result<Outcome> {
     let coordinator = server(bench, 1);
     let session = Session::utility(&coordinator, &login(), None).await?;
     let attempt = attempt(&topology::read(&session).await?.catalog, dbid, repair)?;
     let message = bench.server(dbid).volume().join("outcome");
     let mut command = bench.program(&program(bench));
     command.arg("recover").env("GPHEAL_ATTEMPT", serde_json::to_string(&attempt)?).env("GPHEAL_COORDINATOR", coordinator.to_string());
-    command.env("GPHEAL_CREDENTIALS", credentials(bench)).env("GPHEAL_TERMINATION_MESSAGE", &message);
+    command.env("GPHEAL_CREDENTIALS", credentials).env("GPHEAL_TERMINATION_MESSAGE", &message);
     command.env("GPHEAL_PASSFILE", bench.server(dbid).volume().join("passfile-of-job"));
     let said = tokio::task::spawn_blocking(move || command.output()).await??;
     read(&message).with_context(|| format!("a recovery left no outcome: {}", String::from_utf8_lossy(&said.stderr)))

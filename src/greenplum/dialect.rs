@@ -75,11 +75,12 @@ impl Dialect {
         }
     }
 
-    /// Arguments of `postgres --single` besides the directory.
+    /// Arguments of `postgres --single` besides the directory. A container that is not the segment's has none of the node's huge
+    /// pages, whatever the settings say of them; and without them the buffers are memory of that container.
     pub fn single_user_arguments(self) -> &'static [&'static str] {
         match self {
-            Self::Six => &["-c", "gp_session_role=utility"],
-            Self::Seven => &["-c", "gp_role=utility"],
+            Self::Six => &["-c", "gp_session_role=utility", "-c", "huge_pages=off", "-c", "shared_buffers=128MB"],
+            Self::Seven => &["-c", "gp_role=utility", "-c", "huge_pages=off", "-c", "shared_buffers=128MB"],
         }
     }
 
@@ -128,6 +129,15 @@ impl Dialect {
         match self {
             Self::Six => None,
             Self::Seven => Some("--no-sync"),
+        }
+    }
+
+    /// What keeps pg_basebackup from verifying page checksums, as Greenplum's own tools do: files of append-optimized tables
+    /// are not made of pages, and after all their bytes the copy would be given up for them. That of 9.4 verifies nothing.
+    pub fn no_verify_option(self) -> Option<&'static str> {
+        match self {
+            Self::Six => None,
+            Self::Seven => Some("--no-verify-checksums"),
         }
     }
 }

@@ -132,12 +132,24 @@ pub struct Progress {
     /// Seconds left at that rate.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub seconds_left: Option<u64>,
+    /// Bytes that the processes of the running tool have read and written: all that there is to show of crash recovery.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub read: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub written: Option<u64>,
 }
 
 impl Progress {
     /// What is left is a matter of moments. It may be some seconds old when it is read.
     pub fn nears_its_end(&self) -> bool {
         self.step > Step::Copying || (self.step == Step::Copying && self.seconds_left.is_some_and(|left| left <= NEARLY))
+    }
+
+    /// What its tool does, where that tells nothing of how far it is.
+    pub fn work(&self) -> Option<String> {
+        let (read, written) = self.total.is_none().then_some(()).and(self.read.zip(self.written))?;
+        let mebibytes = |bytes: u64| bytes >> 20;
+        Some(format!("{}: {} MiB read and {} MiB written", self.step, mebibytes(read), mebibytes(written)))
     }
 
     /// 0 to 100, when a total is known. pg_basebackup's total is an estimate, so 100 is a cap.
@@ -178,8 +190,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_tool_does_is_told_where_it_tells_nothing_itself() {
+        let progress = |text: &str| serde_json::from_str::<Progress>(text).unwrap().work();
+        let works = r#"{"step": "Analysing", "read": 3145728000, "written": 1048575}"#;
+        assert_eq!(progress(works).as_deref(), Some("Analysing: 3000 MiB read and 0 MiB written"));
+        assert_eq!(progress(r#"{"step": "Copying", "bytes": 1, "total": 2, "read": 1, "written": 1}"#), None);
+        assert_eq!(progress(r#"{"step": "Copying"}"#), None, "of a Job of an earlier version");
+    }
+
+    #[test]
     fn a_copy_nears_its_end_when_seconds_are_left_and_after_it() {
-        let nears = |step, seconds_left| Progress { step, bytes: 1, total: Some(2), rate: 1, seconds_left }.nears_its_end();
+        let nears = |step, seconds_left| {
+            Progress { step, bytes: 1, total: Some(2), rate: 1, seconds_left, read: None, written: None }.nears_its_end()
+        };
         assert!(!nears(Step::Analysing, Some(1)) && !nears(Step::Copying, None) && !nears(Step::Copying, Some(4)));
         assert!(nears(Step::Copying, Some(3)) && nears(Step::Configuring, None) && nears(Step::Releasing, None));
     }

@@ -36,7 +36,7 @@ fn seen_lost(pod: Option<&dyn Fn(&mut Value)>) -> JobSeen {
 /// One whose container runs, and which has said this.
 fn running(step: Option<Step>, last: &str) -> JobSeen {
     let on_node = |pod: &mut Value| pod["spec"]["nodeName"] = json!("n1");
-    let progress = step.map(|step| Progress { step, bytes: 1, total: None, rate: 0, seconds_left: None });
+    let progress = step.map(|step| Progress { step, bytes: 1, total: None, rate: 0, seconds_left: None, read: None, written: None });
     JobSeen { said: Said { answered: true, last: last.into(), progress }, ..seen(Some(&on_node)) }
 }
 

@@ -2,15 +2,17 @@
 //! the supervisor has seen the new one in sync.
 
 use std::{
+    convert::Infallible,
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Work, configure,
+    Work, configure, connections,
     disk::Disk,
     fault::{Classified, Fault, FileError},
     prove::Proven,
@@ -23,7 +25,7 @@ use super::{
 use crate::{
     greenplum::{Dialect, tablespace::Tablespace},
     model::{FailureClass, Repair, Step, page::Shape},
-    volume::{Copy, Held, places, shape},
+    volume::{Copy, Held, mount, places, shape},
 };
 
 /// Name of the mark of a base backup.
@@ -60,6 +62,37 @@ fn log_lies_within(log: &Path) -> Result<(), Fault> {
     }
 }
 
+/// A folder in which something is mounted cannot be renamed; found out by the swap, it would be after the last moment.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is mounted within the data directory, which a full copy would replace by renaming")]
+pub struct MountWithin(PathBuf);
+
+impl Classified for MountWithin {
+    fn class(&self) -> FailureClass {
+        FailureClass::MountWithin
+    }
+}
+
+fn nothing_is_mounted_within(data: &Path) -> Result<(), Fault> {
+    match mount::below(data).map_err(FileError::at(data))? {
+        Some(point) => Err(MountWithin(point).into()),
+        None => Ok(()),
+    }
+}
+
+/// The server's log may lie on a volume of its own, by a link that no tool copies.
+fn carry_log_folder(data: &Path, fresh: &Path, dialect: Dialect) -> Result<(), FileError> {
+    let (link, own) = (data.join(dialect.log_folder()), fresh.join(dialect.log_folder()));
+    let leads_to = match std::fs::symlink_metadata(&link) {
+        Ok(there) if there.is_symlink() => std::fs::read_link(&link).map_err(FileError::at(&link))?,
+        Ok(_) => return Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        Err(error) => return Err(FileError::at(&link)(error)),
+    };
+    tracing::info!(to = %leads_to.display(), "the link of the server's log is kept");
+    remove_folder(&own).and_then(|()| std::os::unix::fs::symlink(leads_to, &own)).map_err(FileError::at(&own))
+}
+
 /// Left on the volume from the begin of a base backup to the end of the swap.
 #[derive(Serialize, Deserialize)]
 struct Backup {
@@ -76,12 +109,14 @@ struct Backup {
 pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<String, Fault> {
     work.step(Step::Analysing).await;
     log_lies_within(&work.volume.data().join(proven.dialect.wal_folder()))?;
+    nothing_is_mounted_within(work.volume.data())?;
     let spaces = spaces::of(work, source).await?;
     let predecessor: Option<Backup> = work.volume.read(BACKUP)?;
     forget_unfinished(work)?;
     room::prove(work, source).await?;
     source.end_orphans(predecessor.as_ref().map(|backup| &backup.began)).await?;
     source.ready_slot().await?;
+    source.checkpoint().await?; // with our patience: that of the base backup itself, which shows nothing meanwhile, is short then
     work.step(Step::Copying).await;
     let fresh = work.volume.beside_new();
     let disk = Disk::open([work.volume.marks_folder().to_owned()])?; // it lies beside directory and tablespaces
@@ -89,7 +124,8 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     work.step(Step::Configuring).await;
     is_copy_of(work, &fresh, proven)?;
     let to_swap = spaces::to_swap(work.volume.data(), &fresh, &spaces, work.attempt.target.dbid)?;
-    configure::configure(work, &fresh, source.session.dialect)?;
+    configure::configure(work, &fresh, source.dialect)?;
+    carry_log_folder(work.volume.data(), &fresh, source.dialect)?;
     disk.sync()?;
     let mark = Copy { attempt: work.attempt.id.clone(), repair: Repair::Full, since: Timestamp::now() };
     let note = swap::swap(&work.volume, &mark, &fresh, &to_swap)?;
@@ -106,8 +142,33 @@ async fn copy(work: &Work, source: &SourceLock, fresh: &Path, spaces: &[Tablespa
         remove(folder)?; // of a predecessor whose mark is lost
     }
     work.volume.write(BACKUP, &running)?;
-    tool::run(work, "pg_basebackup", &arguments(work, source.session.dialect, fresh, spaces), &[]).await?;
+    let (arguments, options) = (arguments(work, source.dialect, fresh, spaces), source.tool_options());
+    let environment = [("PGOPTIONS", options.as_str())];
+    let running_tool = source.kept_while(tool::run(work, "pg_basebackup", &arguments, &environment));
+    tokio::select! {
+        done = running_tool => done.map(drop)?,
+        never = note_connections(work, &running) => match never {},
+    }
+    source.still_ours().await?;
     Ok(work.volume.write(BACKUP, &Backup { began: Began::default(), ..running })?)
+}
+
+/// Writes down by which ports the source knows the base backup, as soon as it has opened its connections.
+async fn note_connections(work: &Work, running: &Backup) -> Infallible {
+    let mut noted = vec![];
+    loop {
+        tokio::time::sleep(Duration::from_millis(if noted.is_empty() { 100 } else { 2000 })).await;
+        let ports = connections::ports();
+        if ports.iter().all(|port| noted.contains(port)) {
+            continue;
+        }
+        let began = Began { ports: ports.clone(), ..running.began.clone() };
+        let (attempt, tablespaces) = (running.attempt.clone(), running.tablespaces.clone());
+        match work.volume.write(BACKUP, &Backup { attempt, began, tablespaces }) {
+            Ok(()) => noted = ports,
+            Err(error) => tracing::warn!(%error, "the connections of the base backup could not be written down"),
+        }
+    }
 }
 
 /// What a copy that was cut off has left beside the directory and its tablespaces; whoever holds the lock may take it away.
@@ -125,7 +186,7 @@ fn remove(folder: &Path) -> Result<(), Fault> {
 async fn began(source: &SourceLock) -> Result<Began, Fault> {
     let address = source.text("SELECT host(pg_catalog.inet_client_addr())").await?.unwrap_or_default();
     let now = source.text("SELECT floor(extract(epoch FROM pg_catalog.clock_timestamp()))::bigint::text").await?;
-    Ok(Began { address, at: now.and_then(|now| now.parse().ok()) })
+    Ok(Began { address, at: now.and_then(|now| now.parse().ok()), ports: vec![] })
 }
 
 /// As Greenplum's own tool calls it (reference §3.6), but that we sync ourselves, and into folders that are new, so
@@ -160,7 +221,7 @@ fn arguments(work: &Work, dialect: Dialect, fresh: &Path, spaces: &[Tablespace])
     ]
     .map(Into::into)
     .into();
-    arguments.extend(dialect.no_sync_option().map(Into::into));
+    arguments.extend([dialect.no_sync_option(), dialect.no_verify_option()].into_iter().flatten().map(Into::into));
     for space in spaces {
         arguments.extend(["-T".into(), space.mapping(work.attempt.target.dbid)]);
     }
@@ -204,8 +265,34 @@ mod tests {
     }
 
     #[test]
+    fn the_link_of_the_servers_log_is_carried() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, fresh) = (dir.path().join("gpseg"), dir.path().join("fresh"));
+        std::fs::create_dir_all(fresh.join("log")).unwrap();
+        std::fs::write(fresh.join("log/of-the-source.csv"), "x").unwrap();
+        carry_log_folder(&data, &fresh, Dialect::Seven).unwrap();
+        std::fs::create_dir_all(data.join("log")).unwrap();
+        carry_log_folder(&data, &fresh, Dialect::Seven).unwrap();
+        assert!(fresh.join("log/of-the-source.csv").try_exists().unwrap(), "where there is no link nothing changes");
+        std::fs::remove_dir(data.join("log")).unwrap();
+        std::os::unix::fs::symlink("/log/gpseg", data.join("log")).unwrap();
+        carry_log_folder(&data, &fresh, Dialect::Seven).unwrap();
+        assert_eq!(std::fs::read_link(fresh.join("log")).unwrap(), PathBuf::from("/log/gpseg"));
+        std::os::unix::fs::symlink("../log", data.join("pg_log")).unwrap();
+        carry_log_folder(&data, &fresh, Dialect::Six).unwrap();
+        assert_eq!(std::fs::read_link(fresh.join("pg_log")).unwrap(), PathBuf::from("../log"), "the copy had none");
+    }
+
+    #[test]
+    fn a_folder_in_which_something_is_mounted_is_not_copied_for() {
+        assert!(nothing_is_mounted_within(tempfile::tempdir().unwrap().path()).is_ok());
+        let refused = nothing_is_mounted_within(Path::new("/")).unwrap_err();
+        assert_eq!(refused.class, FailureClass::MountWithin);
+    }
+
+    #[test]
     fn the_mark_of_an_earlier_version_names_nobody() {
         let backup: Backup = serde_json::from_str(r#"{"attempt": "a", "address": "10.0.0.7"}"#).unwrap();
-        assert_eq!(backup.began, Began { address: "10.0.0.7".into(), at: None });
+        assert_eq!(backup.began, Began { address: "10.0.0.7".into(), at: None, ports: vec![] });
     }
 }

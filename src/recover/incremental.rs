@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     Done, Work, configure,
     disk::Disk,
-    fault::{Classified, Fault},
+    fault::{Classified, Fault, of_file_system},
     full,
     prove::Proven,
     source::{SLOT, SourceLock},
@@ -54,7 +54,7 @@ impl Classified for IncrementalError {
             Self::EndsBefore { .. } => FailureClass::CannotRewind,
             Self::Checksums { .. } => FailureClass::ChecksumsDiffer,
             Self::Unsound(_) => FailureClass::ResultUnsound,
-            Self::File(..) => FailureClass::Unclassified,
+            Self::File(_, source) => of_file_system(source),
         }
     }
 
@@ -151,13 +151,16 @@ async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<(&'
     // A mirror that diverged (O §6.1): with the marker there, single-user recovery and pg_rewind refuse.
     remove(&data.join(proven.dialect.mirror_marker()))?;
     remove(&data.join("postmaster.pid"))?;
-    recover_from_crash(work, proven).await?;
-    let utility = [("PGOPTIONS", proven.dialect.utility_option())];
-    tool::run(work, "pg_rewind", &arguments(work, DRY), &utility).await?;
+    source.kept_while(recover_from_crash(work, proven)).await?;
+    let options = format!("{} {}", proven.dialect.utility_option(), source.tool_options());
+    let utility = [("PGOPTIONS", options.as_str())];
+    source.kept_while(tool::run(work, "pg_rewind", &arguments(work, DRY), &utility)).await?;
     work.step(Step::Copying).await;
     work.volume.write("copy", &Copy { attempt: work.attempt.id.clone(), repair: Repair::Incremental, since: Timestamp::now() })?;
     let wet: Vec<_> = WET.iter().copied().chain(proven.dialect.no_sync_option()).collect();
-    let said = tool::run(work, "pg_rewind", &arguments(work, &wet), &utility).await.map_err(after_the_first_byte)?;
+    let rewinding = async { tool::run(work, "pg_rewind", &arguments(work, &wet), &utility).await.map_err(after_the_first_byte) };
+    let said = source.kept_while(rewinding).await?;
+    source.back().await?; // the mark of a copy stands: a failure here would have the next attempt copy everything
     sound(source, work, proven).await?;
     let nothing = said.iter().any(|line| line.contains("no rewind required"));
     Ok(if nothing { ("no rewind required", false) } else { ("rewound", true) })

@@ -19,6 +19,8 @@ struct State {
     /// Bytes at the last seconds, oldest first.
     seconds: VecDeque<u64>,
     changed: Instant,
+    /// Bytes that a running tool has read and written.
+    worked: Option<(u64, u64)>,
 }
 
 /// Where the steps say how far they are.
@@ -30,7 +32,7 @@ pub struct Reporter {
 impl Reporter {
     /// Begins to print.
     pub fn start() -> Self {
-        let state = State { step: Step::Proving, bytes: 0, total: None, seconds: VecDeque::new(), changed: Instant::now() };
+        let state = State { step: Step::Proving, bytes: 0, total: None, seconds: VecDeque::new(), changed: Instant::now(), worked: None };
         let reporter = Self { state: Arc::new(Mutex::new(state)) };
         let printing = reporter.clone();
         std::thread::spawn(move || {
@@ -75,6 +77,16 @@ impl Reporter {
         self.with(|state| state.changed = Instant::now());
     }
 
+    /// A tool that runs has read and written so much.
+    pub fn worked(&self, read: u64, written: u64) {
+        self.with(|state| state.worked = Some((read, written)));
+    }
+
+    /// No tool runs.
+    pub fn idles(&self) {
+        self.with(|state| state.worked = None);
+    }
+
     /// How long nothing has moved.
     pub fn still_for(&self) -> Duration {
         self.with(|state| state.changed.elapsed())
@@ -100,7 +112,8 @@ impl State {
         let rate = self.bytes.saturating_sub(self.seconds.front().copied().unwrap_or(0)) / span;
         let left = self.total.map(|total| total.saturating_sub(self.bytes));
         let seconds_left = left.filter(|_| rate > 0).map(|left| left.div_ceil(rate));
-        Progress { step: self.step, bytes: self.bytes, total: self.total, rate, seconds_left }
+        let (read, written) = self.worked.unzip();
+        Progress { step: self.step, bytes: self.bytes, total: self.total, rate, seconds_left, read, written }
     }
 }
 
@@ -110,7 +123,8 @@ mod tests {
 
     #[test]
     fn rate_and_time_left_follow_the_bytes() {
-        let mut state = State { step: Step::Copying, bytes: 0, total: Some(1000), seconds: VecDeque::new(), changed: Instant::now() };
+        let mut state =
+            State { step: Step::Copying, bytes: 0, total: Some(1000), seconds: VecDeque::new(), changed: Instant::now(), worked: None };
         assert_eq!(state.progress().seconds_left, None);
         for bytes in [100, 200, 300] {
             state.bytes = bytes;

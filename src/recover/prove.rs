@@ -3,7 +3,7 @@
 
 use super::{
     Work, coordinator,
-    fault::{Classified, Fault, OfCoordinator},
+    fault::{Classified, Fault, OfCoordinator, of_file_system},
     source::{Identified, SourceLock},
 };
 use crate::{
@@ -59,7 +59,7 @@ impl Classified for ProofError {
             Self::Volume(..) => FailureClass::VolumeUnrecognised,
             Self::Moved(_) | Self::OldCoordinator { .. } => FailureClass::WorldMoved,
             Self::Marked(_) => FailureClass::HandsOff,
-            Self::Log(_) => FailureClass::Unclassified,
+            Self::Log(source) => of_file_system(source),
             Self::SystemIdentifier { .. } => FailureClass::SystemIdentifierDiffers,
             Self::Ahead { .. } => FailureClass::TargetAheadOfSource,
         }
@@ -88,7 +88,7 @@ pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
     source.prove_itself(work).await?;
     let identified = source.identify(work).await?;
     let target = shape::look(work.volume.data());
-    let dialect = target.dialect.unwrap_or(source.session.dialect);
+    let dialect = target.dialect.unwrap_or(source.dialect);
     let wal_end = wal_end(&work.volume.data().join(dialect.wal_folder()))?;
     one_database(identified.system_identifier, "volume's token", Some(token.system_identifier))?;
     one_database(identified.system_identifier, "target's control file", target.control.as_ref().map(|c| c.system_identifier))?;
@@ -151,7 +151,7 @@ async fn history(source: &SourceLock, timeline: Timeline) -> Result<Vec<Switch>,
     if timeline.0 <= 1 {
         return Ok(vec![]);
     }
-    let file = format!("{}/{:08X}.history", source.session.dialect.wal_folder(), timeline.0);
+    let file = format!("{}/{:08X}.history", source.dialect.wal_folder(), timeline.0);
     let text = source.text(&format!("SELECT pg_catalog.pg_read_file('{file}', 0, 1048576)")).await?;
     Ok(wal::history(&text.unwrap_or_default()))
 }

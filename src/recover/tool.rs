@@ -12,7 +12,12 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{Work, fault::Classified};
+use super::{
+    Work,
+    activity::{Activity, Whose},
+    fault::Classified,
+    progress::Reporter,
+};
 use crate::{
     greenplum::messages::{self, Tool},
     model::FailureClass,
@@ -20,8 +25,10 @@ use crate::{
 
 /// Lines of a tool's output that are kept.
 const KEPT: usize = 30;
-/// A copy that moves nothing for so long is broken off: the network is gone and TCP has not noticed.
+/// A tool whose processes do nothing for so long is broken off: the network is gone and TCP has not noticed.
 const STALLED: Duration = Duration::from_mins(15);
+/// How often it is looked at what they do.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A tool failed.
 #[derive(Debug, thiserror::Error)]
@@ -69,11 +76,11 @@ pub async fn run(work: &Work, tool: &'static str, arguments: &[String], environm
     let mut child = command.spawn().map_err(|e| failed(e.to_string(), &[], unspawned(&e)))?;
     let child_id = child.id();
     let mut group = Group(child_id.map(|pid| Pid::from_raw(pid.cast_signed())));
-    let said = watch(work, &mut child, child_id).await;
+    let said = watch(&work.report, &mut child, whose(tool), (STALLED, LOOK)).await;
     let status = match tokio::time::timeout(Duration::from_mins(1), child.wait()).await {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => return Err(failed(error.to_string(), &said, FailureClass::Unclassified)),
-        Err(_) => return Err(failed("nothing moved for a long time".into(), &said, FailureClass::ConnectionLost)),
+        Err(_) => return Err(failed("nothing moved for a long time".into(), &said, stalled(tool))),
     };
     if !status.success() {
         let killed = status.signal().is_some();
@@ -92,33 +99,41 @@ fn unspawned(error: &std::io::Error) -> FailureClass {
     if error.kind() == std::io::ErrorKind::NotFound { FailureClass::VersionDiffers } else { FailureClass::ToolKilled }
 }
 
+/// A server in single-user mode has no connection that could be lost.
+fn stalled(tool: &str) -> FailureClass {
+    if tool == "postgres" { FailureClass::ToolKilled } else { FailureClass::ConnectionLost }
+}
+
+fn whose(tool: &str) -> Whose {
+    if tool == "pg_basebackup" { Whose::TheToolAlone } else { Whose::All }
+}
+
 /// Reads what it says until it says no more, or nothing moves any more.
-async fn watch(work: &Work, child: &mut Child, pid: Option<u32>) -> Vec<String> {
-    let (out, err) = (child.stdout.take(), child.stderr.take());
+async fn watch(report: &Reporter, child: &mut Child, whose: Whose, (bound, look): (Duration, Duration)) -> Vec<String> {
+    let (out, err, pid) = (child.stdout.take(), child.stderr.take(), child.id());
     let mut lines = Lines::default();
     let mut other = Lines::default();
     let reading = async {
-        tokio::join!(read(work, out, &mut lines), read(work, err, &mut other));
+        tokio::join!(read(report, out, &mut lines), read(report, err, &mut other));
     };
     let stalled = async {
         let mut before = None;
-        while work.report.still_for() < STALLED {
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            let now = pid.and_then(|pid| activity(&std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?));
+        report.moved();
+        while report.still_for() < bound {
+            tokio::time::sleep(look).await;
+            let now = pid.and_then(|pid| Activity::of(pid, whose));
             if now.is_some() && now != before {
-                work.report.moved(); // crash recovery says nothing for hours, and reads all the time
+                report.moved();
+            }
+            if let Some(Activity { read, written, .. }) = now {
+                report.worked(read, written);
             }
             before = now.or(before);
         }
     };
     tokio::select! { () = reading => {}, () = stalled => {} }
+    report.idles();
     lines.kept.into_iter().chain(other.kept).collect()
-}
-
-/// Bytes that a process has read and written, by `/proc/PID/io`.
-fn activity(io: &str) -> Option<(u64, u64)> {
-    let field = |name: &str| io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    Some((field("rchar:")?, field("wchar:")?))
 }
 
 #[derive(Default)]
@@ -127,25 +142,25 @@ struct Lines {
     partial: Vec<u8>,
 }
 
-async fn read(work: &Work, stream: Option<impl AsyncRead + Unpin>, lines: &mut Lines) {
+async fn read(report: &Reporter, stream: Option<impl AsyncRead + Unpin>, lines: &mut Lines) {
     let Some(mut stream) = stream else { return };
     let mut buffer = [0_u8; 4096];
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         for byte in &buffer[..count] {
             // Progress is rewritten in place with carriage returns.
-            if matches!(byte, b'\n' | b'\r') { lines.end_of_line(work) } else { lines.partial.push(*byte) }
+            if matches!(byte, b'\n' | b'\r') { lines.end_of_line(report) } else { lines.partial.push(*byte) }
         }
     }
-    lines.end_of_line(work);
+    lines.end_of_line(report);
 }
 
 impl Lines {
-    fn end_of_line(&mut self, work: &Work) {
+    fn end_of_line(&mut self, report: &Reporter) {
         let line = String::from_utf8_lossy(&std::mem::take(&mut self.partial)).trim_end().to_owned();
         if let Some((done, total)) = progress(&line) {
-            work.report.copied(done, total);
+            report.copied(done, total);
         } else if !line.is_empty() {
-            work.report.moved();
+            report.moved();
             tracing::info!("{line}");
             if self.kept.len() == KEPT {
                 self.kept.pop_front();
@@ -175,11 +190,26 @@ mod tests {
         assert_eq!(progress("pg_rewind: need to copy 213 MB (total source directory size is 283 MB)"), None);
     }
 
-    #[test]
-    fn a_process_that_reads_is_not_stalled() {
-        let io = "rchar: 10\nwchar: 20\nsyscr: 1\nread_bytes: 4096\n";
-        assert_eq!(activity(io), Some((10, 20)));
-        assert_eq!(activity(""), None);
-        assert!(activity(&std::fs::read_to_string("/proc/self/io").unwrap()).is_some());
+    /// What a tool says that is looked at more often, and given up sooner.
+    async fn watched(script: &str, whose: Whose) -> (Vec<String>, bool) {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().unwrap();
+        let group = Group(child.id().map(|pid| Pid::from_raw(pid.cast_signed())));
+        let bounds = (Duration::from_secs(1), Duration::from_millis(100));
+        let said = watch(&Reporter::start(), &mut child, whose, bounds).await;
+        let given_up = child.try_wait().unwrap().is_none();
+        drop(group);
+        (said, given_up)
+    }
+
+    /// Crash recovery says nothing between its first line and its last, however long it takes.
+    #[tokio::test]
+    async fn a_silent_tool_is_waited_for_while_what_it_started_works() {
+        let works = "(for i in 1 2 3 4 5 6 7 8; do read -r x < /proc/self/stat; sleep 0.4; done) & wait; echo done";
+        assert_eq!(watched(works, Whose::All).await.0, ["done"]);
+        let dead = "(while :; do read -r x < /proc/self/stat; sleep 0.1; done) & wait; echo done";
+        assert_eq!(watched(dead, Whose::TheToolAlone).await, (vec![], true), "only its log moves");
+        assert_eq!(watched("sleep 60", Whose::All).await, (vec![], true));
     }
 }

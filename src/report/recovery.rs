@@ -158,9 +158,11 @@ fn message(next: &RecoveryNext, jobs: &BTreeMap<Dbid, JobSeen>) -> String {
         let why = job.view.stuck.as_ref().or(job.waits.as_ref()).filter(|why| !next.message.contains(why.as_str()))?;
         Some(format!("; dbid {dbid}: Job {}: {why}", job.view.name))
     };
+    let works = |(dbid, job): (&Dbid, &JobSeen)| Some(format!("; dbid {dbid}: {}", job.view.progress.as_ref()?.work()?));
     let attempting = |dbid: &Dbid| next.instances.get(dbid).is_some_and(|one| one.standing == Standing::Attempting);
     let waits: String = jobs.iter().filter(|(dbid, _)| attempting(dbid)).filter_map(waits).collect();
-    crate::error::cut(&format!("{}{waits}", next.message), LONGEST)
+    let works: String = jobs.iter().filter(|(dbid, _)| attempting(dbid)).filter_map(works).collect();
+    crate::error::cut(&format!("{}{waits}{works}", next.message), LONGEST)
 }
 
 fn conditions(phase: Phase, message: &str) -> [Wanted; 3] {
@@ -213,7 +215,15 @@ mod tests {
     }
 
     fn job(bytes: u64) -> BTreeMap<Dbid, JobSeen> {
-        let progress = Progress { step: Step::Copying, bytes, total: Some(200), rate: 10, seconds_left: Some((200 - bytes) / 10) };
+        let progress = Progress {
+            step: Step::Copying,
+            bytes,
+            total: Some(200),
+            rate: 10,
+            seconds_left: Some((200 - bytes) / 10),
+            read: None,
+            written: None,
+        };
         let view = JobView { step: Some(Step::Copying), progress: Some(progress), ..JobView::new("mend-a1", JobState::Active) };
         let seen = JobSeen { view, waits: None, running_pod: None, pod: PodStage::Begun, node: None, object: None, said: Said::default() };
         BTreeMap::from([(Dbid(5), seen)])

@@ -1,0 +1,180 @@
+//! What a role has set for its sessions bounds none of gpheal's, and a session that is lost is noticed before it is needed.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use gpheal::{
+    greenplum::{Login, Server, Session, Tls, fts},
+    model::{FailureClass, InstanceState, Outcome, Repair},
+};
+
+use super::{
+    bench::Bench,
+    supervised::{acting_and_mirror, await_page, ensure_supervised, recover_as, supervise},
+};
+
+/// A superuser, as a Job's is.
+const ROLE: &str = "gpheal_bounded";
+/// Shorter than anything takes. The first two would end the statement that sets the rest.
+const BOUNDS: &[(&str, &str)] = &[
+    ("statement_timeout", "'1ms'"),
+    ("lock_timeout", "'1ms'"),
+    ("default_transaction_read_only", "on"),
+    ("default_transaction_isolation", "'serializable'"),
+    ("default_transaction_deferrable", "on"),
+    ("search_path", "nowhere, pg_catalog"),
+    ("client_encoding", "'LATIN1'"),
+    ("idle_in_transaction_session_timeout", "'1s'"),
+    ("idle_session_timeout", "'1s'"),
+];
+const LOCK: &str = "classid = 1735420005 AND locktype = 'advisory'";
+
+pub async fn what_a_role_has_set_bounds_no_session(bench: &mut Bench) -> Result<()> {
+    make_role(bench, &[1, 2]).await?;
+    let login = Login { user: ROLE.into(), password: String::new(), tls: Tls::Disable };
+    for dbid in [1, 2] {
+        let session = Session::utility(&Server::new("127.0.0.1", bench.port(dbid)), &login, None).await?;
+        session.rows("SELECT pg_catalog.pg_sleep(1.2)").await?;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        session.rows("CREATE TEMPORARY TABLE written (i int)").await.context("after it was idle")?;
+    }
+    let dispatching = Session::dispatch(&Server::new("127.0.0.1", bench.port(1)), &login).await?;
+    dispatching.rows("SELECT pg_catalog.pg_sleep(1.2)").await.context("a session that dispatches")?;
+    fts::request_probe(&dispatching).await.map_err(Into::into)
+}
+
+/// A rewind and a copy that stands still for longer than the source lets a session be idle.
+pub async fn what_a_role_has_set_bounds_no_repair(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (old, new) = acting_and_mirror(bench, 0).await?;
+    make_role(bench, &[1, 2, 3]).await?;
+    write(bench, old).await?;
+    bench.server(old).vanish()?;
+    bench.probe().await?;
+    supervise(bench, old)?;
+    await_page(bench, old, "being stale", |page| page.state == InstanceState::NeedsRecovery).await?;
+    bench.await_session(new).await?;
+    let credentials = credentials(bench)?;
+    let outcome = recover_as(bench, old, Repair::Incremental, &credentials).await?;
+    ensure!(outcome.failure.is_none() && outcome.note == "rewound", "the rewind ended with {outcome:?}");
+    await_page(bench, old, "receiving", |page| page.receiving).await?;
+    in_sync(bench).await?;
+    empty(bench, old).await?;
+    let outcome = held_up(bench, old, &credentials, async || Ok(())).await?;
+    ensure!(outcome.failure.is_none(), "the copy ended with {outcome:?}");
+    await_page(bench, old, "receiving", |page| page.receiving).await?;
+    in_sync(bench).await
+}
+
+/// The server ends the session that holds the lock while the copy stands still.
+pub async fn a_lost_lock_on_the_source_is_taken_again_and_only_another_holder_stops_a_copy(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (source, target) = acting_and_mirror(bench, 0).await?;
+    make_role(bench, &[1, 2, 3]).await?;
+    empty(bench, target).await?;
+    let credentials = credentials(bench)?;
+    let other = bench.utility(source).await?;
+    let end = format!("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE {LOCK} AND pid <> pg_backend_pid()");
+    let stopped = held_up(bench, target, &credentials, async || {
+        other.rows(&end).await?;
+        other.rows("SELECT pg_advisory_lock(1735420005, 0)").await.map(drop)
+    });
+    let class = stopped.await?.failure.map(|failure| failure.class);
+    ensure!(class == Some(FailureClass::SourceBusy), "beside another holder the copy ended with {class:?}");
+    other.rows("SELECT pg_advisory_unlock_all()").await?;
+    let outcome = held_up(bench, target, &credentials, async || other.rows(&end).await.map(drop)).await?;
+    ensure!(outcome.failure.is_none(), "without its session the copy ended with {outcome:?}");
+    await_page(bench, target, "receiving", |page| page.receiving).await?;
+    in_sync(bench).await
+}
+
+/// Roles are not shared by instances that were made one by one; a mirror has its primary's. A server that does not know a
+/// setting refuses it.
+async fn make_role(bench: &mut Bench, dbids: &[i16]) -> Result<()> {
+    let primaries = [1, acting_and_mirror(bench, 0).await?.0, acting_and_mirror(bench, 1).await?.0];
+    for dbid in if dbids.len() == 3 { &primaries } else { dbids } {
+        let session = bench.utility(*dbid).await?;
+        if session.rows(&format!("SELECT 1 FROM pg_roles WHERE rolname = '{ROLE}'")).await?.is_empty() {
+            session.rows(&format!("CREATE ROLE {ROLE} LOGIN SUPERUSER REPLICATION")).await?;
+        }
+        for (name, value) in BOUNDS {
+            let _ = session.rows(&format!("ALTER ROLE {ROLE} SET {name} = {value}")).await;
+        }
+    }
+    Ok(())
+}
+
+fn credentials(bench: &Bench) -> Result<PathBuf> {
+    let folder = bench.folder().join("credentials-bounded");
+    bench.owner().folder(&folder)?;
+    fs::write(folder.join("username"), ROLE)?;
+    fs::write(folder.join("password"), "not asked for")?;
+    Ok(folder)
+}
+
+/// So that the two histories differ.
+async fn write(bench: &mut Bench, dbid: i16) -> Result<()> {
+    bench.utility(dbid).await?.rows("CREATE TABLE bounded (i int); INSERT INTO bounded SELECT generate_series(1, 10000)").await.map(drop)
+}
+
+async fn empty(bench: &mut Bench, dbid: i16) -> Result<()> {
+    let directory = bench.server(dbid).directory.clone();
+    bench.server(dbid).vanish()?;
+    fs::remove_dir_all(&directory)?;
+    supervise(bench, dbid)?;
+    await_page(bench, dbid, "needing a copy", |page| page.state == InstanceState::NeedsFull).await?;
+    await_mirror_down(bench).await
+}
+
+/// The mirror of content 0 is marked down.
+pub async fn await_mirror_down(bench: &mut Bench) -> Result<()> {
+    for _ in 0..120 {
+        bench.probe().await?;
+        let sql = "SELECT dbid FROM gp_segment_configuration WHERE content = 0 AND role = 'm' AND status = 'd'";
+        if !bench.utility(1).await?.rows(sql).await?.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    anyhow::bail!("the mirror of content 0 is not marked down")
+}
+
+pub async fn in_sync(bench: &mut Bench) -> Result<()> {
+    for _ in 0..240 {
+        bench.probe().await?;
+        let sql = "SELECT count(*) FROM gp_segment_configuration WHERE content = 0 AND mode = 's' AND status = 'u'";
+        if bench.utility(1).await?.value(sql).await? == "2" {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    anyhow::bail!("content 0 does not come in sync")
+}
+
+/// A full copy that stands still for some seconds before its first byte, while something happens.
+async fn held_up(
+    bench: &mut Bench,
+    dbid: i16,
+    credentials: &std::path::Path,
+    meanwhile: impl AsyncFnOnce() -> Result<()>,
+) -> Result<Outcome> {
+    let (marks, result) = (bench.server(dbid).volume().join(".gpheal"), bench.server(dbid).volume().join("outcome"));
+    fs::write(marks.join("pause-at"), "Copying")?;
+    let _ = fs::remove_file(result);
+    let pause = marks.join("pause-at");
+    let happens = async {
+        for _ in 0..300 {
+            if fs::read_to_string(marks.join("hold")).is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let done = meanwhile().await;
+        fs::remove_file(&pause)?;
+        done
+    };
+    let (outcome, done) = tokio::join!(recover_as(bench, dbid, Repair::Full, credentials), happens);
+    done?;
+    outcome
+}
