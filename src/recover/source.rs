@@ -278,7 +278,8 @@ impl SourceLock {
 
     /// It is read-write, and the instance that the catalog names.
     pub async fn prove_itself(&self) -> Result<(), Fault> {
-        self.is_itself(&self.session().await?).await
+        let session = self.session().await?;
+        self.is_itself(&session).await
     }
 
     async fn is_itself(&self, session: &Session) -> Result<(), Fault> {
