@@ -410,12 +410,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::new("127.0.0.1", listener.local_addr().unwrap().port());
         let login = Login { user: "gpadmin".into(), password: "secret".into(), tls: Tls::Disable };
-        let serves = async {
+        let lets_in = async {
             let (mut stream, startup) = let_in(&listener).await;
             let statement = set(&mut stream, &["statement_timeout", "lock_timeout"]).await;
             (startup, statement, stream)
         };
-        let ((startup, statement, _stream), session) = tokio::join!(serves, Session::utility(&server, &login, None));
+        let ((startup, statement, _stream), session) = tokio::join!(lets_in, Session::utility(&server, &login, None));
         assert!(startup.contains("-c statement_timeout=0") && !startup.contains("idle"), "{startup}");
         assert!(statement.contains("('idle_session_timeout', '0')") && statement.contains("pg_settings"), "{statement}");
         assert_eq!(session.unwrap().tool_options, "-c statement_timeout=0 -c lock_timeout=0");

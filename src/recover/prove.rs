@@ -85,7 +85,7 @@ pub async fn named(work: &Work) -> Result<Box<Token>, Fault> {
 /// Proves everything that can be proven without changing anything.
 pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
     let token = named(work).await?;
-    source.prove_itself(work).await?;
+    source.prove_itself().await?;
     let identified = source.identify(work).await?;
     let target = shape::look(work.volume.data());
     let dialect = target.dialect.unwrap_or(source.dialect);

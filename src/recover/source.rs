@@ -17,7 +17,7 @@ use crate::{
         messages::{self, Tool},
         replication,
     },
-    model::{FailureClass, Lsn, SystemIdentifier, Timeline},
+    model::{Dbid, FailureClass, Lsn, SystemIdentifier, Timeline},
 };
 
 /// First key of the advisory lock, "gphe"; the second is the content.
@@ -74,6 +74,7 @@ pub struct SourceLock {
     pub dialect: Dialect,
     server: Server,
     login: Login,
+    dbid: Dbid,
     content: i16,
     kept: Mutex<Kept>,
 }
@@ -142,7 +143,7 @@ impl SourceLock {
         let ours = vec![who(&session).await?];
         let dialect = session.dialect;
         let kept = Mutex::new(Kept { session: Arc::new(session), ours });
-        Ok(Self { dialect, server, login: work.login.clone(), content, kept })
+        Ok(Self { dialect, server, login: work.login.clone(), dbid: work.attempt.source.dbid, content, kept })
     }
 
     /// Does it while the kept session is pinged and, where it was lost, the lock taken again. Only somebody else who holds the
@@ -216,6 +217,7 @@ impl SourceLock {
 
     async fn take_again(&self) -> Result<(), Fault> {
         let session = Session::utility(&self.server, &self.login, Some(self.dialect)).await.map_err(OfSource)?;
+        self.is_itself(&session).await?; // whoever listens there by now
         let until = Instant::now() + TAKEN_AGAIN;
         while !has_locked(&session, self.content).await? {
             self.end_ours(&session).await?;
@@ -275,10 +277,14 @@ impl SourceLock {
     }
 
     /// It is read-write, and the instance that the catalog names.
-    pub async fn prove_itself(&self, work: &Work) -> Result<(), Fault> {
+    pub async fn prove_itself(&self) -> Result<(), Fault> {
         let session = self.session().await?;
-        let source = replication::source(&session).await.map_err(OfSource)?;
-        if (source.dbid, source.content) != (work.attempt.source.dbid, work.attempt.content) {
+        self.is_itself(&session).await
+    }
+
+    async fn is_itself(&self, session: &Session) -> Result<(), Fault> {
+        let source = replication::source(session).await.map_err(OfSource)?;
+        if (source.dbid, source.content.0) != (self.dbid, self.content) {
             return Err(SourceError::NotItself { server: self.server.clone(), dbid: source.dbid.0, content: source.content.0 }.into());
         }
         if source.in_recovery { Err(SourceError::InRecovery.into()) } else { Ok(()) }

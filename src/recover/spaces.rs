@@ -50,7 +50,8 @@ fn file(path: &Path) -> impl FnOnce(io::Error) -> SpaceError {
 /// The source's tablespaces, all of them on the volume of the target's data directory: there a rename can put them into
 /// place, and the room that is counted is theirs too.
 pub async fn of(work: &Work, source: &SourceLock) -> Result<Vec<Tablespace>, Fault> {
-    let spaces = tablespace::made_by_users(&*source.session().await?).await.map_err(OfSource)?;
+    let session = source.session().await?;
+    let spaces = tablespace::made_by_users(&session).await.map_err(OfSource)?;
     spaces.iter().try_for_each(|space| can_be_copied(work.volume.data(), space))?;
     Ok(spaces)
 }
