@@ -36,7 +36,8 @@ generated: chart ## Generated files are what the code and the chart generate
 	for scope in default namespaced; do $(call manifests,$$scope) | diff -u config/$$scope/gpheal.yaml - \
 	  || { echo "config/ is not what 'make config' writes; run it and commit"; exit 1; }; done; \
 	$(BIN)/gpheal docs $$folder; \
-	diff -u docs/refusals.md $$folder/refusals.md || { echo "docs/refusals.md is not what 'make docs' writes; run it and commit"; exit 1; }
+	for page in refusals messages; do diff -u docs/$$page.md $$folder/$$page.md \
+	  || { echo "docs/$$page.md is not what 'make docs' writes; run it and commit"; exit 1; }; done
 
 docs: build ## Write the documents that are made from the code into docs/
 	$(BIN)/gpheal docs docs

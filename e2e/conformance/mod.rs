@@ -14,6 +14,7 @@ mod catalog;
 mod cold;
 mod dialect;
 mod failover;
+mod hang;
 mod layouts;
 mod losses;
 mod mirror;
@@ -92,6 +93,11 @@ const CHECKS: &[(&str, Check)] = checks![
     bounded::what_a_role_has_set_bounds_no_repair,
     layouts::a_copy_takes_what_is_no_page_and_leaves_links_and_bytes_as_they_are,
     bounded::a_lost_lock_on_the_source_is_taken_again_and_only_another_holder_stops_a_copy,
+    hang::a_role_that_may_only_log_in_does_not_see_how_far_a_mirror_is,
+    hang::commits_wait_for_a_frozen_mirror_no_longer_than_for_a_dead_one,
+    hang::a_copy_waits_no_longer_than_a_commit,
+    hang::a_mirror_whose_postgres_is_frozen_is_started_again,
+    hang::a_slow_mirror_is_never_cut,
     losses::a_restored_primary_that_wrote_past_its_mirror_is_not_followed,
     losses::a_primary_put_back_while_its_mirror_is_in_sync_stays_closed,
     losses::a_coordinator_whose_standby_is_activated_is_fenced,

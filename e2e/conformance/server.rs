@@ -152,6 +152,22 @@ impl Server {
         })
     }
 
+    /// Stops its processes with SIGSTOP; with the supervisor as a node does that is lost, else as a postgres that hangs.
+    pub fn freeze(&self, supervisor: bool) -> Result<Asleep> {
+        let mut asleep = Asleep(vec![]);
+        // Who is started meanwhile is stopped in the next round.
+        for _ in 0..3 {
+            let own = supervisor.then(|| self.pid()).transpose()?;
+            for pid in own.into_iter().chain(living_in(&self.directory)).collect::<Vec<_>>() {
+                // It may be gone already.
+                if kill(pid, Signal::SIGSTOP).is_ok() && !asleep.0.contains(&pid) {
+                    asleep.0.push(pid);
+                }
+            }
+        }
+        Ok(asleep)
+    }
+
     fn await_empty(&self, each: impl Fn(Pid)) -> Result<()> {
         for _ in 0..PATIENCE {
             let living = living_in(&self.directory);
@@ -181,6 +197,26 @@ impl Server {
         }
         self.child = Some(child);
         bail!("dbid {} did not end within 30 s of {signal}", self.dbid)
+    }
+}
+
+/// Processes that are stopped until this is dropped.
+pub struct Asleep(Vec<Pid>);
+
+impl Asleep {
+    pub fn wake(self) {}
+
+    /// They were killed meanwhile: their numbers may be others'.
+    pub fn forget(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            let _ = kill(*pid, Signal::SIGCONT);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What an acting primary says of itself and of its mirror, in utility mode (reference §1.5).
 
+use std::time::Duration;
+
 use super::{Dialect, Session, SessionError};
 use crate::model::{Content, Dbid, Lsn, Source, SystemIdentifier, world::Walsender};
 
@@ -59,4 +61,78 @@ pub async fn position(session: &Session) -> Result<Lsn, SessionError> {
     let rows = session.rows(sql).await?;
     let text: String = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
     text.parse().map_err(|_| SessionError::NotGreenplum { server: session.server.clone(), message: format!("its log is at '{text}'") })
+}
+
+/// The name under which a mirror's WAL receiver connects, in all of Greenplum.
+pub const MIRROR_APPLICATION: &str = "gp_walreceiver";
+
+/// How far a mirror is by its walsender's word; what it has not said is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    pub sent: Option<Lsn>,
+    pub write: Option<Lsn>,
+    pub flush: Option<Lsn>,
+}
+
+/// The walsender that sends to a mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sender {
+    pub pid: i32,
+    /// When it began, as the server writes it: with the pid it is this one and no later one.
+    pub started: String,
+    pub state: String,
+    /// Address and port from which the mirror is connected.
+    pub client: Option<(String, u16)>,
+    pub position: Position,
+}
+
+/// What an acting primary says of the walsenders to its mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Senders {
+    Seen(Vec<Sender>),
+    /// There is one, and the role that asks may not see how far it is.
+    Hidden,
+}
+
+/// The walsenders to the mirror, with their positions. One that makes a base backup is none.
+///
+/// # Errors
+/// [`SessionError`]
+pub async fn senders(session: &Session, bound: Duration) -> Result<Senders, SessionError> {
+    let suffix = match session.dialect {
+        Dialect::Six => "location",
+        Dialect::Seven => "lsn",
+    };
+    let sql = format!(
+        "SELECT pid, backend_start::text AS started, state, pg_catalog.host(client_addr) AS client, client_port,
+           sent_{suffix}::text AS sent, write_{suffix}::text AS write, flush_{suffix}::text AS flush
+         FROM pg_catalog.pg_stat_replication WHERE application_name = '{MIRROR_APPLICATION}'"
+    );
+    let rows = session.rows_within(&sql, bound).await?;
+    Ok(rows.iter().map(sender).collect::<Option<_>>().map_or(Senders::Hidden, Senders::Seen))
+}
+
+/// Who may not see a walsender's position sees neither its state.
+fn sender(row: &tokio_postgres::Row) -> Option<Sender> {
+    let text = |column: &str| row.try_get::<_, Option<String>>(column).ok().flatten();
+    let at = |column: &str| text(column)?.parse().ok();
+    let port = row.try_get::<_, Option<i32>>("client_port").ok().flatten().and_then(|port| u16::try_from(port).ok());
+    Some(Sender {
+        pid: row.try_get("pid").ok()?,
+        started: text("started")?,
+        state: text("state")?,
+        client: text("client").zip(port),
+        position: Position { sent: at("sent"), write: at("write"), flush: at("flush") },
+    })
+}
+
+/// How long FTS waits for a mirror that is gone before it marks it down: the acting primary's own setting.
+///
+/// # Errors
+/// [`SessionError`]
+pub async fn mirror_grace(session: &Session, bound: Duration) -> Result<Option<Duration>, SessionError> {
+    let sql = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'gp_fts_mark_mirror_down_grace_period'";
+    let rows = session.rows_within(sql, bound).await?;
+    let text: Option<String> = rows.first().and_then(|row| row.try_get(0).ok());
+    Ok(text.and_then(|text| text.parse().ok()).map(Duration::from_secs))
 }

@@ -273,6 +273,28 @@ pub struct Page {
     /// Why the volume's lock proves nothing: its file system is a shared one.
     #[serde(default)]
     pub untrusted_lock: Option<String>,
+    /// Of an acting primary: its mirror owes it an answer and gives none.
+    #[serde(default)]
+    pub mirror_hangs: Option<MirrorHang>,
+    /// Of an acting primary: why it cannot tell whether its mirror hangs.
+    #[serde(default)]
+    pub mirror_unwatched: Option<String>,
+    /// Of a mirror: why its own postgres cannot work, though it runs.
+    #[serde(default)]
+    pub stalled: Option<String>,
+}
+
+/// A mirror that hangs, as its acting primary's supervisor sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MirrorHang {
+    /// Since when it has stood still.
+    pub since: Timestamp,
+    /// Where it stands, and what was done about it.
+    pub detail: String,
+    /// Its walsender has been ended: it may be asked for by FTS.
+    #[serde(default)]
+    pub ended: bool,
 }
 
 /// Why there is no page to go by.

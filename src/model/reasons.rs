@@ -68,6 +68,8 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("FullNotAllowed", "*", "the control file is unusable"),
     ("SupervisorSays", "*", "the catalog says mirror and the directory would start as a primary: it is stale"),
     ("NotInCatalog", "*", "dbid 77"),
+    ("MirrorHangs", "*", "the mirror was sent the log up to 0/C240000, and has acknowledged nothing past 0/C03B448 since; commits wait for it"),
+    ("MirrorUnreachable", "*", "its supervisor does not answer (timed out), and its node n2 is not ready"),
     ("TakenUpAgain", "why", "SourceBusy: another repair of this content holds the source"),
     ("AttemptStuck", "why", "its node n2 is not ready since 08:14"),
     ("VolumeInUse", "*", "process 32404 lives in the data directory without the lock"),

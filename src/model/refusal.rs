@@ -86,6 +86,10 @@ reasons! {
         PageNotBelieved { why: String },
         /// The mirror is up and follows; it is not in sync yet [7.3 #54].
         CatchingUp,
+        /// The mirror is up for FTS and acknowledges nothing, as its acting primary's supervisor or its own sees: commits wait for it.
+        MirrorHangs { primary: Dbid, detail: String },
+        /// The mirror is up for FTS, and neither its supervisor answers nor anything else shows that it lives.
+        MirrorUnreachable { why: String },
         /// The supervisor is in a state that no repair answers, or not yet.
         SupervisorSays { state: InstanceState, detail: String },
     }
@@ -300,6 +304,12 @@ sentences! { Refusal {
     CatchingUp: PASSES,
         ("the mirror is up and not in sync yet"),
         ("lifted by itself when the mirror has received what it missed");
+    MirrorHangs { primary, detail }: PASSES,
+        ("the mirror hangs, as seen from dbid {primary}: {detail}"),
+        ("lifted when the mirror acknowledges what it is sent, or FTS has marked it down; then it is repaired");
+    MirrorUnreachable { why }: PASSES,
+        ("the mirror cannot be reached: {why}"),
+        ("lifted when its node is back and its supervisor answers, or FTS has marked it down; then it is repaired");
     SupervisorSays { state, detail }: Lasting { person: state.needs_a_person(), for_good: false },
         ("its supervisor says {state:?}: {detail}"),
         ("{}", state.lifted_by());

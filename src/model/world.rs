@@ -58,6 +58,8 @@ pub struct Instance {
     pub written: Option<u64>,
     /// For how long nothing of it was seen to move, neither its state nor what it has replayed, by a clock that nobody sets.
     pub still: Option<SignedDuration>,
+    /// Its node is known not to run pods: why. Looked at while its supervisor is silent.
+    pub node_lost: Option<String>,
 }
 
 /// A Job that has not ended, or of which a pod lives.
@@ -288,7 +290,9 @@ impl World {
     pub fn restless(&self) -> bool {
         let Some(catalog) = self.catalog.seen() else { return true };
         let mut segments = catalog.rows.iter().filter(|row| row.content.0 >= 0);
-        let serves = |row: &Row| self.page_of(row).map_or(true, |page| page.state == InstanceState::Serving);
+        let calm = |page: &Page| page.state == InstanceState::Serving && page.mirror_hangs.is_none() && page.stalled.is_none();
+        let lost = |row: &Row| self.instances.get(&row.dbid).is_some_and(|one| one.node_lost.is_some());
+        let serves = |row: &Row| self.page_of(row).map_or(true, calm) && !lost(row);
         !segments.all(|row| row.well() && serves(row)) || self.recoveries.iter().any(|r| !r.phase.is_over())
     }
 

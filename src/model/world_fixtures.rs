@@ -69,6 +69,9 @@ pub fn page(row: &Row) -> Page {
         node: None,
         reaches: None,
         untrusted_lock: None,
+        mirror_hangs: None,
+        mirror_unwatched: None,
+        stalled: None,
     }
 }
 
@@ -83,6 +86,7 @@ fn instance(row: &Row) -> Instance {
         last_history: Some(ago(7200)),
         written: Some(1),
         still: None,
+        node_lost: None,
         promoted_at: (row.role != row.preferred_role && row.role == Role::Primary).then(|| ago(7200)),
     }
 }

@@ -249,6 +249,7 @@ impl Observer {
                 last_history: topology.history.get(&row.dbid).map(|written| written.newest),
                 written: topology.history.get(&row.dbid).map(|written| written.rows),
                 still,
+                node_lost: None,
                 promoted_at: topology.history.get(&row.dbid).and_then(|written| written.promoted),
             };
             (row.dbid, instance)

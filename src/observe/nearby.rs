@@ -11,7 +11,7 @@ use super::{
     nodes::Node,
     stuck::Facts,
 };
-use crate::model::{Dbid, JobState, Row, World, refusal::ContractPoint};
+use crate::model::{Dbid, JobState, Look, NoPage, Row, World, refusal::ContractPoint};
 
 impl Observer {
     /// Adds it to what was seen.
@@ -19,6 +19,7 @@ impl Observer {
         let names = asked_for(seen);
         self.nodes.look(&self.reader.client, &names).await;
         self.stuck(seen);
+        self.lost(seen);
         self.kernels(seen);
     }
 
@@ -37,6 +38,21 @@ impl Observer {
                 if let Some(state) = known.and_then(|one| one.instances.get_mut(dbid)) {
                     state.job = Some(job.view.clone());
                 }
+            }
+        }
+    }
+
+    /// A node that is known not to run pods, of an instance whose supervisor is silent.
+    fn lost(&self, seen: &mut Seen) {
+        for (dbid, pod) in &seen.pods {
+            let (Some(name), Some(instance)) = (node_of(pod), seen.world.instances.get_mut(dbid)) else { continue };
+            if matches!(instance.page, Look::Unknown(NoPage::Silent(_))) {
+                instance.node_lost = match self.nodes.get(name) {
+                    Node::Gone => Some(format!("its node {name} is not there any more")),
+                    Node::Seen(node) if node.out_of_service => Some(format!("its node {name} is out of service")),
+                    Node::Seen(node) if !node.ready => Some(format!("its node {name} is not ready")),
+                    Node::Seen(_) | Node::Unknown(_) => None,
+                };
             }
         }
     }
@@ -68,11 +84,12 @@ fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 
-/// Those on which an attempt is at work, an instance is not well, or a runtime class may hide a kernel.
+/// Those on which an attempt is at work, an instance is not well or its supervisor silent, or a runtime class may hide a kernel.
 fn asked_for(seen: &Seen) -> BTreeSet<String> {
     let jobs = seen.jobs.values().flat_map(|jobs| jobs.values()).filter(|job| job.view.state == JobState::Active);
     let unwell = |dbid: &Dbid| seen.world.catalog.seen().and_then(|catalog| catalog.row(*dbid)).is_some_and(|row| !row.well());
-    let pods = seen.pods.iter().filter(|(dbid, pod)| unwell(dbid) || kernel::class(pod).is_some());
+    let silent = |dbid: &Dbid| seen.world.instances.get(dbid).is_some_and(|one| matches!(one.page, Look::Unknown(NoPage::Silent(_))));
+    let pods = seen.pods.iter().filter(|(dbid, pod)| unwell(dbid) || silent(dbid) || kernel::class(pod).is_some());
     let of_pods = pods.filter_map(|(_, pod)| node_of(pod).map(str::to_owned));
     jobs.filter_map(|job| job.node.clone()).chain(of_pods).collect()
 }

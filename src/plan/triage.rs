@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{breaker, desk::Desk, follow, gates, gates::Admitted, ladder, proof};
 use crate::model::{
-    CatalogIndex, Content, Dbid, HealingMode, Instance, InstanceState, Look, NewRecovery, Page, Pair, Plan, Reason, Refusal, Role, Row,
-    Status, Unwell,
+    CatalogIndex, Content, Dbid, HealingMode, Instance, InstanceState, Look, NewRecovery, NoPage, Page, Pair, Plan, Reason, Refusal, Role,
+    Row, Status, Unwell,
     page::{ExitClass, Shape},
 };
 
@@ -60,12 +60,13 @@ fn pair_of(desk: &Desk, plan: &mut Plan, content: Content, pair: Pair) {
         // Both rows in sync are one of four points: until all are proven its recovery works on it.
         if let Some(reason) = worked_on(desk, pair.mirror) {
             unwell(desk, plan, pair.mirror, reason);
-        } else if let Some(refusal) = up_but_not_serving(desk, pair.mirror) {
+        } else if let Some(refusal) = holds_up_commits(desk, pair).or_else(|| up_but_not_serving(desk, pair.mirror)) {
             unwell(desk, plan, pair.mirror, Reason::Refused(refusal));
         }
     } else {
         let reason = mirror_unwell(desk, plan, pair.mirror);
-        unwell(desk, plan, pair.mirror, reason);
+        let hangs = holds_up_commits(desk, pair).filter(|_| matches!(reason, Reason::Refused(Refusal::CatchingUp)));
+        unwell(desk, plan, pair.mirror, hangs.map_or(reason, Reason::Refused));
     }
 }
 
@@ -117,6 +118,28 @@ fn not_promoted(page: Option<&Page>) -> String {
 fn up_but_not_serving(desk: &Desk, row: &Row) -> Option<Refusal> {
     let page = desk.page_at(row.dbid).filter(|page| page.state != InstanceState::Serving)?;
     Some(gates::says(row.dbid, page))
+}
+
+/// Up for FTS, and somebody sees that it does not answer. FTS believes the walsender, which may take minutes to give it up.
+fn holds_up_commits(desk: &Desk, pair: Pair) -> Option<Refusal> {
+    let told = desk.page_at(pair.primary.dbid).and_then(|page| page.mirror_hangs.as_ref());
+    let instance = desk.world.instances.get(&pair.mirror.dbid);
+    let silent = instance.and_then(|one| match &one.page {
+        Look::Unknown(NoPage::Silent(why)) => Some(why),
+        Look::Unknown(NoPage::NotBelieved(_)) | Look::Seen(_) => None,
+    });
+    let lost = instance.and_then(|one| one.node_lost.as_ref());
+    let unreachable =
+        |silent: &str, sign: &str| Refusal::MirrorUnreachable { why: format!("its supervisor does not answer ({silent}), and {sign}") };
+    match (silent, lost, told) {
+        (Some(silent), Some(lost), _) => Some(unreachable(silent, lost)),
+        (Some(silent), None, Some(hang)) => Some(unreachable(silent, &hang.detail)),
+        (None, _, Some(hang)) => Some(Refusal::MirrorHangs { primary: pair.primary.dbid, detail: hang.detail.clone() }),
+        (_, _, None) => {
+            let stalled = desk.page_at(pair.mirror.dbid)?.stalled.clone()?;
+            Some(Refusal::MirrorHangs { primary: pair.primary.dbid, detail: stalled })
+        }
+    }
 }
 
 fn mirror_unwell(desk: &Desk, plan: &mut Plan, row: &Row) -> Reason {
@@ -261,9 +284,15 @@ pub fn probe(desk: &Desk, plan: &Plan) -> Option<String> {
     if let Some(row) = dead.next() {
         return Some(format!("dbid {} is up in the catalog and does not serve", row.dbid));
     }
+    let given_up = |row: &&Row| desk.page_at(row.dbid).and_then(|page| page.mirror_hangs.as_ref()).is_some_and(|hang| hang.ended);
+    if let Some(row) = catalog.rows().iter().filter(|row| row.content.0 >= 0).find(given_up) {
+        return Some(format!("the walsender of dbid {} to a mirror that hangs was ended", row.dbid));
+    }
     let streams = |dbid| catalog.row(dbid).is_some_and(|row| proof::streams(desk, row));
     let receives = |dbid| desk.page_at(dbid).is_some_and(|p| p.receiving && p.serves == Some(Role::Mirror));
-    let waited_for = |reason: &Reason| !matches!(reason, Reason::Refused(Refusal::CatchingUp));
+    let waited_for = |reason: &Reason| {
+        !matches!(reason, Reason::Refused(Refusal::CatchingUp | Refusal::MirrorHangs { .. } | Refusal::MirrorUnreachable { .. }))
+    };
     let back = plan.unwell.iter().find(|u| waited_for(&u.reason) && (streams(u.dbid) || receives(u.dbid)));
     back.map(|u| format!("dbid {} receives again", u.dbid))
 }

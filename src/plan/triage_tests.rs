@@ -81,13 +81,34 @@ fn each_state_of_a_pair_has_its_answer() {
         ("RecoveryFailed", 5, failed(down().down_for(5, 3).page(5, deaf))), // no grace for what was tried
         ("RecoveryFailed", 5, failing(needs_recovery())),                   // at once, when it ends
         ("VolumeUnrecognised", 5, World::of(&["2:0ppsu", "5:0mmsu"]).page(5, |p| p.state = InstanceState::VolumeUnrecognised)),
-        ("recovering", 5, unproven()), // in sync is not yet proven
+        ("MirrorHangs", 5, hanging(World::of(&["2:0ppsu", "5:0mmsu"]))),
+        ("MirrorHangs", 5, hanging(World::of(&["2:0ppnu", "5:0mmnu"]))), // it hangs while it catches up
+        ("MirrorHangs", 5, World::of(&["2:0ppsu", "5:0mmsu"]).page(5, |p| p.stalled = Some("sits in the kernel".into()))),
+        ("MirrorHangs", 5, hanging(World::of(&["2:0ppsu", "5:0mmsu"])).page(5, |p| p.cluster = "other".into())),
+        ("MirrorUnreachable", 5, hanging(World::of(&["2:0ppsu", "5:0mmsu"])).silent(5)),
+        ("MirrorUnreachable", 5, lost_node(World::of(&["2:0ppsu", "5:0mmsu"]).silent(5))),
+        ("well", 5, lost_node(World::of(&["2:0ppsu", "5:0mmsu"]))), // its supervisor answers
+        ("well", 5, World::of(&["2:0ppsu", "5:0mmsu"]).silent(5)),  // so was every mirror without a supervisor
+        ("well", 5, hanging(World::of(&["2:0ppsu", "5:0mmsu"])).page(2, |p| p.cluster = "other".into())),
+        ("recovering", 5, hanging(unproven())),
+        ("planned Incremental", 5, hanging(needs_recovery())), // FTS has marked it down: it is repaired
+        ("recovering", 5, unproven()),                         // in sync is not yet proven
         ("well", 5, World::of(&["2:0ppsu", "5:0mmsu"]).recovery(asked("by-hand", &[5], None))), // refused: it is up
         ("recovering", 5, needs_recovery().recovery(asked("by-hand", &[5], None))), // named in this very look
         ("recovering", 5, needs_recovery().recovery(running("by-hand", 5, 0, Repair::Full, crate::model::JobState::Active))),
     ] {
         assert_eq!(reason(&Policy::default(), &world, dbid), expected, "{:?}", world.catalog);
     }
+}
+
+/// Its acting primary's supervisor says that the mirror hangs.
+fn hanging(world: World) -> World {
+    let hang = crate::model::page::MirrorHang { since: ago(6), detail: "it has acknowledged nothing".into(), ended: false };
+    world.page(2, |page| page.mirror_hangs = Some(hang))
+}
+
+fn lost_node(world: World) -> World {
+    world.instance(5, |one| one.node_lost = Some("its node n2 is not ready".into()))
 }
 
 /// Copied, and no statement was dispatched to it yet.
@@ -137,6 +158,8 @@ fn fts_is_asked_to_look_when_a_container_died_or_a_mirror_is_back() {
     let asks = |world: &World| plan(&Policy::default(), world, now()).probe.is_some();
     assert!(!asks(&World::of(&["2:0ppsu", "5:0mmsu"])));
     assert!(asks(&World::of(&["2:0ppsu", "5:0mmsu"]).page(2, |p| p.state = InstanceState::StayingDown)));
+    let ended = |yes: bool| hanging(World::of(&["2:0ppsu", "5:0mmsu"])).page(2, |p| p.mirror_hangs.as_mut().unwrap().ended = yes);
+    assert!(asks(&ended(true)) && !asks(&ended(false)), "FTS believes a walsender for as long as there is one");
     assert!(asks(&down()), "it receives and is still marked down");
     let deaf = || needs_recovery().page(5, |p| p.receiving = false);
     assert!(!asks(&deaf()));

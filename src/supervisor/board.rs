@@ -41,6 +41,9 @@ pub struct Counts {
     pub catalog_reads: Counter,
     pub page_faults: Counter,
     pub round_faults: Counter,
+    pub mirror_hangs: Counter,
+    pub walsenders_ended: Counter,
+    pub frozen: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -60,6 +63,9 @@ impl Board {
         registry.register("catalog_reads", "Reads of the catalog", counts.catalog_reads.clone());
         registry.register("page_faults", "Times that these pages could not be served", counts.page_faults.clone());
         registry.register("round_faults", "Decisions that could not be carried out, each tried again", counts.round_faults.clone());
+        registry.register("mirror_hangs", "Times that this primary's mirror was found to hang", counts.mirror_hangs.clone());
+        registry.register("walsenders_ended", "Walsenders to a mirror that hangs that were ended", counts.walsenders_ended.clone());
+        registry.register("frozen", "Times that a mirror's own postgres was killed because it was stopped", counts.frozen.clone());
         registry.register("state", "1 for the state that the instance is in", states.clone());
         Self { page: Arc::new(Mutex::new(first_page(config))), registry: Arc::new(registry), counts, states }
     }
@@ -115,6 +121,9 @@ fn first_page(config: &Config) -> Page {
         node: Some(config.node.clone()).filter(|node| !node.is_empty()),
         reaches: None,
         untrusted_lock: None,
+        mirror_hangs: None,
+        mirror_unwatched: None,
+        stalled: None,
     }
 }
 

@@ -73,6 +73,10 @@ pub struct Config {
     /// Name of the node. Without it a volume that a holder elsewhere did not give back is never taken over by itself.
     #[arg(long, env = "NODE_NAME", default_value = "")]
     pub node: String,
+    /// Whether the walsender to a mirror that hangs is ended, and FTS asked to look, so that commits wait for seconds and not for
+    /// `wal_sender_timeout`. `false`: it is told, and nothing is done.
+    #[arg(long, env = "GPHEAL_HASTEN_LOST_MIRROR", default_value_t = true, action = clap::ArgAction::Set)]
+    pub hasten_lost_mirror: bool,
     /// The pod's annotations as a file (downward API): how a person speaks to the supervisor.
     #[arg(long, env = "GPHEAL_ANNOTATIONS")]
     pub annotations: Option<PathBuf>,
@@ -109,6 +113,14 @@ impl Config {
     /// [`NoCredentials`]
     pub fn postgres_logins(&self) -> Result<Vec<Login>, NoCredentials> {
         self.each_postgres_login().collect()
+    }
+
+    /// The `number`th of those; the first is the superuser's as a rule.
+    ///
+    /// # Errors
+    /// [`NoCredentials`]
+    pub fn postgres_login(&self, number: usize) -> Result<Login, NoCredentials> {
+        logins::login(self.postgres_credentials.get(number).unwrap_or(&self.credentials), &self.tls)
     }
 
     fn each_postgres_login(&self) -> impl Iterator<Item = Result<Login, NoCredentials>> {

@@ -172,9 +172,46 @@ impl Postgres {
         children_of(self.pid).into_iter().find(|pid| is_checkpointer(&title(*pid)))
     }
 
+    /// How a process without which a mirror does nothing is doing: one that is stopped, else the WAL receiver.
+    pub fn halted(&self) -> Option<Progress> {
+        let needed = |pid: &i32| {
+            let title = title(*pid);
+            title.contains("startup") || title.split_once("receiver").is_some_and(|(head, _)| head.trim_end().ends_with("wal"))
+        };
+        let children = children_of(self.pid).into_iter().filter(needed);
+        let all: Vec<_> = std::iter::once(self.pid.as_raw()).chain(children).filter_map(Progress::of).collect();
+        let stopped = all.iter().find(|one| one.state == 'T');
+        stopped.or_else(|| all.iter().find(|one| one.title.contains("receiver"))).cloned()
+    }
+
     /// What its startup process replays: `startup recovering 0000…0A` (7), `startup process   recovering 0000…0A` (6).
     pub fn replays(&self) -> Option<String> {
         children_of(self.pid).into_iter().find_map(|pid| replayed(&title(pid)))
+    }
+}
+
+/// A process as far as its own work shows whether it works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub pid: i32,
+    pub title: &'static str,
+    /// As in `/proc/PID/stat`: `T` stopped, `D` in the kernel, `S` waiting, `R` running.
+    pub state: char,
+    /// Bytes that it has written so far.
+    pub written: u64,
+}
+
+impl Progress {
+    fn of(pid: i32) -> Option<Self> {
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let state = String::from_utf8_lossy(&stat).rsplit_once(')')?.1.trim_start().chars().next()?;
+        let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+        let written = io.lines().find_map(|line| line.strip_prefix("wchar:")?.trim().parse().ok()).unwrap_or_default();
+        let title = title(pid);
+        // What it is, without what it replays or has received.
+        let kinds = [("startup", "startup process"), ("receiver", "WAL receiver")];
+        let title = kinds.iter().find(|(word, _)| title.contains(word)).map_or("postmaster", |(_, name)| name);
+        Some(Self { pid, title, state, written })
     }
 }
 

@@ -12,8 +12,10 @@ use super::{
     Round, Supervisor, Woken, ask,
     crash::{self, Again},
     decide::{Alone, Facts, OtherHere, PeerHere, PrimaryHere, RowHere, Watch, believed, watch},
+    frozen::Frozen,
     history,
     idle::{Here, IN_PLACE, MARKS},
+    mirror::MirrorWatch,
     process::{self, End, Postgres},
     questions::{OthersRead, RowRead, SourceRead},
     serving::Answered,
@@ -91,6 +93,10 @@ pub(super) struct Running {
     pub(super) next_generation: Instant,
     /// When its WAL receiver's words are looked for again.
     pub(super) next_receiver_error: Instant,
+    /// A primary's look at its mirror.
+    pub(super) mirror: MirrorWatch,
+    /// Since when a mirror's own processes have been stopped.
+    pub(super) frozen: Frozen,
 }
 
 /// What the watch ended with.
@@ -150,6 +156,8 @@ impl Supervisor {
             generation: None,
             next_generation: now,
             next_receiver_error: now,
+            mirror: MirrorWatch::default(),
+            frozen: Frozen::default(),
             recovers: here.shaped.shape == Shape::Primary && here.shaped.control.as_ref().is_some_and(|control| !control.was_shut_down()),
             here,
         };
@@ -215,14 +223,21 @@ impl Supervisor {
                 look = join(&mut running.read) => self.read_done(running, look),
                 look = join(&mut running.others) => self.others_said(running, look),
                 look = join(&mut running.source) => self.source_said(running, look),
+                errand = join(&mut running.mirror.errand) => self.mirror_looked(running, errand),
+                asked = join(&mut running.mirror.asking) => Self::fts_looked(running, asked),
             }
             if let Some(end) = running.postgres.reap() {
                 return Outcome::Ended(end);
             }
             self.ask_again(running);
             self.look_inside(running);
+            self.watch_mirror(running);
             if let Some(outcome) = self.judge(running) {
                 return outcome;
+            }
+            if let Some(why) = self.mirror_is_frozen(running) {
+                self.board.counts.frozen.inc();
+                return Outcome::Kill { why, fence: false };
             }
         }
     }
@@ -419,6 +434,7 @@ impl Running {
         self.read.take().inspect(JoinHandle::abort);
         self.others.take().inspect(JoinHandle::abort);
         self.source.take().inspect(JoinHandle::abort);
+        self.mirror.stop();
     }
 }
 

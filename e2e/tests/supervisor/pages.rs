@@ -78,5 +78,8 @@ pub fn primary(dbid: i16, content: i16, address: &str, port: u16, directory: &st
         node: None,
         reaches: None,
         untrusted_lock: None,
+        mirror_hangs: None,
+        mirror_unwatched: None,
+        stalled: None,
     }
 }

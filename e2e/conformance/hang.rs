@@ -1,0 +1,147 @@
+//! A mirror that hangs: for how long the commits of its content wait, and who ends that.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use gpheal::{
+    greenplum::{
+        Session,
+        replication::{self, Senders},
+    },
+    model::{InstanceState, Page},
+};
+use tokio::{task::JoinHandle, time::sleep};
+
+use super::{
+    bench::{Bench, GRACE},
+    product::{login, server},
+    supervised::{acting_and_mirror, await_page, ensure_supervised},
+};
+
+/// How long a commit may wait beyond FTS' own grace.
+const BEYOND_GRACE: u64 = 10;
+/// Enough to fill the buffers of both sides of a connection, whatever the kernel makes of them, where a session may run so far
+/// ahead of its mirror: Greenplum 6 holds it up before.
+const COPIED: &str = "INSERT INTO waits SELECT generate_series(1, 300000)";
+
+/// A mirror's node that is lost, or so slow that nothing runs there any more: its supervisor is frozen, too.
+pub async fn commits_wait_for_a_frozen_mirror_no_longer_than_for_a_dead_one(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    make_table(bench, primary).await?;
+    let healthy = bench.pair(1).await?;
+    let begun = Instant::now();
+    let asleep = bench.server(mirror).freeze(true)?;
+    let insert = commit(bench, primary, "INSERT INTO waits VALUES (1)").await?;
+    let hangs = |page: &Page| page.mirror_hangs.as_ref().is_some_and(|hang| hang.detail.contains("acknowledged nothing past"));
+    await_page(bench, primary, "telling that its mirror hangs", hangs).await?;
+    println!("       told after {:.1} s", begun.elapsed().as_secs_f32());
+    let ended = |page: &Page| page.mirror_hangs.as_ref().is_some_and(|hang| hang.ended);
+    let page = await_page(bench, primary, "ending its walsender", ended).await?;
+    println!("       {}", page.mirror_hangs.map(|hang| hang.detail).unwrap_or_default());
+    within("a commit", begun, insert).await?;
+    asleep.wake();
+    await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await?;
+    bench.await_pair(1, &healthy).await
+}
+
+/// With so much to send that a walsender which is told to end would wait for its mirror to read.
+pub async fn a_copy_waits_no_longer_than_a_commit(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    make_table(bench, primary).await?;
+    let healthy = bench.pair(1).await?;
+    let begun = Instant::now();
+    let asleep = bench.server(mirror).freeze(true)?;
+    let copy = commit(bench, primary, COPIED).await?;
+    let ended = |page: &Page| page.mirror_hangs.as_ref().is_some_and(|hang| hang.ended);
+    let page = await_page(bench, primary, "ending its walsender", ended).await;
+    let page = if copy.is_finished() { bail!("the copy did not wait: {:?}", copy.await) } else { page? };
+    println!("       {}", page.mirror_hangs.map(|hang| hang.detail).unwrap_or_default());
+    within("a copy", begun, copy).await?;
+    asleep.wake();
+    await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await?;
+    bench.await_pair(1, &healthy).await
+}
+
+/// It is killed and started again by its own supervisor, before FTS would mark it down.
+pub async fn a_mirror_whose_postgres_is_frozen_is_started_again(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    make_table(bench, primary).await?;
+    let (healthy, history) = (bench.pair(1).await?, bench.history(mirror).await?);
+    let begun = Instant::now();
+    let asleep = bench.server(mirror).freeze(false)?;
+    let insert = commit(bench, primary, "INSERT INTO waits VALUES (2)").await?;
+    let says = |page: &Page| page.state != InstanceState::Serving && page.detail.contains("has been stopped for");
+    await_page(bench, mirror, "telling that it was stopped", says).await?;
+    within("a commit", begun, insert).await?;
+    asleep.forget();
+    await_page(bench, mirror, "receiving", |page| page.receiving && page.stalled.is_none()).await?;
+    bench.probe().await?;
+    bench.expect_pair(1, &healthy).await?;
+    ensure!(bench.history(mirror).await? == history, "FTS has marked it down meanwhile");
+    Ok(())
+}
+
+/// It stands still for a while, and moves again in time: over and over.
+pub async fn a_slow_mirror_is_never_cut(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    make_table(bench, primary).await?;
+    let (before, history) = (walsender(bench, primary).await?, bench.history(mirror).await?);
+    let until = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < until {
+        let asleep = bench.server(mirror).freeze(true)?;
+        let insert = commit(bench, primary, "INSERT INTO waits SELECT generate_series(1, 1000)").await?;
+        sleep(Duration::from_millis(3600)).await;
+        asleep.wake();
+        insert.await??;
+    }
+    let after = walsender(bench, primary).await?;
+    ensure!(before == after, "its walsender was {before:?} and is {after:?}");
+    ensure!(bench.history(mirror).await? == history, "FTS has marked it down meanwhile");
+    await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await.map(drop)
+}
+
+/// The right that it needs: who may only log in does not see how far a mirror is, and says so.
+pub async fn a_role_that_may_only_log_in_does_not_see_how_far_a_mirror_is(bench: &mut Bench) -> Result<()> {
+    let primary = acting_and_mirror(bench, 1).await?.0;
+    let own = bench.utility(primary).await?;
+    if own.rows("SELECT 1 FROM pg_roles WHERE rolname = 'only_logs_in'").await?.is_empty() {
+        own.rows("CREATE ROLE only_logs_in LOGIN").await?;
+    }
+    let who = gpheal::greenplum::Login { user: "only_logs_in".into(), ..login() };
+    let session = Session::utility(&server(bench, primary), &who, None).await?;
+    let seen = replication::senders(&session, BOUND).await?;
+    ensure!(seen == Senders::Hidden, "it sees {seen:?}");
+    Ok(())
+}
+
+const BOUND: Duration = Duration::from_secs(5);
+
+async fn walsender(bench: &mut Bench, primary: i16) -> Result<(i32, String)> {
+    let session = Session::utility(&server(bench, primary), &login(), None).await?;
+    match replication::senders(&session, BOUND).await? {
+        Senders::Seen(senders) => senders.into_iter().next().map(|one| (one.pid, one.started)).context("no walsender"),
+        Senders::Hidden => bail!("a superuser does not see the walsender"),
+    }
+}
+
+async fn make_table(bench: &mut Bench, primary: i16) -> Result<()> {
+    let session = bench.await_session(primary).await?;
+    session.rows("DROP TABLE IF EXISTS waits; CREATE TABLE waits (i int)").await.map(drop)
+}
+
+async fn commit(bench: &mut Bench, primary: i16, sql: &str) -> Result<JoinHandle<Result<()>>> {
+    let (session, sql) = (bench.utility(primary).await?, sql.to_owned());
+    Ok(tokio::spawn(async move { session.rows(&sql).await.map(drop) }))
+}
+
+async fn within(what: &str, begun: Instant, commit: JoinHandle<Result<()>>) -> Result<()> {
+    commit.await??;
+    let (took, most) = (begun.elapsed().as_secs_f32(), GRACE + BEYOND_GRACE);
+    println!("       {what} waited {took:.1} s (FTS' grace is {GRACE} s)");
+    ensure!(begun.elapsed() <= Duration::from_secs(most), "{what} waited {took:.1} s, more than {most} s");
+    Ok(())
+}

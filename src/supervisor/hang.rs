@@ -1,0 +1,224 @@
+//! Whether a mirror hangs, from what its acting primary sees of it: pure, so that each rule stands in a table.
+//!
+//! FTS believes the walsender, which gives a silent mirror up after `wal_sender_timeout`, five minutes on Greenplum 6; so long
+//! every commit of the content waits, in a pair that the catalog calls in sync.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    greenplum::replication::{Position, Sender},
+    model::Lsn,
+};
+
+/// Between two looks.
+pub const APART: Duration = Duration::from_secs(1);
+/// For so long a mirror that owes an answer may stand still. One that lives acknowledges what it has written within
+/// milliseconds, and with a disk that stalls within a second or two; with looks, end and FTS' look this stays below ten.
+pub const STILL: Duration = Duration::from_secs(5);
+/// Two looks further apart show nothing of what was between them: we did not run, so perhaps the walsender did not, either.
+pub const NEXT: Duration = Duration::from_secs(3);
+/// Between two ends of one mirror's walsender: a slow one is to catch up, and to be told of, rather than be cut again.
+pub const ONCE: Duration = Duration::from_mins(1);
+
+/// What this process sees of the walsender, beside what it tells itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// It sleeps or runs; else it is stopped, or sits in the kernel (a disk that hangs), and the mirror cannot be judged by it.
+    pub works: bool,
+    /// Bytes that have come from the mirror and that it has not read yet.
+    pub unread: u64,
+}
+
+/// One walsender to the mirror, as one look showed it.
+pub type Sight = (Sender, Outside);
+
+/// How a mirror stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No walsender sends to it.
+    Gone,
+    /// It moves, owes nothing, or cannot be judged.
+    Lives,
+    /// It owes an answer, not for long.
+    Owes,
+    /// It has owed one for too long; its walsender is to be ended now.
+    Hangs,
+    /// The same, and one was ended less than a minute ago.
+    HangsAgain,
+}
+
+/// What is remembered from look to look.
+#[derive(Clone, Debug, Default)]
+pub struct Track {
+    still: Vec<Still>,
+    ended: Option<Instant>,
+}
+
+/// A walsender whose mirror owes an answer, and where that has stood since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Still {
+    who: (i32, String),
+    at: (Lsn, Lsn),
+    since: Instant,
+    seen: Instant,
+}
+
+impl Track {
+    /// Judges one more look, and tells which of the walsenders it is about, since when. A mirror has one as a rule; the one
+    /// that it left behind when its node lost power stands beside that until it is ended.
+    pub fn judge<'s>(&mut self, sights: &'s [Sight], now: Instant) -> (Standing, Option<(&'s Sender, Duration)>) {
+        let Some((first, _)) = sights.first() else {
+            self.still.clear();
+            return (Standing::Gone, None);
+        };
+        let before = std::mem::take(&mut self.still);
+        let mut longest: Option<(&Sender, Duration)> = None;
+        for (sender, outside) in sights {
+            let Some(at) = owes(sender, *outside) else { continue };
+            let who = (sender.pid, sender.started.clone());
+            let same = before.iter().find(|still| still.who == who && still.at == at && now.duration_since(still.seen) <= NEXT);
+            let since = same.map_or(now, |still| still.since);
+            let lasts = now.duration_since(since);
+            if longest.is_none_or(|(_, longest)| lasts > longest) {
+                longest = Some((sender, lasts));
+            }
+            self.still.push(Still { who, at, since, seen: now });
+        }
+        let Some((sender, lasts)) = longest else { return (Standing::Lives, Some((first, Duration::ZERO))) };
+        let again = self.ended.is_some_and(|ended| now.duration_since(ended) < ONCE);
+        let standing = match (lasts >= STILL, again) {
+            (false, _) => Standing::Owes,
+            (true, false) => Standing::Hangs,
+            (true, true) => Standing::HangsAgain,
+        };
+        (standing, Some((sender, lasts)))
+    }
+
+    /// The walsender was, or was to be, ended.
+    pub fn ended(&mut self, now: Instant) {
+        self.ended = Some(now);
+        self.still.clear();
+    }
+}
+
+/// Where a mirror stands that was sent more than it has acknowledged. What is not known owes nothing; neither does a mirror
+/// whose answer waits to be read, or is not waited for because its walsender does not work.
+fn owes(sender: &Sender, outside: Outside) -> Option<(Lsn, Lsn)> {
+    let follows = matches!(sender.state.as_str(), "streaming" | "catchup");
+    let Position { sent: Some(sent), write: Some(write), flush: Some(flush) } = sender.position else { return None };
+    (follows && outside.works && outside.unread == 0 && sent > flush).then_some((write, flush))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WELL: Outside = Outside { works: true, unread: 0 };
+
+    fn sender(sent: u64, write: u64, flush: u64) -> Sender {
+        let position = Position { sent: Some(Lsn(sent)), write: Some(Lsn(write)), flush: Some(Lsn(flush)) };
+        Sender { pid: 7, started: "noon".into(), state: "streaming".into(), client: Some(("10.0.0.5".into(), 4711)), position }
+    }
+
+    /// How the last of these looks, each so many milliseconds after the first, is judged.
+    fn last(looks: &[(u64, Sight)]) -> Standing {
+        let (mut track, begun) = (Track::default(), Instant::now());
+        let judge = |(at, sight): &(u64, Sight)| track.judge(std::slice::from_ref(sight), begun + Duration::from_millis(*at)).0;
+        looks.iter().map(judge).last().unwrap()
+    }
+
+    /// The same sight at each second up to this one.
+    fn for_seconds(seconds: u64, sight: &Sight) -> Vec<(u64, Sight)> {
+        (0..=seconds).map(|second| (second * 1000, sight.clone())).collect()
+    }
+
+    fn sends(sender: Sender) -> Sight {
+        (sender, WELL)
+    }
+
+    #[test]
+    fn a_mirror_that_owes_an_answer_and_stands_still_hangs() {
+        let owes = sends(sender(100, 50, 50));
+        assert_eq!(last(&for_seconds(0, &owes)), Standing::Owes);
+        assert_eq!(last(&for_seconds(4, &owes)), Standing::Owes);
+        assert_eq!(last(&for_seconds(5, &owes)), Standing::Hangs);
+        let flushes_nothing = sends(sender(100, 100, 50));
+        assert_eq!(last(&for_seconds(5, &flushes_nothing)), Standing::Hangs, "its disk does not sync");
+        let catches_up = sends(Sender { state: "catchup".into(), ..sender(100, 50, 50) });
+        assert_eq!(last(&for_seconds(5, &catches_up)), Standing::Hangs);
+    }
+
+    #[test]
+    fn a_mirror_that_moves_at_all_never_hangs() {
+        let slow = |step: u64| sends(sender(1_000_000, 50 + step, 50));
+        let crawls: Vec<_> = (0..600).map(|second| (second * 1000, slow(second / 4))).collect();
+        assert!((1..600).all(|looks| last(&crawls[..looks]) == Standing::Owes), "one byte written in four seconds");
+        let syncs: Vec<_> = (0..600).map(|second| (second * 1000, sends(sender(1_000_000, 900, 50 + second / 4)))).collect();
+        assert!((1..600).all(|looks| last(&syncs[..looks]) == Standing::Owes));
+    }
+
+    #[test]
+    fn what_owes_nothing_or_cannot_be_judged_never_hangs() {
+        let with = |change: &dyn Fn(&mut Sender)| {
+            let mut changed = sender(100, 50, 50);
+            change(&mut changed);
+            sends(changed)
+        };
+        let outside = |works, unread| (sender(100, 50, 50), Outside { works, unread });
+        for (what, sight) in [
+            ("it has all that was sent", sends(sender(100, 100, 100))),
+            ("it has not said yet what it has", with(&|one| one.position.flush = None)),
+            ("the same", with(&|one| one.position.write = None)),
+            ("nothing was sent", with(&|one| one.position.sent = None)),
+            ("it makes a base backup", with(&|one| one.state = "backup".into())),
+            ("it begins", with(&|one| one.state = "startup".into())),
+            ("nobody knows this state", with(&|one| one.state = "stopping".into())),
+            ("its answer waits to be read", outside(true, 34)),
+            ("its walsender is stopped, or waits for the primary's own disk", outside(false, 0)),
+        ] {
+            assert_eq!(last(&for_seconds(600, &sight)), Standing::Lives, "{what}");
+        }
+        assert_eq!(Track::default().judge(&[], Instant::now()), (Standing::Gone, None));
+    }
+
+    #[test]
+    fn the_clock_begins_anew_with_another_walsender_and_after_a_gap_in_our_own_looks() {
+        let (owes, next) = (sends(sender(100, 50, 50)), sends(Sender { pid: 8, ..sender(100, 50, 50) }));
+        let again = sends(Sender { started: "one".into(), ..sender(100, 50, 50) });
+        for other in [next, again] {
+            let looks = [for_seconds(4, &owes), vec![(5000, other)]].concat();
+            assert_eq!(last(&looks), Standing::Owes);
+        }
+        let looks = [for_seconds(4, &owes), vec![(9000, owes.clone())]].concat();
+        assert_eq!(last(&looks), Standing::Owes, "we did not run for five seconds, nor perhaps did the walsender");
+        let looks = [for_seconds(4, &owes), vec![(4500, sends(sender(100, 100, 100))), (5000, owes)]].concat();
+        assert_eq!(last(&looks), Standing::Owes, "it had answered");
+    }
+
+    #[test]
+    fn the_one_that_hangs_is_found_beside_one_that_lives() {
+        let (mut track, begun) = (Track::default(), Instant::now());
+        let left_behind = Sender { pid: 8, ..sender(100, 50, 50) };
+        for second in 0..=5 {
+            let moves = sender(1000, 50 + second, 50 + second);
+            let sights = [sends(moves), sends(left_behind.clone())];
+            let (standing, about) = track.judge(&sights, begun + Duration::from_secs(second));
+            assert_eq!(standing == Standing::Hangs, second == 5);
+            assert!(second == 0 || about.unwrap().0.pid == 8);
+        }
+    }
+
+    #[test]
+    fn a_pair_is_cut_once_a_minute_at_most() {
+        let (mut track, begun) = (Track::default(), Instant::now());
+        let mut cuts = vec![];
+        for second in 0..130 {
+            let now = begun + Duration::from_secs(second);
+            if track.judge(&[sends(sender(100, 50, 50))], now).0 == Standing::Hangs {
+                track.ended(now);
+                cuts.push(second);
+            }
+        }
+        assert_eq!(cuts, [5, 65, 125]);
+    }
+}

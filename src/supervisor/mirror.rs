@@ -1,0 +1,308 @@
+//! An acting primary's look at its mirror: a mirror that hangs is told of at once, its walsender is ended, and FTS is asked to
+//! look when its grace is over. Commits of the content wait for seconds then, and not for `wal_sender_timeout`.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::{task::JoinHandle, time::Instant};
+
+use super::{
+    Config, Supervisor,
+    decide::RowHere,
+    hang::{self, Sight, Standing, Track},
+    walsender::{self, Ended, Stays},
+    watch::Running,
+};
+use crate::{
+    greenplum::{
+        Dialect, Session, SessionError, fts,
+        replication::{self, Sender, Senders},
+    },
+    model::{Role, page::MirrorHang},
+};
+
+/// Bound of one statement to our own postgres.
+const STATEMENT: Duration = Duration::from_secs(3);
+/// The pause after a look that failed, and after one that showed that no login of ours may see positions.
+const AGAIN: Duration = Duration::from_secs(5);
+const BLIND: Duration = Duration::from_mins(1);
+/// FTS counts its grace in whole seconds, from the end of the walsender.
+const PAST_GRACE: Duration = Duration::from_millis(1100);
+/// Greenplum's default, where the setting cannot be read.
+const GRACE: Duration = Duration::from_secs(30);
+/// FTS is asked so often, with such pauses, and has so long for a look; after that it looks by itself once a minute.
+const ASKS: u32 = 5;
+const ASK_APART: Duration = Duration::from_secs(3);
+const ASK: Duration = Duration::from_secs(30);
+/// What has ended, and neither came back nor was marked down, is no finding any more.
+const FORGOTTEN: Duration = Duration::from_mins(5);
+
+/// What is asked, and what is remembered of the answers.
+#[derive(Default)]
+pub struct MirrorWatch {
+    pub errand: Option<JoinHandle<Errand>>,
+    pub asking: Option<JoinHandle<()>>,
+    track: Track,
+    /// Kept from look to look, and opened with this one of postgres' logins.
+    session: Option<Session>,
+    login: usize,
+    next: Option<Instant>,
+    /// A walsender that had nothing owed, and its title then: while that stays, nothing was sent since.
+    quiet: Option<(i32, Vec<u8>)>,
+    /// When the walsender was ended, and when FTS is asked next, how often still.
+    ended: Option<Instant>,
+    ask: Option<(Instant, u32)>,
+}
+
+/// What came of an errand. Both bring the session back.
+pub enum Errand {
+    Looked(Option<Session>, Looked),
+    Ended(Option<Session>, Sender, Result<Ended, Stays>, Option<Duration>),
+}
+
+/// What a look showed.
+pub enum Looked {
+    /// The walsenders, and the title that the one seen before had before.
+    Seen(Vec<Sight>, Option<(i32, Vec<u8>)>),
+    /// This login may not see how far they are.
+    Hidden,
+    /// There is no such login, or it may not log in.
+    NoLogin(String),
+    Failed(String),
+}
+
+impl MirrorWatch {
+    /// Nobody needs the answers any more.
+    pub fn stop(&mut self) {
+        self.errand.take().inspect(JoinHandle::abort);
+        self.asking.take().inspect(JoinHandle::abort);
+    }
+
+    /// Nothing was sent since nothing was owed: the title says how far a walsender has sent, where titles are written at all.
+    fn is_quiet(&self) -> bool {
+        self.quiet.as_ref().is_some_and(|(pid, title)| {
+            let tells = String::from_utf8_lossy(title).contains("streaming ");
+            tells && walsender::title(*pid).as_ref() == Some(title)
+        })
+    }
+
+    /// The mirror is back, or marked down.
+    fn settled(&mut self) {
+        (self.ended, self.ask) = (None, None);
+        self.asking.take().inspect(JoinHandle::abort);
+    }
+}
+
+impl Supervisor {
+    /// Starts what is due: a look at the mirror, a question to FTS.
+    pub(super) fn watch_mirror(&self, running: &mut Running) {
+        let (now, watch) = (Instant::now(), &mut running.mirror);
+        // One that takes writes, and that FTS watches.
+        if running.timeline.is_none() || running.here.content.is_none_or(|content| content.0 < 0) {
+            return;
+        }
+        if watch.errand.is_none() && watch.next.is_none_or(|next| now >= next) {
+            watch.next = Some(now + hang::APART);
+            if !watch.is_quiet() {
+                let known = watch.quiet.as_ref().map(|(pid, _)| *pid);
+                let look = look(self.config.clone(), watch.session.take(), watch.login, running.dialect, running.postgres.pid, known);
+                watch.errand = Some(tokio::spawn(look));
+            }
+        }
+        let marked = matches!(running.row.seen(), Some(RowHere::Mine { role: Role::Primary, in_sync: false }));
+        let forgotten = watch.ended.is_some_and(|ended| ended.elapsed() > FORGOTTEN);
+        if watch.ended.is_some() && (marked || forgotten) {
+            watch.settled();
+            self.board.show(|page| page.mirror_hangs = None);
+        }
+        if let Some((at, left)) = watch.ask.filter(|(at, left)| *left > 0 && now >= *at && watch.asking.is_none()) {
+            watch.ask = Some((at, left - 1));
+            watch.asking = Some(tokio::spawn(ask_fts(self.config.clone())));
+        }
+    }
+
+    /// FTS has looked: the row may be another one.
+    pub(super) fn fts_looked(running: &mut Running, _: Option<()>) {
+        running.mirror.asking = None;
+        running.mirror.ask = running.mirror.ask.map(|(_, left)| (Instant::now() + ASK_APART, left));
+        running.next_read = Instant::now();
+    }
+
+    pub(super) fn mirror_looked(&mut self, running: &mut Running, errand: Option<Errand>) {
+        running.mirror.errand = None;
+        match errand {
+            Some(Errand::Looked(session, looked)) => {
+                running.mirror.session = session;
+                self.looked(running, looked);
+            }
+            Some(Errand::Ended(session, sender, ended, grace)) => {
+                running.mirror.session = session;
+                self.walsender_ended(running, &sender, &ended, grace);
+            }
+            None => {} // broken off; the next look is due soon
+        }
+    }
+
+    fn looked(&mut self, running: &mut Running, looked: Looked) {
+        let (unwatched, pause) = match looked {
+            Looked::Seen(sights, before) => {
+                self.judge_mirror(running, &sights, before);
+                (None, None)
+            }
+            Looked::Hidden | Looked::NoLogin(_) if running.mirror.login + 1 < self.config.postgres_credentials.len() => {
+                (running.mirror.session, running.mirror.login) = (None, running.mirror.login + 1);
+                return;
+            }
+            Looked::Hidden => (Some(HIDDEN.to_owned()), Some(BLIND)),
+            Looked::NoLogin(why) => (Some(format!("{why}; {HIDDEN}")), Some(BLIND)),
+            Looked::Failed(why) => (Some(why), Some(AGAIN)),
+        };
+        if let Some(pause) = pause {
+            (running.mirror.session, running.mirror.login) = (None, 0);
+            running.mirror.next = Some(Instant::now() + pause);
+        }
+        if unwatched != self.board.page().mirror_unwatched {
+            if let Some(why) = &unwatched {
+                tracing::warn!(why, "whether the mirror hangs cannot be told");
+            }
+            self.board.show(|page| page.mirror_unwatched = unwatched);
+        }
+    }
+
+    fn judge_mirror(&mut self, running: &mut Running, sights: &[Sight], before: Option<(i32, Vec<u8>)>) {
+        let watch = &mut running.mirror;
+        let (standing, about) = watch.track.judge(sights, std::time::Instant::now());
+        watch.quiet = None;
+        let Some((sender, lasts)) = about else { return };
+        match standing {
+            Standing::Gone => {}
+            Standing::Lives => {
+                // Its title is read before the next look, to be held against what that shows.
+                let caught_up = sights.len() == 1 && sender.position.sent.is_some() && sender.position.sent == sender.position.flush;
+                let title = before.filter(|(pid, _)| caught_up && *pid == sender.pid);
+                watch.quiet = Some(title.unwrap_or((sender.pid, vec![])));
+                watch.settled();
+                self.board.show(|page| page.mirror_hangs = None);
+            }
+            Standing::Owes => watch.ask = None, // it is back; whether it lives will show
+            Standing::HangsAgain => self.say_hangs(sender, lasts, "its walsender was ended less than a minute ago", true),
+            Standing::Hangs if !self.config.hasten_lost_mirror => {
+                self.say_hangs(sender, lasts, "GPHEAL_HASTEN_LOST_MIRROR is false: its walsender is left alone", false);
+            }
+            Standing::Hangs => {
+                self.say_hangs(sender, lasts, "its walsender is being ended", false);
+                watch.track.ended(std::time::Instant::now());
+                let (session, postmaster, sender) = (watch.session.take(), running.postgres.pid, sender.clone());
+                watch.errand = Some(tokio::spawn(async move {
+                    let who = sender.clone();
+                    let ended = tokio::task::spawn_blocking(move || walsender::end(postmaster, &who)).await;
+                    let ended = ended.unwrap_or_else(|broken| Err(Stays::Unseen(std::io::Error::other(broken))));
+                    let grace = match &session {
+                        Some(session) => replication::mirror_grace(session, STATEMENT).await.ok().flatten(),
+                        None => None,
+                    };
+                    Errand::Ended(session, sender, ended, grace)
+                }));
+            }
+        }
+    }
+
+    fn walsender_ended(&mut self, running: &mut Running, sender: &Sender, ended: &Result<Ended, Stays>, grace: Option<Duration>) {
+        let said = match ended {
+            Ok(how) => {
+                self.board.counts.walsenders_ended.inc();
+                let grace = grace.unwrap_or(GRACE);
+                running.mirror.ended = Some(Instant::now());
+                running.mirror.ask = Some((Instant::now() + grace + PAST_GRACE, ASKS));
+                let how = match how {
+                    Ended::Closed => "its connection was closed",
+                    Ended::Told => "it was told to end",
+                    Ended::Before => "it had ended by itself",
+                };
+                format!(
+                    "its walsender was ended ({how}): one that lives connects again, else FTS is asked to look in {} s",
+                    grace.as_secs() + 1
+                )
+            }
+            Err(why) => format!("its walsender is not ended: {why}"),
+        };
+        tracing::warn!(walsender = sender.pid, said, "the mirror hangs");
+        let done = ended.is_ok();
+        self.board.show(|page| {
+            if let Some(hang) = &mut page.mirror_hangs {
+                let stands = hang.detail.split("; its walsender").next().unwrap_or_default();
+                (hang.detail, hang.ended) = (format!("{stands}; {said}"), done);
+            }
+        });
+    }
+
+    fn say_hangs(&self, sender: &Sender, lasts: Duration, done: &str, ended: bool) {
+        let at = |lsn: Option<crate::model::Lsn>| lsn.map_or("?".into(), |lsn| lsn.to_string());
+        let (sent, flush) = (at(sender.position.sent), at(sender.position.flush));
+        let detail = format!(
+            "the mirror was sent the log up to {sent}, and has acknowledged nothing past {flush} since; commits wait for it; {done}"
+        );
+        let since = Timestamp::now() - SignedDuration::try_from(lasts).unwrap_or(SignedDuration::ZERO);
+        if self.board.page().mirror_hangs.is_none() {
+            self.board.counts.mirror_hangs.inc();
+            tracing::warn!(walsender = sender.pid, detail, "the mirror hangs");
+        }
+        self.board.show(|page| {
+            let since = page.mirror_hangs.as_ref().map_or(since, |hang| hang.since);
+            page.mirror_hangs = Some(MirrorHang { since, detail, ended });
+        });
+    }
+}
+
+/// What would let us see.
+const HIDDEN: &str = "this login does not see how far a mirror is, so whether one hangs cannot be told: name a superuser (on 7 a \
+                      member of pg_monitor does) in GPHEAL_POSTGRES_CREDENTIALS";
+
+async fn look(
+    config: Config,
+    session: Option<Session>,
+    login: usize,
+    dialect: Dialect,
+    postmaster: nix::unistd::Pid,
+    known: Option<i32>,
+) -> Errand {
+    let open = session.filter(|session| !session.client.is_closed());
+    let session = match open {
+        Some(session) => session,
+        None => match opened(&config, login, dialect).await {
+            Ok(session) => session,
+            Err(looked) => return Errand::Looked(None, looked),
+        },
+    };
+    let before = known.and_then(|pid| Some((pid, walsender::title(pid)?)));
+    match replication::senders(&session, STATEMENT).await {
+        Ok(Senders::Hidden) => Errand::Looked(None, Looked::Hidden),
+        Ok(Senders::Seen(senders)) => {
+            let sight = |sender: Sender| walsender::outside(postmaster, &sender).map(|outside| (sender, outside));
+            let sights = senders.into_iter().filter_map(sight).collect();
+            Errand::Looked(Some(session), Looked::Seen(sights, before))
+        }
+        Err(error) => Errand::Looked(None, Looked::Failed(error.to_string())),
+    }
+}
+
+async fn opened(config: &Config, login: usize, dialect: Dialect) -> Result<Session, Looked> {
+    let login = config.postgres_login(login).map_err(|error| Looked::NoLogin(error.to_string()))?;
+    Session::utility(&config.local(), &login, Some(dialect)).await.map_err(|error| match error {
+        SessionError::LoginRefused { .. } => Looked::NoLogin(error.to_string()),
+        other => Looked::Failed(other.to_string()),
+    })
+}
+
+/// Has FTS look, by whichever coordinator dispatches.
+async fn ask_fts(config: Config) {
+    let Ok(login) = config.login() else { return };
+    for server in &config.coordinator {
+        let asked = async { fts::request_probe(&Session::dispatch(server, &login).await?).await };
+        match tokio::time::timeout(ASK, asked).await {
+            Ok(Ok(())) => return tracing::info!(%server, "FTS was asked to look: the mirror's walsender was ended"),
+            Ok(Err(error)) => tracing::debug!(%error, "FTS could not be asked to look"),
+            Err(_) => tracing::debug!(%server, "FTS has not looked within {} s", ASK.as_secs()),
+        }
+    }
+}
