@@ -204,7 +204,9 @@ impl Server {
 pub struct Asleep(Vec<Pid>);
 
 impl Asleep {
-    pub fn wake(self) {}
+    pub fn wake(self) {
+        drop(self);
+    }
 
     /// They were killed meanwhile: their numbers may be others'.
     pub fn forget(mut self) {

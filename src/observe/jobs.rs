@@ -246,8 +246,8 @@ fn last_words(pods: &[&Pod]) -> String {
 /// An init container that failed, so that the work could not begin.
 fn unprepared(pod: &Pod) -> Option<String> {
     let ends = pod.status.as_ref()?.init_container_statuses.as_ref()?.iter();
-    let ends = ends.filter_map(|status| Some((&status.name, status.state.as_ref()?.terminated.as_ref()?)));
-    let (name, end) = ends.filter(|(_, end)| end.exit_code != 0).last()?;
+    let mut ends = ends.filter_map(|status| Some((&status.name, status.state.as_ref()?.terminated.as_ref()?)));
+    let (name, end) = ends.rfind(|(_, end)| end.exit_code != 0)?;
     let message = end.message.as_ref().map_or(String::new(), |message| format!(", '{}'", shown(message)));
     let hint = "with spec.job.initContainers: Omit it is left out";
     Some(format!(": its init container {name}, a copy of the segment's, ended with exit code {}{message}; {hint}", end.exit_code))

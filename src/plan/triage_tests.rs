@@ -81,6 +81,18 @@ fn each_state_of_a_pair_has_its_answer() {
         ("RecoveryFailed", 5, failed(down().down_for(5, 3).page(5, deaf))), // no grace for what was tried
         ("RecoveryFailed", 5, failing(needs_recovery())),                   // at once, when it ends
         ("VolumeUnrecognised", 5, World::of(&["2:0ppsu", "5:0mmsu"]).page(5, |p| p.state = InstanceState::VolumeUnrecognised)),
+        ("recovering", 5, unproven()), // in sync is not yet proven
+        ("well", 5, World::of(&["2:0ppsu", "5:0mmsu"]).recovery(asked("by-hand", &[5], None))), // refused: it is up
+        ("recovering", 5, needs_recovery().recovery(asked("by-hand", &[5], None))), // named in this very look
+        ("recovering", 5, needs_recovery().recovery(running("by-hand", 5, 0, Repair::Full, crate::model::JobState::Active))),
+    ] {
+        assert_eq!(reason(&Policy::default(), &world, dbid), expected, "{:?}", world.catalog);
+    }
+}
+
+#[test]
+fn a_mirror_that_holds_up_commits_is_told_of_while_fts_believes_in_it() {
+    for (expected, dbid, world) in [
         ("MirrorHangs", 5, hanging(World::of(&["2:0ppsu", "5:0mmsu"]))),
         ("MirrorHangs", 5, hanging(World::of(&["2:0ppnu", "5:0mmnu"]))), // it hangs while it catches up
         ("MirrorHangs", 5, World::of(&["2:0ppsu", "5:0mmsu"]).page(5, |p| p.stalled = Some("sits in the kernel".into()))),
@@ -92,10 +104,6 @@ fn each_state_of_a_pair_has_its_answer() {
         ("well", 5, hanging(World::of(&["2:0ppsu", "5:0mmsu"])).page(2, |p| p.cluster = "other".into())),
         ("recovering", 5, hanging(unproven())),
         ("planned Incremental", 5, hanging(needs_recovery())), // FTS has marked it down: it is repaired
-        ("recovering", 5, unproven()),                         // in sync is not yet proven
-        ("well", 5, World::of(&["2:0ppsu", "5:0mmsu"]).recovery(asked("by-hand", &[5], None))), // refused: it is up
-        ("recovering", 5, needs_recovery().recovery(asked("by-hand", &[5], None))), // named in this very look
-        ("recovering", 5, needs_recovery().recovery(running("by-hand", 5, 0, Repair::Full, crate::model::JobState::Active))),
     ] {
         assert_eq!(reason(&Policy::default(), &world, dbid), expected, "{:?}", world.catalog);
     }

@@ -153,8 +153,8 @@ impl SourceLock {
         Fault: From<E>,
     {
         tokio::select! {
-            done = doing => Ok(done?),
-            fault = self.keep() => Err(fault),
+            done = Box::pin(doing) => Ok(done?),
+            fault = Box::pin(self.keep()) => Err(fault),
         }
     }
 
@@ -172,7 +172,7 @@ impl SourceLock {
     /// Looks whether the kept session is there, and opens it anew where it is not.
     pub async fn renew(&self) -> Result<(), Fault> {
         let there = self.kept().rows("SELECT 1").await;
-        if there.is_ok() { Ok(()) } else { self.take_again().await }
+        if there.is_ok() { Ok(()) } else { Box::pin(self.take_again()).await }
     }
 
     /// Somebody else holds the lock by now; that the source cannot be asked is no reason to give up what was copied.
@@ -211,7 +211,7 @@ impl SourceLock {
         if !session.client.is_closed() {
             return Ok(session);
         }
-        self.take_again().await?;
+        Box::pin(self.take_again()).await?;
         Ok(self.kept())
     }
 
@@ -254,7 +254,7 @@ impl SourceLock {
     async fn patiently<T>(&self, doing: impl Future<Output = Result<T, SessionError>>) -> Result<T, Fault> {
         tokio::select! {
             done = doing => Ok(done.map_err(OfSource)?),
-            silent = self.silent() => Err(OfSource(silent).into()),
+            silent = Box::pin(self.silent()) => Err(OfSource(silent).into()),
         }
     }
 

@@ -144,7 +144,7 @@ struct Lines {
 
 async fn read(report: &Reporter, stream: Option<impl AsyncRead + Unpin>, lines: &mut Lines) {
     let Some(mut stream) = stream else { return };
-    let mut buffer = [0_u8; 4096];
+    let mut buffer = vec![0_u8; 4096];
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         for byte in &buffer[..count] {
             // Progress is rewritten in place with carriage returns.
