@@ -45,7 +45,7 @@ pub fn all() -> Vec<Scenario> {
         "mirror-emptied", copies::mirror_emptied, Sample, "mirror's directory removed: full copy beside, healed";
         "mirror-corrupt", copies::mirror_corrupt, Sample, "mirror's control file overwritten: full, the old directory stays until the proof";
         "damage-in-redo", flapping::damage_in_redo, Sample, "a folder of the mirror that every start needs removed: it dies of its own files, full copy within minutes";
-        "settings-broken", flapping::settings_broken, All, "a setting of the mirror that no server takes: told in recovery and cluster, no copy for it, well once it is mended";
+        "settings-broken", flapping::settings_broken, All, "a setting of the mirror that no server takes: told, no repair is begun for it, well once it is mended";
         "flapping", flapping::flapping, All, "checkpointer of a mirror aborted again and again, in three rounds: the third repair is not begun by itself, a person's is";
         "tablespace", tablespaces::tablespace, All, "mirror's directory removed beside its tablespace: both copied beside, healed, the rows served";
         "two-at-once", copies::two_at_once, Sample, "mirrors of two contents lost: healed side by side";
