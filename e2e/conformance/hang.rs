@@ -45,12 +45,13 @@ pub async fn commits_wait_for_a_frozen_mirror_no_longer_than_for_a_dead_one(benc
     bench.await_pair(1, &healthy).await
 }
 
-/// With so much to send that a walsender which is told to end would wait for its mirror to read.
+/// With so much to send that a walsender which is told to end would wait for its mirror to read. Of another content: a pair is cut
+/// once a minute at most.
 pub async fn a_copy_waits_no_longer_than_a_commit(bench: &mut Bench) -> Result<()> {
     ensure_supervised(bench).await?;
-    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 0).await?;
     make_table(bench, primary).await?;
-    let healthy = bench.pair(1).await?;
+    let healthy = bench.pair(0).await?;
     let begun = Instant::now();
     let asleep = bench.server(mirror).freeze(true)?;
     let copy = commit(bench, primary, COPIED).await?;
@@ -61,7 +62,7 @@ pub async fn a_copy_waits_no_longer_than_a_commit(bench: &mut Bench) -> Result<(
     within("a copy", begun, copy).await?;
     asleep.wake();
     await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await?;
-    bench.await_pair(1, &healthy).await
+    bench.await_pair(0, &healthy).await
 }
 
 /// It is killed and started again by its own supervisor, before FTS would mark it down.

@@ -133,7 +133,8 @@ fn files(bench: &mut Bench, dbid: i16) -> Result<String> {
     succeed(command)
 }
 
-async fn await_status(bench: &mut Bench, dbid: i16, status: char) -> Result<()> {
+/// Has FTS look until the row says so.
+pub async fn await_status(bench: &mut Bench, dbid: i16, status: char) -> Result<()> {
     await_value(bench, &format!("SELECT status::text FROM gp_segment_configuration WHERE dbid = {dbid}"), &status.to_string()).await
 }
 

@@ -7,6 +7,7 @@ use gpheal::model::{InstanceState, Page, Repair, page::ExitClass};
 
 use super::{
     bench::{Bench, append},
+    losses::await_status,
     query::expect_same,
     supervised::{acting_and_mirror, await_page, ensure_supervised, recover, supervise},
 };
@@ -34,7 +35,7 @@ pub async fn a_mirror_that_lost_a_folder_asks_for_a_full_copy(bench: &mut Bench)
     supervise(bench, mirror)?;
     let lost = |page: &Page| page.state == InstanceState::NeedsFull && page.detail.contains("pg_replslot");
     await_page(bench, mirror, "needing a full copy", lost).await?;
-    bench.probe().await?;
+    await_status(bench, mirror, 'd').await?;
     let outcome = recover(bench, mirror, Repair::Full).await?;
     ensure!(outcome.failure.is_none(), "the recovery ended with {outcome:?}");
     await_page(bench, mirror, "receiving", |page| page.receiving).await?;
