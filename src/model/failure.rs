@@ -133,7 +133,7 @@ classes! {
     /// A setting, or a file that settings name, which the server does not take.
     Configuration => Stop "by mending the line or file that the evidence names, then by a SegmentRecovery",
     /// Too little room for the copy and the WAL that streams meanwhile.
-    NoRoom => Retry "by itself, once there is room: a larger volume, or less on it; another attempt 2 s to 5 min later, for a day where it never began to copy",
+    NoRoom => Stop "by a larger volume, or by making room on it",
     /// A tablespace of the source does not lie on the volume of the data directory, so a full copy can not carry it.
     TablespaceElsewhere => Stop "by moving the tablespace to a location on the data directory's volume, or dropping it; gprecoverseg -F carries it as it is",
     /// The target's log is a link to another place, which a full copy would not fill.

@@ -307,6 +307,11 @@ pub enum NoPage {
 }
 
 impl Page {
+    /// Of a postgres that ended: what it saw of its mirror, and that it was stopped.
+    pub fn forget_mirror(&mut self) {
+        (self.mirror_hangs, self.mirror_unwatched, self.stalled) = (None, None, None);
+    }
+
     /// It is the page of the instance of this row in this cluster, in words that we know.
     ///
     /// # Errors

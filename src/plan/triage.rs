@@ -285,7 +285,13 @@ pub fn probe(desk: &Desk, plan: &Plan) -> Option<String> {
         return Some(format!("dbid {} is up in the catalog and does not serve", row.dbid));
     }
     let given_up = |row: &&Row| desk.page_at(row.dbid).and_then(|page| page.mirror_hangs.as_ref()).is_some_and(|hang| hang.ended);
-    if let Some(row) = catalog.rows().iter().filter(|row| row.content.0 >= 0).find(given_up) {
+    if let Some(row) = catalog
+        .rows()
+        .iter()
+        .filter(|row| row.content.0 >= 0)
+        .filter(|row| row.role == Role::Primary && row.status == Status::Up)
+        .find(given_up)
+    {
         return Some(format!("the walsender of dbid {} to a mirror that hangs was ended", row.dbid));
     }
     let streams = |dbid| catalog.row(dbid).is_some_and(|row| proof::streams(desk, row));

@@ -101,12 +101,13 @@ impl Track {
     }
 }
 
-/// Where a mirror stands that was sent more than it has acknowledged. What is not known owes nothing; neither does a mirror
-/// whose answer waits to be read, or is not waited for because its walsender does not work.
+/// Where a mirror stands that was sent more than it has acknowledged. One that catches up owes nothing: no commit waits for it,
+/// and that of Greenplum 6 answers only when it has read all that came, or at the end of a segment. Neither does one whose answer
+/// waits to be read, or is not waited for because its walsender does not work. One that streams and has never answered owes all.
 fn owes(sender: &Sender, outside: Outside) -> Option<(Lsn, Lsn)> {
-    let follows = matches!(sender.state.as_str(), "streaming" | "catchup");
-    let Position { sent: Some(sent), write: Some(write), flush: Some(flush) } = sender.position else { return None };
-    (follows && outside.works && outside.unread == 0 && sent > flush).then_some((write, flush))
+    let Position { sent: Some(sent), write, flush } = sender.position else { return None };
+    let (write, flush) = (write.unwrap_or(Lsn(0)), flush.unwrap_or(Lsn(0)));
+    (sender.state == "streaming" && outside.works && outside.unread == 0 && sent > flush).then_some((write, flush))
 }
 
 #[cfg(test)]
@@ -144,8 +145,9 @@ mod tests {
         assert_eq!(last(&for_seconds(5, &owes)), Standing::Hangs);
         let flushes_nothing = sends(sender(100, 100, 50));
         assert_eq!(last(&for_seconds(5, &flushes_nothing)), Standing::Hangs, "its disk does not sync");
-        let catches_up = sends(Sender { state: "catchup".into(), ..sender(100, 50, 50) });
-        assert_eq!(last(&for_seconds(5, &catches_up)), Standing::Hangs);
+        let mut never_answered = sender(100, 0, 0);
+        (never_answered.position.write, never_answered.position.flush) = (None, None);
+        assert_eq!(last(&for_seconds(5, &sends(never_answered))), Standing::Hangs);
     }
 
     #[test]
@@ -167,8 +169,7 @@ mod tests {
         let outside = |works, unread| (sender(100, 50, 50), Outside { works, unread });
         for (what, sight) in [
             ("it has all that was sent", sends(sender(100, 100, 100))),
-            ("it has not said yet what it has", with(&|one| one.position.flush = None)),
-            ("the same", with(&|one| one.position.write = None)),
+            ("it catches up, and no commit waits for it", with(&|one| one.state = "catchup".into())),
             ("nothing was sent", with(&|one| one.position.sent = None)),
             ("it makes a base backup", with(&|one| one.state = "backup".into())),
             ("it begins", with(&|one| one.state = "startup".into())),

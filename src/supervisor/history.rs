@@ -1,7 +1,10 @@
 //! Which history this instance has: as a primary it leaves its incarnations on the volume, as a mirror it remembers those of its
 //! primary that it followed. Both are what a copy is judged by later, when positions say nothing any more.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 
@@ -59,6 +62,18 @@ pub fn reaches(control: Option<&ControlData>, dialect: Option<Dialect>, data: &P
         Ok(log) => wal::reach(control, log).map_or_else(|| Look::Unknown("there is no log".into()), Look::Seen),
         Err(error) => Look::Unknown(format!("the log can not be read: {error}")),
     }
+}
+
+/// How far it reaches, unless nobody has written to it since `known`, and when somebody last did. Whether it is written now is only
+/// looked at now and then: what was received between two looks shows in the times of its files.
+pub fn reaches_since(known: Option<SystemTime>, dialect: Dialect, data: &Path) -> Option<(Look<Reach>, Option<SystemTime>)> {
+    let written = last_written(&data.join(dialect.wal_folder()));
+    (written.is_none() || written != known).then(|| (reaches(None, Some(dialect), data), written))
+}
+
+fn last_written(folder: &Path) -> Option<SystemTime> {
+    let files = std::fs::read_dir(folder).ok()?;
+    files.map(|file| file?.metadata()?.modified()).collect::<Result<Vec<_>, _>>().ok()?.into_iter().max()
 }
 
 /// What tells one data directory from another at the same place: inode and birth of the first file of each. A new directory
@@ -250,6 +265,22 @@ pub fn other_history(page: &Page, why: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A receiver that came and went between two looks was seen by none of them.
+    #[test]
+    fn a_log_is_looked_at_again_once_somebody_has_written_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join(Dialect::Seven.wal_folder());
+        std::fs::create_dir(&folder).unwrap();
+        let log = std::fs::File::create(folder.join("000000010000000000000001")).unwrap();
+        let look = |known| reaches_since(known, Dialect::Seven, dir.path());
+        let (_, first) = look(None).unwrap();
+        assert!(first.is_some() && look(first).is_none(), "nobody has written since");
+        log.set_modified(SystemTime::now() + Duration::from_secs(1)).unwrap();
+        assert!(look(first).is_some_and(|(_, written)| written > first));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(look(first).is_some(), "what cannot be looked at is not known");
+    }
 
     #[test]
     fn a_promotion_is_known_by_its_history_file_and_begins_at_its_fork() {

@@ -412,7 +412,10 @@ impl Supervisor {
             self.memory.stays = 0;
         }
         let shown = self.shown(state);
-        self.board.show(|page| (page.state, page.detail, page.serves, page.receiving) = (shown, why, None, false));
+        self.board.show(|page| {
+            (page.state, page.detail, page.serves, page.receiving) = (shown, why, None, false);
+            page.forget_mirror();
+        });
         let until = Instant::now() + jittered(patience(state, self.memory.stays));
         self.memory.stays += 1;
         let marks = self.volume.marks();

@@ -51,6 +51,8 @@ pub struct MirrorWatch {
     quiet: Option<(i32, Vec<u8>)>,
     /// When the walsender was ended, and when FTS is asked next, how often still.
     ended: Option<Instant>,
+    /// Why the last one that was to be ended was not.
+    stays: Option<String>,
     ask: Option<(Instant, u32)>,
 }
 
@@ -103,7 +105,9 @@ impl Supervisor {
         }
         if watch.errand.is_none() && watch.next.is_none_or(|next| now >= next) {
             watch.next = Some(now + hang::APART);
-            if !watch.is_quiet() {
+            if watch.is_quiet() {
+                watch.session = None; // a postgres that is told to end when all sessions have would wait for this one
+            } else {
                 let known = watch.quiet.as_ref().map(|(pid, _)| *pid);
                 let look = look(self.config.clone(), watch.session.take(), watch.login, running.dialect, running.postgres.pid, known);
                 watch.errand = Some(tokio::spawn(look));
@@ -185,7 +189,13 @@ impl Supervisor {
                 self.board.show(|page| page.mirror_hangs = None);
             }
             Standing::Owes => watch.ask = None, // it is back; whether it lives will show
-            Standing::HangsAgain => self.say_hangs(sender, lasts, "its walsender was ended less than a minute ago", true),
+            Standing::HangsAgain => match watch.stays.clone() {
+                Some(why) => self.say_hangs(sender, lasts, &why, false),
+                None => self.say_hangs(sender, lasts, "its walsender was ended less than a minute ago", true),
+            },
+            Standing::Hangs if self.volume.stands("maintenance").unwrap_or(true) => {
+                self.say_hangs(sender, lasts, "a person works here (maintenance): its walsender is left alone", false);
+            }
             Standing::Hangs if !self.config.hasten_lost_mirror => {
                 self.say_hangs(sender, lasts, "GPHEAL_HASTEN_LOST_MIRROR is false: its walsender is left alone", false);
             }
@@ -228,6 +238,7 @@ impl Supervisor {
         };
         tracing::warn!(walsender = sender.pid, said, "the mirror hangs");
         let done = ended.is_ok();
+        running.mirror.stays = (!done).then(|| said.clone());
         self.board.show(|page| {
             if let Some(hang) = &mut page.mirror_hangs {
                 let stands = hang.detail.split("; its walsender").next().unwrap_or_default();

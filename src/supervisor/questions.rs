@@ -1,7 +1,7 @@
 //! What is asked while postgres runs, and what the answers change: of postgres itself, of the catalog and the other side, of
 //! the other coordinators, and of the acting primary that a mirror follows.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::{task::JoinHandle, time::Instant};
 
@@ -47,8 +47,8 @@ pub type OthersRead = (Look<OtherHere>, Option<Witnesses>);
 /// What a mirror asks about its source.
 pub struct SourceRead {
     page: Look<Page>,
-    /// How far its log reaches, if that was not known yet and nobody wrote it.
-    reaches: Option<Look<Reach>>,
+    /// How far its log reaches, if that was not known yet and nobody writes it, and when somebody last did.
+    reaches: Option<(Look<Reach>, Option<SystemTime>)>,
     /// It received when it asked.
     received: bool,
 }
@@ -82,7 +82,7 @@ impl Supervisor {
     fn look_for_receiver(&self, running: &mut Running, now: Instant) {
         running.next_look = now + if running.started.elapsed() < BEGINS { BEGINNING } else { RECEIVER };
         let receives = running.postgres.receives();
-        running.log_known &= !receives;
+        running.log_known = running.log_known.filter(|_| !receives);
         if !receives && self.board.page().receiving {
             running.next_probe = now; // the page is to say so
         }
@@ -131,14 +131,14 @@ impl Supervisor {
 
     /// Asks the acting primary's page: that of the other side, for a mirror has no other source, or that of the coordinator
     /// that acts. Without a coordinator, too: what is not remembered in time is missed at the next start. While nobody writes
-    /// the log, how far it reaches is looked up once.
+    /// the log, how far it reaches is looked up once, and again when somebody has.
     fn ask_source(&self, running: &mut Running, received: bool) -> JoinHandle<SourceRead> {
-        let (look_up, dialect, data) = (!received && !running.log_known, running.dialect, self.volume.data().to_owned());
+        let (known, dialect, data) = (running.log_known, running.dialect, self.volume.data().to_owned());
         let (config, other, own) = (self.config.clone(), running.here.other_side(), self.own(&running.here));
         let coordinator = running.here.content == Some(Content::COORDINATOR);
         tokio::spawn(async move {
-            let reaches =
-                if look_up { tokio::task::spawn_blocking(move || history::reaches(None, Some(dialect), &data)).await.ok() } else { None };
+            let look = || tokio::task::spawn_blocking(move || history::reaches_since(known, dialect, &data));
+            let reaches = if received { None } else { look().await.ok().flatten() };
             let page = match other {
                 _ if coordinator => others::source(&config, &own).await,
                 Some(other) => peer::page_of_other(&config, &other).await,
@@ -155,9 +155,10 @@ impl Supervisor {
         let Some(SourceRead { page, reaches, received }) = read else { return };
         // One that has just begun to receive has followed nobody yet.
         running.next_source = Instant::now() + if received && receives { CALM } else { Duration::ZERO };
-        if let Some(reaches) = reaches.filter(|_| !receives) {
+        if let Some((reaches, written)) = reaches.filter(|_| !receives) {
             self.show_reach(Shape::Mirror, &reaches);
-            (running.reached, running.log_known) = (reaches.seen().copied().or(running.reached), reaches.seen().is_some());
+            running.log_known = reaches.seen().and(written);
+            running.reached = reaches.seen().copied().or(running.reached);
         }
         let Look::Seen(page) = page else { return };
         let before = running.outlived;

@@ -1,6 +1,6 @@
 //! The round while postgres runs: watches its life, its answers, the marks and its catalog row.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 use tokio::{
@@ -75,8 +75,8 @@ pub(super) struct Running {
     pub(super) next_look: Instant,
     /// How far a mirror's log reached when it last received from nobody.
     pub(super) reached: Option<Reach>,
-    /// It has received from nobody since.
-    pub(super) log_known: bool,
+    /// When its log had last been written to then.
+    pub(super) log_known: Option<SystemTime>,
     /// Its receiver when its source was last asked, and the newest incarnation that was shown.
     pub(super) fed_by: (Option<i32>, Option<String>),
     /// A receiver that is older than that incarnation: its connection is dead, if nobody has noticed yet.
@@ -147,7 +147,7 @@ impl Supervisor {
             next_source: now,
             next_look: now,
             reached: self.board.page().reaches,
-            log_known: true,
+            log_known: None,
             fed_by: (None, None),
             outlived: None,
             source_here: Look::Unknown("not asked since the start".into()),
@@ -169,6 +169,7 @@ impl Supervisor {
         let state = self.shown(InstanceState::Starting);
         self.board.show(|page| {
             (page.state, page.detail, page.serves, page.receiving) = (state, "postgres was started".into(), None, false);
+            page.forget_mirror();
         });
     }
 

@@ -55,12 +55,14 @@ pub fn of(message: &str) -> Option<Cause> {
 }
 
 /// A file of the data directory itself is not there, or is no file: the directory is incomplete. Servers name what belongs to
-/// them by its path in it; what a setting names has a path from the root.
+/// them by its path in it; what a setting names has a path from the root. Tablespaces and the log may lie behind links, on
+/// volumes that are not mounted just now: of those nothing is known.
 pub fn missing(message: &str) -> Option<Cause> {
     const GONE: [&str; 3] = ["No such file or directory", "Not a directory", "Is a directory"];
     let path = message.strip_prefix("could not ")?.split('"').nth(1)?;
     let is_settings = Path::new(path).extension().is_some_and(|of| of == "conf");
-    let is_own = path.starts_with("base/") || path.starts_with("global/") || path.starts_with("pg_");
+    let behind_links = ["pg_tblspc", "pg_wal", "pg_xlog"].iter().any(|folder| path.starts_with(folder));
+    let is_own = !behind_links && (path.starts_with("base/") || path.starts_with("global/") || path.starts_with("pg_"));
     let is_gone = GONE.iter().any(|words| message.trim_end().ends_with(words));
     (is_own && is_gone && !is_settings).then_some(Cause::Damage)
 }

@@ -69,15 +69,17 @@ fn a_file_of_the_directory_that_is_not_there_is_damage_and_one_that_a_setting_na
         "could not open directory \"pg_replslot\"",
         "could not open directory \"pg_notify\"",
         "could not fsync file \"base/1/2\"",
-        "could not create directory \"pg_tblspc/16385/x\"",
         "could not open file \"global/pg_control\"",
-        "could not open file \"pg_xlog/000000010000000000000003\" (log segment 3)",
     ] {
         assert_eq!(of_server(&format!("{gone}: No such file or directory")), Some(Cause::Damage), "{gone}");
     }
-    for elsewhere in
-        ["could not open file \"/etc/gp/x\"", "could not open file \"pg_hba.conf\"", "database \"could not open file \"base/1\"\""]
-    {
+    for elsewhere in [
+        "could not create directory \"pg_tblspc/16385/x\"",
+        "could not open file \"pg_xlog/000000010000000000000003\"",
+        "could not open file \"/etc/gp/x\"",
+        "could not open file \"pg_hba.conf\"",
+        "database \"could not open file \"base/1\"\"",
+    ] {
         assert_eq!(of_server(&format!("{elsewhere}: No such file or directory")), None, "{elsewhere}");
     }
 }
