@@ -50,7 +50,9 @@ pub async fn a_broken_line_of_the_settings_is_named(bench: &mut Bench) -> Result
     supervise(bench, mirror)?;
     let named = |page: &Page| {
         let exit = page.last_exit.as_ref();
-        exit.is_some_and(|exit| exit.class == ExitClass::Configuration && exit.evidence.contains("postgresql.conf\" line"))
+        exit.is_some_and(|exit| {
+            exit.class == ExitClass::Configuration && exit.evidence.contains("postgresql.conf") && exit.evidence.contains(" line ")
+        })
     };
     await_page(bench, mirror, "naming the line", named).await?;
     fs::write(&settings, whole)?;

@@ -130,6 +130,20 @@ mod tests {
         assert_eq!(classify(None, &log(&lines)), (ExitClass::Unclassified, unknown.clone()));
     }
 
+    /// As Greenplum 6 says it on standard error before it has read its settings.
+    #[test]
+    fn a_broken_line_is_named_in_csv_too() {
+        let record = |severity: &str, message: &str| {
+            let begin = "2026-11-28 14:18:39.531814 GMT,,,p7,th-1294808192,,,,0,,,seg-10000,,,,,";
+            format!("{begin}\"{severity}\",\"F0000\",\"{message}\",,,,,,,,\"ProcessConfigFile\",\"guc-file.l\",456,")
+        };
+        let syntax = record("LOG", "syntax error in file \"\"/data/gpseg0/postgresql.conf\"\" line 12, near token \"\"setting\"\"");
+        let ended = record("FATAL", "configuration file \"\"/data/gpseg0/postgresql.conf\"\" contains errors");
+        let (class, evidence) = classify(None, &log(&[&syntax, &ended]));
+        assert_eq!(class, ExitClass::Configuration);
+        assert!(evidence.contains("line 12") && evidence.contains("contains errors"), "{evidence}");
+    }
+
     #[test]
     fn a_broken_line_is_named_by_file_and_number() {
         let lines = [

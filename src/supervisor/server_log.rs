@@ -39,7 +39,7 @@ impl Log {
     /// What was said by what may be a process of the server: of a line of PostgreSQL's own form nobody knows whether a session wrote it.
     pub fn said(&self) -> Vec<Said> {
         let file: Vec<_> = if self.csv { csv::records(&self.file) } else { self.file.iter().filter_map(|line| of_line(line)).collect() };
-        self.output.iter().filter_map(|line| of_line(line)).chain(file).collect()
+        of_output(&self.output).into_iter().chain(file).collect()
     }
 
     /// The newest end of one of its children that the postmaster tells of.
@@ -64,6 +64,18 @@ fn ended_child(message: &str) -> Option<u32> {
     let (_, rest) = message.split_once("(PID ")?;
     let (pid, rest) = rest.split_once(')')?;
     (rest.starts_with(" exited") || rest.starts_with(" was terminated")).then(|| pid.parse().ok())?
+}
+
+/// Standard error, where Greenplum 6 writes CSV, too, until it has read its settings. What stands within a record is skipped with it.
+fn of_output(lines: &[String]) -> Vec<Said> {
+    let (mut found, mut at) = (vec![], 0);
+    while let Some(line) = lines.get(at) {
+        let record = if of_line(line).is_none() { csv::first(&lines[at..]) } else { None };
+        let (said, length) = record.unwrap_or_else(|| (of_line(line), 1));
+        found.extend(said);
+        at += length;
+    }
+    found
 }
 
 /// One line on standard error, where a message's own line ends are followed by a tab.
@@ -117,6 +129,12 @@ mod csv {
     const HOST: usize = 5;
     const SEVERITY: usize = 16;
     const MESSAGE: usize = 18;
+
+    /// The record that begins with the first line, if no session wrote it, and how many lines it has.
+    pub fn first(lines: &[String]) -> Option<(Option<Said>, usize)> {
+        let (fields, length) = record(lines)?;
+        Some((own(&fields, lines.first()?), length))
+    }
 
     /// The records that no session wrote. The first lines may be the rest of one that began before them.
     pub fn records(lines: &[String]) -> Vec<Said> {
