@@ -14,7 +14,10 @@ use super::{
     tool::{self, ToolError},
 };
 use crate::{
-    greenplum::wal::{self, Standing, Switch},
+    greenplum::{
+        messages::Tool,
+        wal::{self, Standing, Switch},
+    },
     model::{FailureClass, Lsn, Reach, Repair, Step, page::Shape},
     volume::{Copy, Held, mend, shape},
 };
@@ -154,11 +157,11 @@ async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<(&'
     source.kept_while(recover_from_crash(work, proven)).await?;
     let options = format!("{} {}", proven.dialect.utility_option(), source.tool_options());
     let utility = [("PGOPTIONS", options.as_str())];
-    source.kept_while(tool::run(work, "pg_rewind", &arguments(work, DRY), &utility)).await?;
+    source.kept_while(tool::run(work, Tool::Rewind, &arguments(work, DRY), &utility)).await?;
     work.step(Step::Copying).await;
     work.volume.write("copy", &Copy { attempt: work.attempt.id.clone(), repair: Repair::Incremental, since: Timestamp::now() })?;
     let wet: Vec<_> = WET.iter().copied().chain(proven.dialect.no_sync_option()).collect();
-    let rewinding = async { tool::run(work, "pg_rewind", &arguments(work, &wet), &utility).await.map_err(after_the_first_byte) };
+    let rewinding = async { tool::run(work, Tool::Rewind, &arguments(work, &wet), &utility).await.map_err(after_the_first_byte) };
     let said = source.kept_while(rewinding).await?;
     source.back().await?; // the mark of a copy stands: a failure here would have the next attempt copy everything
     sound(source, work, proven).await?;
@@ -187,7 +190,7 @@ async fn recover_from_crash(work: &Work, proven: &Proven) -> Result<(), Fault> {
     let mut arguments: Vec<String> = ["--single", "-D", &data].map(Into::into).into();
     arguments.extend(proven.dialect.single_user_arguments().iter().map(|a| (*a).to_owned()));
     arguments.push("template1".into());
-    tool::run(work, "postgres", &arguments, &[]).await?;
+    tool::run(work, Tool::Postgres, &arguments, &[]).await?;
     Ok(())
 }
 

@@ -61,8 +61,8 @@ impl Drop for Group {
 }
 
 /// Runs a tool to its end and gives back the last lines that it said.
-pub async fn run(work: &Work, tool: &'static str, arguments: &[String], environment: &[(&str, &str)]) -> Result<Vec<String>, ToolError> {
-    let mut command = Command::new(tool);
+pub async fn run(work: &Work, tool: Tool, arguments: &[String], environment: &[(&str, &str)]) -> Result<Vec<String>, ToolError> {
+    let mut command = Command::new(tool.program());
     command
         .args(arguments)
         .envs(environment.iter().copied())
@@ -71,8 +71,8 @@ pub async fn run(work: &Work, tool: &'static str, arguments: &[String], environm
         .env("LC_ALL", "C")
         .env("PGCONNECT_TIMEOUT", "20");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    tracing::info!(tool, arguments = arguments.join(" "), "running");
-    let failed = |how: String, said: &[String], class| ToolError { tool, how, said: said.join("\n"), class };
+    tracing::info!(tool = tool.program(), arguments = arguments.join(" "), "running");
+    let failed = |how: String, said: &[String], class| ToolError { tool: tool.program(), how, said: said.join("\n"), class };
     let mut child = command.spawn().map_err(|e| failed(e.to_string(), &[], unspawned(&e)))?;
     let child_id = child.id();
     let mut group = Group(child_id.map(|pid| Pid::from_raw(pid.cast_signed())));
@@ -84,11 +84,7 @@ pub async fn run(work: &Work, tool: &'static str, arguments: &[String], environm
     };
     if !status.success() {
         let killed = status.signal().is_some();
-        return Err(failed(
-            status.to_string(),
-            &said,
-            if killed { FailureClass::ToolKilled } else { messages::of_tool(Tool::named(tool), &said) },
-        ));
+        return Err(failed(status.to_string(), &said, if killed { FailureClass::ToolKilled } else { messages::of_tool(tool, &said) }));
     }
     group.0 = None;
     Ok(said)
@@ -100,12 +96,18 @@ fn unspawned(error: &std::io::Error) -> FailureClass {
 }
 
 /// A server in single-user mode has no connection that could be lost.
-fn stalled(tool: &str) -> FailureClass {
-    if tool == "postgres" { FailureClass::ToolKilled } else { FailureClass::ConnectionLost }
+fn stalled(tool: Tool) -> FailureClass {
+    match tool {
+        Tool::Postgres => FailureClass::ToolKilled,
+        Tool::Rewind | Tool::BaseBackup | Tool::Psql => FailureClass::ConnectionLost,
+    }
 }
 
-fn whose(tool: &str) -> Whose {
-    if tool == "pg_basebackup" { Whose::TheToolAlone } else { Whose::All }
+fn whose(tool: Tool) -> Whose {
+    match tool {
+        Tool::BaseBackup => Whose::TheToolAlone,
+        Tool::Postgres | Tool::Rewind | Tool::Psql => Whose::All,
+    }
 }
 
 /// Reads what it says until it says no more, or nothing moves any more.

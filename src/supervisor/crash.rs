@@ -23,7 +23,9 @@ pub fn classify(signal: Option<i32>, log: &Log) -> (ExitClass, String) {
     if let Some(refused) = loud().find(|said| is_of_the_machine(said)) {
         return (ExitClass::Environment, refused.line.clone());
     }
-    let Some((found, cause)) = loud().find_map(|said| Some((said, messages::of_server(&said.message)?))) else {
+    // Of the process that spoke last: what another one died of before it is over.
+    let last_words = || loud().filter(|said| said.pid == loud().next().and_then(|newest| newest.pid));
+    let Some((found, cause)) = last_words().find_map(|said| Some((said, messages::of_server(&said.message)?))) else {
         return (ExitClass::Unclassified, loud().next().map_or_else(last, |said| said.line.clone()));
     };
     // What it could not read a moment before, it said more softly.
@@ -142,6 +144,17 @@ mod tests {
         let (class, evidence) = classify(None, &log(&[&syntax, &ended]));
         assert_eq!(class, ExitClass::Configuration);
         assert!(evidence.contains("line 12") && evidence.contains("contains errors"), "{evidence}");
+    }
+
+    #[test]
+    fn what_another_process_died_of_before_decides_nothing() {
+        let lines = [
+            "x UTC [9] FATAL:  could not open directory \"pg_replslot\": No such file or directory",
+            "x UTC [7] LOG:  startup process (PID 9) exited with exit code 1",
+            "x UTC [11] PANIC:  nobody has ever seen this",
+            "x UTC [7] LOG:  startup process (PID 11) was terminated by signal 6: Aborted",
+        ];
+        assert_eq!(classify(None, &log(&lines)), (ExitClass::Unclassified, lines[2].to_owned()));
     }
 
     #[test]

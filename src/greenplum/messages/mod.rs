@@ -92,22 +92,26 @@ pub enum Tool {
 }
 
 impl Tool {
-    /// The program by its name.
-    pub fn named(program: &str) -> Self {
-        match program {
-            "postgres" => Self::Postgres,
-            "pg_rewind" => Self::Rewind,
-            "pg_basebackup" => Self::BaseBackup,
-            _ => Self::Psql, // whatever else speaks, a connection is all that we understand of it
+    /// The program's name.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Rewind => "pg_rewind",
+            Self::BaseBackup => "pg_basebackup",
+            Self::Psql => "psql",
         }
     }
 }
 
+/// What the first row means of which one message is said.
+fn first<T: Copy>(rows: &[(T, &[Message])], said: impl Fn(&str) -> bool) -> Option<T> {
+    rows.iter().find(|(_, messages)| messages.iter().any(|known| said(known.words))).map(|(meaning, _)| *meaning)
+}
+
 /// What a server's message means; `None`: nobody knows it, which is neither damage nor anything else.
 pub fn of_server(message: &str) -> Option<Cause> {
-    let known =
-        || server::ROWS.iter().find(|(_, messages)| messages.iter().any(|known| says(message, known.words))).map(|(cause, _)| *cause);
-    server::first(message).or_else(|| system::of(message)).or_else(known).or_else(|| system::missing(message))
+    let of = |rows| first(rows, |words| says(message, words));
+    of(server::FIRST).or_else(|| of(system::ROWS)).or_else(|| of(server::ROWS)).or_else(|| system::missing(message))
 }
 
 /// What a tool that failed said, by the first row of its table that one of its lines matches.
@@ -120,14 +124,18 @@ pub fn of_tool(tool: Tool, lines: &[String]) -> FailureClass {
     }
 }
 
+const SEVERITIES: &[&str] = &["FATAL:", "PANIC:", "ERROR:", "WARNING:", "LOG:"];
+
 /// What ends a server is said so loudly; what the machine refused it, it may have said more softly just before.
 fn of_single(lines: &[String]) -> FailureClass {
     let messages = |severities: &'static [&str]| {
         lines.iter().rev().filter_map(move |line| severities.iter().find_map(|word| Some(line.split_once(word)?.1.trim_start())))
     };
-    let refused =
-        messages(&["FATAL:", "PANIC:", "LOG:", "ERROR:", "WARNING:"]).filter_map(of_server).find(|cause| cause.is_of_the_machine());
-    let bare = || lines.iter().rev().find_map(|line| of_server(line.split_once(": ").map_or(line.as_str(), |(_, rest)| rest)));
+    let refused = messages(SEVERITIES).filter_map(of_server).find(|cause| cause.is_of_the_machine());
+    // Before it has a log, `postgres: could not access …`. What stands in a log below FATAL ends nothing: that a log ends in a
+    // page of an earlier round is said at every recovery.
+    let without_severity = |line: &&String| !SEVERITIES.iter().any(|word| line.contains(word));
+    let bare = || lines.iter().rev().filter(without_severity).find_map(|line| of_server(line.strip_prefix("postgres: ").unwrap_or(line)));
     let cause = refused.or_else(|| messages(&["FATAL:", "PANIC:"]).find_map(of_server)).or_else(bare);
     cause.map_or(FailureClass::Unclassified, Cause::failure)
 }
@@ -137,13 +145,10 @@ fn of_copy(lines: &[String], tables: &[&[(FailureClass, &[Message])]]) -> Failur
     let relayed = |line: &String| ["ERROR:  ", "FATAL:  ", "PANIC:  "].iter().find_map(|word| Some(line.split_once(word)?.1.to_owned()));
     let of_source: Vec<_> = lines.iter().filter_map(relayed).collect();
     let own: Vec<_> = lines.iter().filter(|line| relayed(line).is_none() && !tools::is_connecting(line)).collect();
-    let first = |table: &[(FailureClass, &[Message])], of: &dyn Fn(&str) -> bool| {
-        table.iter().find(|(_, messages)| messages.iter().any(|known| of(known.words))).map(|(class, _)| *class)
-    };
-    let by_source = first(tools::RELAYED, &|words| of_source.iter().any(|line| says(line, words)));
+    let by_source = first(tools::RELAYED, |words| of_source.iter().any(|line| says(line, words)));
     let machine = || own.iter().find_map(|line| system::of(line)).map(Cause::failure);
     let machine_of_source = || of_source.iter().find_map(|line| system::of(line)).map(|_| FailureClass::SourceEnvironment);
-    let by_tool = || tables.iter().find_map(|table| first(table, &|words| lines.iter().any(|line| line.contains(words))));
+    let by_tool = || tables.iter().find_map(|table| first(table, |words| lines.iter().any(|line| line.contains(words))));
     by_source.or_else(machine).or_else(machine_of_source).or_else(by_tool).unwrap_or(FailureClass::Unclassified)
 }
 

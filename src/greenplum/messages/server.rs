@@ -1,6 +1,6 @@
 //! A server that ends or does not start, in its log or as `postgres --single`. The order decides where one message says two.
 
-use super::{Cause, Message, said, says};
+use super::{Cause, Message, said};
 
 /// Before the operating system's words: what is refused here is a setting's, not the directory's.
 pub const FIRST: &[(Cause, &[Message])] = &[(
@@ -29,10 +29,6 @@ pub const FIRST: &[(Cause, &[Message])] = &[(
         said("check of private key failed", "7, 15", "check of private key failed: key values mismatch"),
     ],
 )];
-
-pub fn first(message: &str) -> Option<Cause> {
-    FIRST.iter().find(|(_, messages)| messages.iter().any(|known| says(message, known.words))).map(|(cause, _)| *cause)
-}
 
 pub const ROWS: &[(Cause, &[Message])] = &[
     (Cause::Version, VERSION),

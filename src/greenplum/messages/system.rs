@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Cause, Message, said, says};
+use super::{Cause, Message, first, said, says};
 
 /// All versions say them alike: they are `strerror`'s.
 const ALL: &str = "6, 7, 15";
@@ -51,7 +51,7 @@ pub const ROWS: &[(Cause, &[Message])] = &[
 ];
 
 pub fn of(message: &str) -> Option<Cause> {
-    ROWS.iter().find(|(_, messages)| messages.iter().any(|known| says(message, known.words))).map(|(cause, _)| *cause)
+    first(ROWS, |words| says(message, words))
 }
 
 /// A file of the data directory itself is not there, or is no file: the directory is incomplete. Servers name what belongs to

@@ -44,6 +44,19 @@ fn damage_alone_leads_to_a_full_copy_and_the_unknown_to_none() {
     }
 }
 
+/// An ordinary end of a log is told in words that are damage where a server ends of them.
+#[test]
+fn what_a_log_says_softly_is_no_damage() {
+    let softly = [
+        "LOG:  unexpected pageaddr 0/1 in log segment 000000010000000000000003, offset 0",
+        "x UTC [9] LOG:  invalid magic number 0000 in log segment 000000010000000000000003, offset 0",
+        "FATAL:  a sentence that nobody has ever seen",
+    ];
+    assert_eq!(of_tool(Tool::Postgres, &softly.map(str::to_owned)), FailureClass::Unclassified);
+    let bare = "postgres: could not access the server configuration file \"/data/gpseg0/postgresql.conf\": No such file or directory";
+    assert_eq!(tool(Tool::Postgres, bare), FailureClass::Configuration);
+}
+
 /// Whatever a server could not do for want of something, its files may be whole.
 #[test]
 fn what_the_machine_refuses_is_never_damage() {
