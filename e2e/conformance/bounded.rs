@@ -81,6 +81,9 @@ pub async fn a_lost_lock_on_the_source_is_taken_again_and_only_another_holder_st
     });
     let class = stopped.await?.failure.map(|failure| failure.class);
     ensure!(class == Some(FailureClass::SourceBusy), "beside another holder the copy ended with {class:?}");
+    let left = fs::read_dir(bench.server(target).volume())?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let left: Vec<String> = left.collect::<std::io::Result<_>>()?;
+    ensure!(!left.iter().any(|name| name.contains("gpheal-new")), "a copy that was stopped is left: {left:?}");
     other.rows("SELECT pg_advisory_unlock_all()").await?;
     let outcome = held_up(bench, target, &credentials, async || other.rows(&end).await.map(drop)).await?;
     ensure!(outcome.failure.is_none(), "without its session the copy ended with {outcome:?}");

@@ -19,11 +19,11 @@ use super::{
     room,
     source::{Began, SLOT, SourceLock},
     spaces,
-    swap::{self, remove_folder},
+    swap::{self, Space, remove_folder},
     tool,
 };
 use crate::{
-    greenplum::{Dialect, tablespace::Tablespace},
+    greenplum::{Dialect, messages::Tool, tablespace::Tablespace},
     model::{FailureClass, Repair, Step, page::Shape},
     volume::{Copy, Held, mount, places, shape},
 };
@@ -119,19 +119,34 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     source.checkpoint().await?; // with our patience: that of the base backup itself, which shows nothing meanwhile, is short then
     work.step(Step::Copying).await;
     let fresh = work.volume.beside_new();
-    let disk = Disk::open([work.volume.marks_folder().to_owned()])?; // it lies beside directory and tablespaces
-    copy(work, source, &fresh, &spaces).await?;
-    work.step(Step::Configuring).await;
-    is_copy_of(work, &fresh, proven)?;
-    let to_swap = spaces::to_swap(work.volume.data(), &fresh, &spaces, work.attempt.target.dbid)?;
-    configure::configure(work, &fresh, source.dialect)?;
-    carry_log_folder(work.volume.data(), &fresh, source.dialect)?;
-    disk.sync()?;
+    let to_swap = match made(work, source, proven, &fresh, &spaces).await {
+        Ok(to_swap) => to_swap,
+        Err(fault) => {
+            // It is of no use to anybody, and may be what fills the volume on which the old directory is to start again.
+            if let Err(left) = forget_unfinished(work) {
+                tracing::warn!(class = left.class.as_str(), "what was copied could not be taken away");
+            }
+            return Err(fault);
+        }
+    };
     let mark = Copy { attempt: work.attempt.id.clone(), repair: Repair::Full, since: Timestamp::now() };
     let note = swap::swap(&work.volume, &mark, &fresh, &to_swap)?;
     forget_unfinished(work)?; // the emptied folders of tablespaces
     work.volume.remove(BACKUP)?;
     Ok(note.to_owned())
+}
+
+/// A whole copy beside the old directory, on disk; what is to be swapped with it.
+async fn made(work: &Work, source: &SourceLock, proven: &Proven, fresh: &Path, spaces: &[Tablespace]) -> Result<Vec<Space>, Fault> {
+    let disk = Disk::open([work.volume.marks_folder().to_owned()])?; // it lies beside directory and tablespaces
+    copy(work, source, fresh, spaces).await?;
+    work.step(Step::Configuring).await;
+    is_copy_of(work, fresh, proven)?;
+    let to_swap = spaces::to_swap(work.volume.data(), fresh, spaces, work.attempt.target.dbid)?;
+    configure::configure(work, fresh, source.dialect)?;
+    carry_log_folder(work.volume.data(), fresh, source.dialect)?;
+    disk.sync()?;
+    Ok(to_swap)
 }
 
 /// Runs the base backup, with a mark that tells what it leaves when it is cut off.
@@ -144,7 +159,7 @@ async fn copy(work: &Work, source: &SourceLock, fresh: &Path, spaces: &[Tablespa
     work.volume.write(BACKUP, &running)?;
     let (arguments, options) = (arguments(work, source.dialect, fresh, spaces), source.tool_options());
     let environment = [("PGOPTIONS", options.as_str())];
-    let running_tool = source.kept_while(tool::run(work, "pg_basebackup", &arguments, &environment));
+    let running_tool = source.kept_while(tool::run(work, Tool::BaseBackup, &arguments, &environment));
     tokio::select! {
         done = running_tool => done.map(drop)?,
         never = note_connections(work, &running) => match never {},
