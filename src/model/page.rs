@@ -241,7 +241,7 @@ pub struct Page {
     /// Crashes of postgres since it last served for a while.
     #[serde(default)]
     pub crashes: u32,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "if_known")]
     pub last_exit: Option<LastExit>,
     /// How often its postmaster was seen to begin anew after one of its processes had ended, since it last served for a while.
     #[serde(default)]
@@ -250,7 +250,7 @@ pub struct Page {
     #[serde(default)]
     pub receiver_error: Option<String>,
     /// The newest attempt's outcome, from `result.json`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "if_known")]
     pub result: Option<Outcome>,
     /// Its own starts as a primary that stand on its volume, oldest first.
     #[serde(default)]
@@ -306,6 +306,11 @@ pub enum NoPage {
     NotBelieved(String),
 }
 
+/// What a newer supervisor says in words that are not known here is not said; the rest of its page stands.
+fn if_known<'de, T: serde::de::DeserializeOwned, D: serde::Deserializer<'de>>(page: D) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(page)?).ok())
+}
+
 impl Page {
     /// Of a postgres that ended: what it saw of its mirror, and that it was stopped.
     pub fn forget_mirror(&mut self) {
@@ -338,4 +343,25 @@ impl Page {
 /// Enough to recognise it by.
 fn short(text: &str) -> String {
     text.chars().take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::world::fixtures;
+
+    /// An operator may be older than its supervisors: a roll-back, or an upgrade that stopped half-way.
+    #[test]
+    fn a_word_of_a_newer_supervisor_blinds_nobody() {
+        let mut page = serde_json::to_value(fixtures::page(&fixtures::row("5:0mmnd"))).unwrap();
+        page["result"] = serde_json::json!({"attempt": "a", "repair": "Full", "bytes": 1, "seconds": 1, "note": "",
+            "failure": {"class": "Newer", "step": "Copying", "message": "x"}});
+        page["lastExit"] = serde_json::json!({"at": Timestamp::UNIX_EPOCH, "how": "exit status: 1", "class": "Newer"});
+        let read: Page = serde_json::from_value(page.clone()).unwrap();
+        assert_eq!((read.result, read.last_exit), (None, None));
+        page["result"]["failure"]["class"] = "NoRoom".into();
+        page["lastExit"]["class"] = "Environment".into();
+        let read: Page = serde_json::from_value(page).unwrap();
+        assert!(read.result.is_some() && read.last_exit.is_some());
+    }
 }
