@@ -181,7 +181,7 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
     if admitted.page.receiving || follow::before(desk, row.dbid).is_none() {
         still_coming(desk, &admitted)?;
     }
-    copying_would_mend(row.dbid, admitted.page)?;
+    copying_would_mend(desk.now, row.dbid, admitted.page)?;
     let next = follow::next(desk, &admitted)?;
     breaker::lets(desk, &admitted)?;
     desk.is_free(&next.name, row.content)?;
@@ -198,8 +198,9 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
 }
 
 /// What its machine or a setting keeps from starting is whole, as far as anybody knows: the same would keep the copy from it.
-fn copying_would_mend(dbid: Dbid, page: &Page) -> Result<(), Refusal> {
-    let starts = matches!(page.state, InstanceState::BackingOff | InstanceState::Starting);
+/// A start that lasts is another matter.
+fn copying_would_mend(now: Timestamp, dbid: Dbid, page: &Page) -> Result<(), Refusal> {
+    let starts = page.state == InstanceState::BackingOff || (page.state == InstanceState::Starting && falls(now, page));
     let Some(last) = page.last_exit.as_ref().filter(|_| starts && page.crashes > 0) else { return Ok(()) };
     match last.class {
         ExitClass::Environment | ExitClass::Configuration => {

@@ -26,34 +26,38 @@ fn reason(policy: &Policy, world: &World, dbid: i16) -> String {
     }
 }
 
+/// The recovery of this fault is over, in vain.
+fn failed(world: World) -> World {
+    let name = names::fault(&world, Dbid(5));
+    let mut recovery = asked(&name, &[5], None);
+    recovery.phase = crate::model::Phase::Failed;
+    world.recovery(recovery)
+}
+
+/// Its attempt has just ended in a way that ends the recovery.
+fn failing(world: World) -> World {
+    let name = names::fault(&world, Dbid(5));
+    let failure =
+        Failure { class: FailureClass::TargetAheadOfSource, step: Step::ProvingAgain, message: String::new(), evidence: String::new() };
+    let outcome = Outcome {
+        attempt: String::new(),
+        repair: Repair::Full,
+        failure: Some(failure),
+        bytes: 0,
+        seconds: 0,
+        note: String::new(),
+        changed: None,
+        recovery_uid: None,
+    };
+    world.recovery(running(&name, 5, 0, Repair::Full, crate::model::JobState::Ended(outcome)))
+}
+
 #[test]
 fn each_state_of_a_pair_has_its_answer() {
     let gone = || Look::Unknown("connection refused".to_owned());
     let held = |p: &mut Page| p.state = InstanceState::Held;
     let starting = |p: &mut Page| (p.state, p.receiving) = (InstanceState::Starting, false);
     let deaf = |p: &mut Page| p.receiving = false;
-    let failed = |world: World| {
-        let name = names::fault(&world, Dbid(5));
-        let mut recovery = asked(&name, &[5], None);
-        recovery.phase = crate::model::Phase::Failed;
-        world.recovery(recovery)
-    };
-    let failing = |world: World| {
-        let name = names::fault(&world, Dbid(5));
-        let failure =
-            Failure { class: FailureClass::TargetAheadOfSource, step: Step::ProvingAgain, message: String::new(), evidence: String::new() };
-        let outcome = Outcome {
-            attempt: String::new(),
-            repair: Repair::Full,
-            failure: Some(failure),
-            bytes: 0,
-            seconds: 0,
-            note: String::new(),
-            changed: None,
-            recovery_uid: None,
-        };
-        world.recovery(running(&name, 5, 0, Repair::Full, crate::model::JobState::Ended(outcome)))
-    };
     for (expected, dbid, world) in [
         ("well", 5, World::of(&["2:0ppsu", "5:0mmsu"])),
         ("CatchingUp", 5, World::of(&["2:0ppnu", "5:0mmnu"])),
@@ -111,8 +115,11 @@ fn a_mirror_that_holds_up_commits_is_told_of_while_fts_believes_in_it() {
 
 /// Its acting primary's supervisor says that the mirror hangs.
 fn hanging(world: World) -> World {
-    let hang = crate::model::page::MirrorHang { since: ago(6), detail: "it has acknowledged nothing".into(), ended: false };
-    world.page(2, |page| page.mirror_hangs = Some(hang))
+    world.page(2, |page| page.mirror_hangs = a_hang(false))
+}
+
+fn a_hang(ended: bool) -> Option<crate::model::page::MirrorHang> {
+    Some(crate::model::page::MirrorHang { since: ago(6), detail: "it has acknowledged nothing".into(), ended })
 }
 
 fn lost_node(world: World) -> World {
@@ -157,6 +164,16 @@ fn what_no_copy_mends_is_told_and_not_copied() {
         assert_ne!(asked(class, 3), "DoesNotStart", "{class:?}");
     }
     assert_ne!(asked(ExitClass::Environment, 0), "DoesNotStart", "it has served since");
+    let starting = |crashes, still| {
+        let quiet = Some(SignedDuration::from_secs(still));
+        dies(ExitClass::Environment, crashes)
+            .down_for(5, 3600)
+            .instance(5, |i| i.still = quiet)
+            .page(5, |p| p.state = InstanceState::Starting)
+    };
+    assert_eq!(reason(&Policy::default(), &starting(5, 1), 5), "DoesNotStart", "between two ends");
+    assert_eq!(reason(&Policy::default(), &starting(1, 1), 5), "WithinGrace", "it may come up");
+    assert_eq!(reason(&Policy::default(), &starting(1, 3600), 5), "planned Incremental", "nothing moves any more, and it has not ended");
     let stale = dies(ExitClass::Environment, 3).page(5, |p| p.state = InstanceState::NeedsRecovery);
     assert_eq!(reason(&Policy::default(), &stale, 5), reason(&Policy::default(), &needs_recovery(), 5), "it asks for a repair");
 }
@@ -168,6 +185,8 @@ fn fts_is_asked_to_look_when_a_container_died_or_a_mirror_is_back() {
     assert!(asks(&World::of(&["2:0ppsu", "5:0mmsu"]).page(2, |p| p.state = InstanceState::StayingDown)));
     let ended = |yes: bool| hanging(World::of(&["2:0ppsu", "5:0mmsu"])).page(2, |p| p.mirror_hangs.as_mut().unwrap().ended = yes);
     assert!(asks(&ended(true)) && !asks(&ended(false)), "FTS believes a walsender for as long as there is one");
+    let replaced = World::of(&["2:0mpsu", "5:0pmsu"]).page(2, |p| p.mirror_hangs.clone_from(&a_hang(true)));
+    assert!(!asks(&replaced), "what it said of its mirror, it said as a primary");
     assert!(asks(&down()), "it receives and is still marked down");
     let deaf = || needs_recovery().page(5, |p| p.receiving = false);
     assert!(!asks(&deaf()));
