@@ -10,12 +10,16 @@ use gpheal::{
     },
     model::{InstanceState, Page},
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tokio::{task::JoinHandle, time::sleep};
 
 use super::{
     bench::{Bench, GRACE},
     product::{login, server},
-    supervised::{acting_and_mirror, await_page, ensure_supervised},
+    supervised::{acting_and_mirror, await_page, ensure_supervised, supervise},
 };
 
 /// How long a commit may wait beyond FTS' own grace.
@@ -102,6 +106,52 @@ pub async fn a_slow_mirror_is_never_cut(bench: &mut Bench) -> Result<()> {
     let after = walsender(bench, primary).await?;
     ensure!(before == after, "its walsender was {before:?} and is {after:?}");
     ensure!(bench.history(mirror).await? == history, "FTS has marked it down meanwhile");
+    await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await.map(drop)
+}
+
+/// `pg_ctl stop` and `restart` are smart by default on 6: they wait for every session, and a content whose mirror is away would
+/// wait with them.
+pub async fn a_smart_shutdown_does_not_wait_for_our_session(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    make_table(bench, primary).await?;
+    for away in [false, true] {
+        await_page(bench, primary, "serving", |page| page.state == InstanceState::Serving).await?;
+        if away {
+            bench.server(mirror).vanish()?;
+        }
+        sleep(Duration::from_secs(4)).await; // some looks
+        let before = postmaster(bench, primary)?;
+        kill(Pid::from_raw(before), Signal::SIGTERM)?;
+        let begun = Instant::now();
+        while postmaster(bench, primary).ok().is_none_or(|now| now == before) {
+            ensure!(begun.elapsed() < Duration::from_secs(10), "it has not ended within 10 s (mirror away: {away})");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    supervise(bench, mirror)?;
+    await_page(bench, mirror, "receiving", |page| page.receiving).await.map(drop)
+}
+
+fn postmaster(bench: &mut Bench, dbid: i16) -> Result<i32> {
+    let text = bench.server(dbid).read("postmaster.pid")?;
+    Ok(text.lines().next().context("it is empty")?.trim().parse()?)
+}
+
+/// A walsender that somebody stopped, a debugger say, would keep commits waiting for ever, in a pair that looks well.
+pub async fn a_stopped_walsender_is_told_of_and_left_alone(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, _) = acting_and_mirror(bench, 1).await?;
+    make_table(bench, primary).await?;
+    let before = walsender(bench, primary).await?;
+    kill(Pid::from_raw(before.0), Signal::SIGSTOP)?;
+    let insert = commit(bench, primary, "INSERT INTO waits VALUES (3)").await?;
+    let told = |page: &Page| page.mirror_hangs.as_ref().is_some_and(|hang| hang.detail.contains("does not work") && !hang.ended);
+    let seen = await_page(bench, primary, "telling of the walsender", told).await;
+    kill(Pid::from_raw(before.0), Signal::SIGCONT)?;
+    seen?;
+    insert.await??;
+    ensure!(walsender(bench, primary).await? == before, "its walsender is another one");
     await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await.map(drop)
 }
 

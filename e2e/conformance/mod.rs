@@ -98,6 +98,8 @@ const CHECKS: &[(&str, Check)] = checks![
     hang::a_copy_waits_no_longer_than_a_commit,
     hang::a_mirror_whose_postgres_is_frozen_is_started_again,
     hang::a_slow_mirror_is_never_cut,
+    hang::a_stopped_walsender_is_told_of_and_left_alone,
+    hang::a_smart_shutdown_does_not_wait_for_our_session,
     losses::a_restored_primary_that_wrote_past_its_mirror_is_not_followed,
     losses::a_primary_put_back_while_its_mirror_is_in_sync_stays_closed,
     losses::a_coordinator_whose_standby_is_activated_is_fenced,

@@ -44,7 +44,7 @@ impl Frozen {
             Some(_) | None => now,
         };
         let lasts = now.duration_since(since);
-        let Progress { pid, title, state, written: _ } = &progress;
+        let Progress { pid, title, state, written: _, ticks: _ } = &progress;
         let named = format!("process {pid} ({title})");
         let halt = match state {
             'T' if lasts >= STOPPED => Halt::Stopped(format!("{named} has been stopped for {} s", lasts.as_secs())),
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn receiver(state: char, written: u64) -> Progress {
-        Progress { pid: 7, title: "WAL receiver", state, written }
+        Progress { pid: 7, title: "WAL receiver", state, written, ticks: 1 }
     }
 
     /// How it is judged at the end of so many seconds, each with this look.
@@ -105,6 +105,7 @@ mod tests {
         assert_eq!(after(4, stopped), Halt::No, "somebody looks at it for a moment");
         assert!(matches!(after(5, stopped), Halt::Stopped(why) if why == "process 7 (WAL receiver) has been stopped for 5 s"));
         assert_eq!(after(600, |second| Some(receiver(if second % 4 == 0 { 'S' } else { 'T' }, 9))), Halt::No, "slow, and alive");
+        assert_eq!(after(600, |second| Some(Progress { ticks: second / 2, ..receiver('T', 9) })), Halt::No, "throttled, and alive");
         for state in ['S', 'R', 't', 'I'] {
             assert_eq!(after(600, |_| Some(receiver(state, 9))), Halt::No, "{state}");
         }

@@ -37,14 +37,31 @@ pub type Sight = (Sender, Outside);
 pub enum Standing {
     /// No walsender sends to it.
     Gone,
-    /// It moves, owes nothing, or cannot be judged.
+    /// It has all that was sent.
     Lives,
+    /// It catches up, begins, or its answer waits to be read: nothing is known that would be told or taken back.
+    Unjudged,
     /// It owes an answer, not for long.
     Owes,
     /// It has owed one for too long; its walsender is to be ended now.
     Hangs,
     /// The same, and one was ended less than a minute ago.
     HangsAgain,
+    /// It is its walsender that does not work, so nobody knows how the mirror is; commits wait all the same.
+    Stopped,
+}
+
+/// What one walsender's mirror owes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Debt {
+    Nothing,
+    Unknown,
+    /// It was sent more than it has acknowledged, and stands here; whether its walsender works.
+    Owed {
+        write: Lsn,
+        flush: Lsn,
+        works: bool,
+    },
 }
 
 /// What is remembered from look to look.
@@ -58,7 +75,7 @@ pub struct Track {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Still {
     who: (i32, String),
-    at: (Lsn, Lsn),
+    debt: Debt,
     since: Instant,
     seen: Instant,
 }
@@ -72,24 +89,29 @@ impl Track {
             return (Standing::Gone, None);
         };
         let before = std::mem::take(&mut self.still);
-        let mut longest: Option<(&Sender, Duration)> = None;
-        for (sender, outside) in sights {
-            let Some(at) = owes(sender, *outside) else { continue };
+        let debts: Vec<_> = sights.iter().map(|(sender, outside)| (sender, debt(sender, *outside))).collect();
+        let mut longest: Option<(&Sender, Duration, bool)> = None;
+        for (sender, debt) in &debts {
+            let Debt::Owed { works, .. } = *debt else { continue };
             let who = (sender.pid, sender.started.clone());
-            let same = before.iter().find(|still| still.who == who && still.at == at && now.duration_since(still.seen) <= NEXT);
+            let same = before.iter().find(|still| still.who == who && still.debt == *debt && now.duration_since(still.seen) <= NEXT);
             let since = same.map_or(now, |still| still.since);
             let lasts = now.duration_since(since);
-            if longest.is_none_or(|(_, longest)| lasts > longest) {
-                longest = Some((sender, lasts));
+            if longest.is_none_or(|(_, longest, _)| lasts > longest) {
+                longest = Some((sender, lasts, works));
             }
-            self.still.push(Still { who, at, since, seen: now });
+            self.still.push(Still { who, debt: *debt, since, seen: now });
         }
-        let Some((sender, lasts)) = longest else { return (Standing::Lives, Some((first, Duration::ZERO))) };
+        let Some((sender, lasts, works)) = longest else {
+            let all_is_there = debts.iter().all(|(_, debt)| *debt == Debt::Nothing);
+            return (if all_is_there { Standing::Lives } else { Standing::Unjudged }, Some((first, Duration::ZERO)));
+        };
         let again = self.ended.is_some_and(|ended| now.duration_since(ended) < ONCE);
-        let standing = match (lasts >= STILL, again) {
-            (false, _) => Standing::Owes,
-            (true, false) => Standing::Hangs,
-            (true, true) => Standing::HangsAgain,
+        let standing = match (lasts >= STILL, works, again) {
+            (false, ..) => Standing::Owes,
+            (true, false, _) => Standing::Stopped,
+            (true, true, false) => Standing::Hangs,
+            (true, true, true) => Standing::HangsAgain,
         };
         (standing, Some((sender, lasts)))
     }
@@ -101,13 +123,20 @@ impl Track {
     }
 }
 
-/// Where a mirror stands that was sent more than it has acknowledged. One that catches up owes nothing: no commit waits for it,
-/// and that of Greenplum 6 answers only when it has read all that came, or at the end of a segment. Neither does one whose answer
-/// waits to be read, or is not waited for because its walsender does not work. One that streams and has never answered owes all.
-fn owes(sender: &Sender, outside: Outside) -> Option<(Lsn, Lsn)> {
-    let Position { sent: Some(sent), write, flush } = sender.position else { return None };
+/// What a mirror owes by its walsender's word. Only one that streams is judged: one that catches up holds up no commit once FTS has
+/// looked, and that of Greenplum 6 answers only when it has read all that came, or at the end of a segment. One that streams and has
+/// never answered owes all; an answer that waits to be read will be.
+fn debt(sender: &Sender, outside: Outside) -> Debt {
+    let Position { sent: Some(sent), write, flush } = sender.position else { return Debt::Unknown };
     let (write, flush) = (write.unwrap_or(Lsn(0)), flush.unwrap_or(Lsn(0)));
-    (sender.state == "streaming" && outside.works && outside.unread == 0 && sent > flush).then_some((write, flush))
+    if sender.state != "streaming" {
+        return Debt::Unknown;
+    }
+    match (sent > flush, outside.works && outside.unread > 0) {
+        (false, _) => Debt::Nothing,
+        (true, true) => Debt::Unknown,
+        (true, false) => Debt::Owed { write, flush, works: outside.works },
+    }
 }
 
 #[cfg(test)]
@@ -160,26 +189,37 @@ mod tests {
     }
 
     #[test]
-    fn what_owes_nothing_or_cannot_be_judged_never_hangs() {
+    fn what_owes_nothing_lives_and_what_is_not_known_is_neither_that_nor_a_hang() {
         let with = |change: &dyn Fn(&mut Sender)| {
             let mut changed = sender(100, 50, 50);
             change(&mut changed);
             sends(changed)
         };
-        let outside = |works, unread| (sender(100, 50, 50), Outside { works, unread });
+        assert_eq!(last(&for_seconds(600, &sends(sender(100, 100, 100)))), Standing::Lives);
         for (what, sight) in [
-            ("it has all that was sent", sends(sender(100, 100, 100))),
             ("it catches up, and no commit waits for it", with(&|one| one.state = "catchup".into())),
             ("nothing was sent", with(&|one| one.position.sent = None)),
             ("it makes a base backup", with(&|one| one.state = "backup".into())),
             ("it begins", with(&|one| one.state = "startup".into())),
             ("nobody knows this state", with(&|one| one.state = "stopping".into())),
-            ("its answer waits to be read", outside(true, 34)),
-            ("its walsender is stopped, or waits for the primary's own disk", outside(false, 0)),
+            ("its answer waits to be read", (sender(100, 50, 50), Outside { works: true, unread: 34 })),
         ] {
-            assert_eq!(last(&for_seconds(600, &sight)), Standing::Lives, "{what}");
+            assert_eq!(last(&for_seconds(600, &sight)), Standing::Unjudged, "{what}");
         }
         assert_eq!(Track::default().judge(&[], Instant::now()), (Standing::Gone, None));
+    }
+
+    /// Nobody ends it, and its own timeout does not, either: commits would wait for ever, and all would look well.
+    #[test]
+    fn a_walsender_that_does_not_work_is_told_of_and_never_ended() {
+        for unread in [0, 34] {
+            let stopped = (sender(100, 50, 50), Outside { works: false, unread });
+            assert_eq!(last(&for_seconds(4, &stopped)), Standing::Owes);
+            assert_eq!(last(&for_seconds(600, &stopped)), Standing::Stopped);
+            let woken = [for_seconds(600, &stopped), vec![(601_000, sends(sender(100, 50, 50)))]].concat();
+            assert_eq!(last(&woken), Standing::Owes, "the mirror is judged from here on");
+        }
+        assert_eq!(last(&for_seconds(600, &(sender(100, 100, 100), Outside { works: false, unread: 0 }))), Standing::Lives);
     }
 
     #[test]

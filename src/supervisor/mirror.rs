@@ -47,6 +47,8 @@ pub struct MirrorWatch {
     session: Option<Session>,
     login: usize,
     next: Option<Instant>,
+    /// No process sends to a mirror.
+    gone: bool,
     /// A walsender that had nothing owed, and its title then: while that stays, nothing was sent since.
     quiet: Option<(i32, Vec<u8>)>,
     /// When the walsender was ended, and when FTS is asked next, how often still.
@@ -90,7 +92,7 @@ impl MirrorWatch {
 
     /// The mirror is back, or marked down.
     fn settled(&mut self) {
-        (self.ended, self.ask) = (None, None);
+        (self.ended, self.ask, self.stays) = (None, None, None);
         self.asking.take().inspect(JoinHandle::abort);
     }
 }
@@ -105,7 +107,8 @@ impl Supervisor {
         }
         if watch.errand.is_none() && watch.next.is_none_or(|next| now >= next) {
             watch.next = Some(now + hang::APART);
-            if watch.is_quiet() {
+            watch.gone = !walsender::any(running.postgres.pid);
+            if watch.gone || watch.is_quiet() {
                 watch.session = None; // a postgres that is told to end when all sessions have would wait for this one
             } else {
                 let known = watch.quiet.as_ref().map(|(pid, _)| *pid);
@@ -115,9 +118,11 @@ impl Supervisor {
         }
         let marked = matches!(running.row.seen(), Some(RowHere::Mine { role: Role::Primary, in_sync: false }));
         let forgotten = watch.ended.is_some_and(|ended| ended.elapsed() > FORGOTTEN);
-        if watch.ended.is_some() && (marked || forgotten) {
+        if watch.ended.is_some() && (marked || forgotten) || marked && watch.gone {
             watch.settled();
-            self.board.show(|page| page.mirror_hangs = None);
+            if self.board.page().mirror_hangs.is_some() {
+                self.board.show(|page| page.mirror_hangs = None);
+            }
         }
         if let Some((at, left)) = watch.ask.filter(|(at, left)| *left > 0 && now >= *at && watch.asking.is_none()) {
             watch.ask = Some((at, left - 1));
@@ -179,7 +184,12 @@ impl Supervisor {
         watch.quiet = None;
         let Some((sender, lasts)) = about else { return };
         match standing {
-            Standing::Gone => {}
+            Standing::Gone | Standing::Unjudged => {}
+            Standing::Stopped => {
+                let process = sender.pid;
+                let why = format!("its walsender, process {process}, does not work: it is stopped, or waits for the primary's own disk");
+                self.say_hangs(sender, lasts, &why, false);
+            }
             Standing::Lives => {
                 // Its title is read before the next look, to be held against what that shows.
                 let caught_up = sights.len() == 1 && sender.position.sent.is_some() && sender.position.sent == sender.position.flush;
@@ -290,7 +300,14 @@ async fn look(
         Ok(Senders::Hidden) => Errand::Looked(None, Looked::Hidden),
         Ok(Senders::Seen(senders)) => {
             let sight = |sender: Sender| walsender::outside(postmaster, &sender).map(|outside| (sender, outside));
-            let sights = senders.into_iter().filter_map(sight).collect();
+            let some = !senders.is_empty();
+            let sights: Vec<_> = senders.into_iter().filter_map(sight).collect();
+            if some && sights.is_empty() {
+                return Errand::Looked(
+                    Some(session),
+                    Looked::Failed("the walsender's process, or its connection, cannot be looked at".into()),
+                );
+            }
             Errand::Looked(Some(session), Looked::Seen(sights, before))
         }
         Err(error) => Errand::Looked(None, Looked::Failed(error.to_string())),

@@ -162,8 +162,9 @@ impl Postgres {
         children_of(self.pid).into_iter().find(|pid| {
             let title = title(*pid);
             let receiver = title.split_once("receiver").filter(|(head, _)| head.trim_end().ends_with("wal"));
-            let stays = || is_connected(*pid) && age(*pid).is_some_and(|age| age > ACCEPTED);
-            receiver.is_some_and(|(_, tail)| tail.contains("streaming") || stays())
+            // A title stays when the connection has ended and nobody has noticed.
+            let stays = || age(*pid).is_some_and(|age| age > ACCEPTED);
+            receiver.is_some_and(|(_, tail)| tail.contains("streaming") || stays()) && is_connected(*pid)
         })
     }
 
@@ -199,19 +200,24 @@ pub struct Progress {
     pub state: char,
     /// Bytes that it has written so far.
     pub written: u64,
+    /// Its processor time so far, in clock ticks: one that is throttled is stopped at most looks, and works between them.
+    pub ticks: u64,
 }
 
 impl Progress {
     fn of(pid: i32) -> Option<Self> {
         let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-        let state = String::from_utf8_lossy(&stat).rsplit_once(')')?.1.trim_start().chars().next()?;
+        let stat = String::from_utf8_lossy(&stat);
+        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let state = fields.first()?.chars().next()?;
+        let ticks = fields.get(11..13)?.iter().map(|ticks| ticks.parse::<u64>().ok()).sum::<Option<u64>>()?;
         let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
         let written = io.lines().find_map(|line| line.strip_prefix("wchar:")?.trim().parse().ok()).unwrap_or_default();
         let title = title(pid);
         // What it is, without what it replays or has received.
         let kinds = [("startup", "startup process"), ("receiver", "WAL receiver")];
         let title = kinds.iter().find(|(word, _)| title.contains(word)).map_or("postmaster", |(_, name)| name);
-        Some(Self { pid, title, state, written })
+        Some(Self { pid, title, state, written, ticks })
     }
 }
 

@@ -122,10 +122,24 @@ fn close(held: &OwnedFd, connection: Connection, port: u16) -> io::Result<()> {
 
 /// A child of this postmaster that calls itself a walsender: `wal sender process` (6), `walsender` (7).
 fn is_ours(postmaster: Pid, pid: i32) -> bool {
+    children(postmaster).contains(&pid) && is_titled(pid)
+}
+
+/// A process of this postmaster sends its log to somebody. That it cannot be looked at says nothing, so it may.
+pub fn any(postmaster: Pid) -> bool {
+    let children = children(postmaster);
+    children.is_empty() || children.into_iter().any(is_titled)
+}
+
+fn children(postmaster: Pid) -> Vec<i32> {
     let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
+fn is_titled(pid: i32) -> bool {
     let title = title(pid).unwrap_or_default();
     let title = String::from_utf8_lossy(&title);
-    children.split_whitespace().any(|child| child.parse() == Ok(pid)) && (title.contains("wal sender") || title.contains("walsender"))
+    title.contains("wal sender") || title.contains("walsender")
 }
 
 fn state(pid: i32) -> Option<char> {
