@@ -69,6 +69,8 @@ pub const MIRROR_APPLICATION: &str = "gp_walreceiver";
 /// How far a mirror is by its walsender's word; what it has not said is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
+    /// How far the acting primary's own log is written: a walsender that does not work sends none of it.
+    pub own: Option<Lsn>,
     pub sent: Option<Lsn>,
     pub write: Option<Lsn>,
     pub flush: Option<Lsn>,
@@ -99,13 +101,14 @@ pub enum Senders {
 /// # Errors
 /// [`SessionError`]
 pub async fn senders(session: &Session, bound: Duration) -> Result<Senders, SessionError> {
-    let suffix = match session.dialect {
-        Dialect::Six => "location",
-        Dialect::Seven => "lsn",
+    let (suffix, own) = match session.dialect {
+        Dialect::Six => ("location", "pg_current_xlog_location"),
+        Dialect::Seven => ("lsn", "pg_current_wal_flush_lsn"),
     };
     let sql = format!(
         "SELECT pid, backend_start::text AS started, state, pg_catalog.host(client_addr) AS client, client_port,
-           sent_{suffix}::text AS sent, write_{suffix}::text AS write, flush_{suffix}::text AS flush
+           sent_{suffix}::text AS sent, write_{suffix}::text AS write, flush_{suffix}::text AS flush,
+           pg_catalog.{own}()::text AS own
          FROM pg_catalog.pg_stat_replication WHERE application_name = '{MIRROR_APPLICATION}'"
     );
     let rows = session.rows_within(&sql, bound).await?;
@@ -122,7 +125,7 @@ fn sender(row: &tokio_postgres::Row) -> Option<Sender> {
         started: text("started")?,
         state: text("state")?,
         client: text("client").zip(port),
-        position: Position { sent: at("sent"), write: at("write"), flush: at("flush") },
+        position: Position { own: at("own"), sent: at("sent"), write: at("write"), flush: at("flush") },
     })
 }
 

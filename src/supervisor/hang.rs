@@ -127,12 +127,14 @@ impl Track {
 /// looked, and that of Greenplum 6 answers only when it has read all that came, or at the end of a segment. One that streams and has
 /// never answered owes all; an answer that waits to be read will be.
 fn debt(sender: &Sender, outside: Outside) -> Debt {
-    let Position { sent: Some(sent), write, flush } = sender.position else { return Debt::Unknown };
+    let Position { own, sent: Some(sent), write, flush } = sender.position else { return Debt::Unknown };
     let (write, flush) = (write.unwrap_or(Lsn(0)), flush.unwrap_or(Lsn(0)));
     if sender.state != "streaming" {
         return Debt::Unknown;
     }
-    match (sent > flush, outside.works && outside.unread > 0) {
+    // What a walsender that works has not sent yet, it sends.
+    let due = if outside.works { sent } else { own.map_or(sent, |own| own.max(sent)) };
+    match (due > flush, outside.works && outside.unread > 0) {
         (false, _) => Debt::Nothing,
         (true, true) => Debt::Unknown,
         (true, false) => Debt::Owed { write, flush, works: outside.works },
@@ -146,7 +148,7 @@ mod tests {
     const WELL: Outside = Outside { works: true, unread: 0 };
 
     fn sender(sent: u64, write: u64, flush: u64) -> Sender {
-        let position = Position { sent: Some(Lsn(sent)), write: Some(Lsn(write)), flush: Some(Lsn(flush)) };
+        let position = Position { own: Some(Lsn(sent)), sent: Some(Lsn(sent)), write: Some(Lsn(write)), flush: Some(Lsn(flush)) };
         Sender { pid: 7, started: "noon".into(), state: "streaming".into(), client: Some(("10.0.0.5".into(), 4711)), position }
     }
 
@@ -219,7 +221,12 @@ mod tests {
             let woken = [for_seconds(600, &stopped), vec![(601_000, sends(sender(100, 50, 50)))]].concat();
             assert_eq!(last(&woken), Standing::Owes, "the mirror is judged from here on");
         }
-        assert_eq!(last(&for_seconds(600, &(sender(100, 100, 100), Outside { works: false, unread: 0 }))), Standing::Lives);
+        let mut stopped = (sender(100, 100, 100), Outside { works: false, unread: 0 });
+        assert_eq!(last(&for_seconds(600, &stopped)), Standing::Lives, "there is nothing to send");
+        stopped.0.position.own = Some(Lsn(101));
+        assert_eq!(last(&for_seconds(600, &stopped)), Standing::Stopped, "it sends nothing of what there is");
+        stopped.1.works = true;
+        assert_eq!(last(&for_seconds(600, &stopped)), Standing::Lives, "it will");
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl MirrorWatch {
     fn is_quiet(&self) -> bool {
         self.quiet.as_ref().is_some_and(|(pid, title)| {
             let tells = String::from_utf8_lossy(title).contains("streaming ");
-            tells && walsender::title(*pid).as_ref() == Some(title)
+            tells && walsender::title(*pid).as_ref() == Some(title) && walsender::works(*pid) == Some(true)
         })
     }
 

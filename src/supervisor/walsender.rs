@@ -64,8 +64,12 @@ struct Connection {
 pub fn outside(postmaster: Pid, sender: &Sender) -> Option<Outside> {
     let (_, port) = sender.client.as_ref()?;
     let connection = is_ours(postmaster, sender.pid).then(|| connection(sender.pid, *port).ok().flatten())??;
-    let works = matches!(state(sender.pid)?, 'R' | 'S');
-    Some(Outside { works, unread: connection.unread })
+    Some(Outside { works: works(sender.pid)?, unread: connection.unread })
+}
+
+/// It runs, or sleeps until there is work; else it is stopped, or sits in the kernel.
+pub fn works(pid: i32) -> Option<bool> {
+    state(pid).map(|state| matches!(state, 'R' | 'S'))
 }
 
 /// What its title says: on it stands how far it has sent.
