@@ -1,6 +1,10 @@
 //! What a role has set for its sessions bounds none of gpheal's, and a session that is lost is noticed before it is needed.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use gpheal::{
@@ -60,7 +64,7 @@ pub async fn what_a_role_has_set_bounds_no_repair(bench: &mut Bench) -> Result<(
     await_page(bench, old, "receiving", |page| page.receiving).await?;
     in_sync(bench).await?;
     empty(bench, old).await?;
-    let outcome = held_up(bench, old, &credentials, async || Ok(())).await?;
+    let outcome = held_up(bench, old, ("Copying", &credentials), async || Ok(())).await?;
     ensure!(outcome.failure.is_none(), "the copy ended with {outcome:?}");
     await_page(bench, old, "receiving", |page| page.receiving).await?;
     in_sync(bench).await
@@ -75,18 +79,46 @@ pub async fn a_lost_lock_on_the_source_is_taken_again_and_only_another_holder_st
     let credentials = credentials(bench)?;
     let other = bench.utility(source).await?;
     let end = format!("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE {LOCK} AND pid <> pg_backend_pid()");
-    let stopped = held_up(bench, target, &credentials, async || {
+    let stopped = held_up(bench, target, ("Copying", &credentials), async || {
         other.rows(&end).await?;
         other.rows("SELECT pg_advisory_lock(1735420005, 0)").await.map(drop)
     });
     let class = stopped.await?.failure.map(|failure| failure.class);
     ensure!(class == Some(FailureClass::SourceBusy), "beside another holder the copy ended with {class:?}");
-    let left = fs::read_dir(bench.server(target).volume())?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-    let left: Vec<String> = left.collect::<std::io::Result<_>>()?;
-    ensure!(!left.iter().any(|name| name.contains("gpheal-new")), "a copy that was stopped is left: {left:?}");
     other.rows("SELECT pg_advisory_unlock_all()").await?;
-    let outcome = held_up(bench, target, &credentials, async || other.rows(&end).await.map(drop)).await?;
+    let outcome = held_up(bench, target, ("Copying", &credentials), async || other.rows(&end).await.map(drop)).await?;
     ensure!(outcome.failure.is_none(), "without its session the copy ended with {outcome:?}");
+    await_page(bench, target, "receiving", |page| page.receiving).await?;
+    in_sync(bench).await
+}
+
+/// What lies beside the old directory is of no use then, and may be what fills the volume.
+pub async fn a_copy_that_was_made_in_vain_is_taken_away(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (_, target) = acting_and_mirror(bench, 0).await?;
+    make_role(bench, &[1, 2, 3]).await?;
+    empty(bench, target).await?;
+    let (credentials, volume) = (credentials(bench)?, bench.server(target).volume().to_owned());
+    let fresh = |volume: &Path| -> Result<Option<PathBuf>> {
+        let found = fs::read_dir(volume)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        Ok(found.into_iter().find(|path| path.to_string_lossy().contains("gpheal-new")))
+    };
+    let outcome = held_up(bench, target, ("Configuring", &credentials), async || {
+        let copied = |folder: &Path| ["recovery.conf", "standby.signal"].iter().any(|file| folder.join(file).is_file());
+        for _ in 0..300 {
+            if let Some(folder) = fresh(&volume)?.filter(|folder| copied(folder)) {
+                fs::remove_file(folder.join("postgresql.conf"))?;
+                return Ok(fs::create_dir(folder.join("postgresql.conf"))?);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::bail!("nothing was copied")
+    });
+    let outcome = outcome.await?;
+    ensure!(outcome.failure.is_some(), "settings were written into a folder");
+    ensure!(fresh(&volume)?.is_none(), "the copy is left");
+    let outcome = recover_as(bench, target, Repair::Full, &credentials).await?;
+    ensure!(outcome.failure.is_none(), "the next copy ended with {outcome:?}");
     await_page(bench, target, "receiving", |page| page.receiving).await?;
     in_sync(bench).await
 }
@@ -154,15 +186,15 @@ pub async fn in_sync(bench: &mut Bench) -> Result<()> {
     anyhow::bail!("content 0 does not come in sync")
 }
 
-/// A full copy that stands still for some seconds before its first byte, while something happens.
+/// A full copy that stands still for some seconds before this step, while something happens.
 async fn held_up(
     bench: &mut Bench,
     dbid: i16,
-    credentials: &std::path::Path,
+    (step, credentials): (&str, &Path),
     meanwhile: impl AsyncFnOnce() -> Result<()>,
 ) -> Result<Outcome> {
     let (marks, result) = (bench.server(dbid).volume().join(".gpheal"), bench.server(dbid).volume().join("outcome"));
-    fs::write(marks.join("pause-at"), "Copying")?;
+    fs::write(marks.join("pause-at"), step)?;
     let _ = fs::remove_file(result);
     let pause = marks.join("pause-at");
     let happens = async {

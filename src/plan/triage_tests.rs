@@ -115,11 +115,11 @@ fn a_mirror_that_holds_up_commits_is_told_of_while_fts_believes_in_it() {
 
 /// Its acting primary's supervisor says that the mirror hangs.
 fn hanging(world: World) -> World {
-    world.page(2, |page| page.mirror_hangs = a_hang(false))
+    world.page(2, |page| page.mirror_hangs = Some(a_hang(false)))
 }
 
-fn a_hang(ended: bool) -> Option<crate::model::page::MirrorHang> {
-    Some(crate::model::page::MirrorHang { since: ago(6), detail: "it has acknowledged nothing".into(), ended })
+fn a_hang(ended: bool) -> crate::model::page::MirrorHang {
+    crate::model::page::MirrorHang { since: ago(6), detail: "it has acknowledged nothing".into(), ended }
 }
 
 fn lost_node(world: World) -> World {
@@ -185,7 +185,7 @@ fn fts_is_asked_to_look_when_a_container_died_or_a_mirror_is_back() {
     assert!(asks(&World::of(&["2:0ppsu", "5:0mmsu"]).page(2, |p| p.state = InstanceState::StayingDown)));
     let ended = |yes: bool| hanging(World::of(&["2:0ppsu", "5:0mmsu"])).page(2, |p| p.mirror_hangs.as_mut().unwrap().ended = yes);
     assert!(asks(&ended(true)) && !asks(&ended(false)), "FTS believes a walsender for as long as there is one");
-    let replaced = World::of(&["2:0mpsu", "5:0pmsu"]).page(2, |p| p.mirror_hangs.clone_from(&a_hang(true)));
+    let replaced = World::of(&["2:0mpsu", "5:0pmsu"]).page(2, |p| p.mirror_hangs = Some(a_hang(true)));
     assert!(!asks(&replaced), "what it said of its mirror, it said as a primary");
     assert!(asks(&down()), "it receives and is still marked down");
     let deaf = || needs_recovery().page(5, |p| p.receiving = false);
