@@ -65,6 +65,7 @@ fn instance(row: &Row) -> Instance {
         written: Some(4),
         still: None,
         node_lost: None,
+        walsender: None,
     }
 }
 
@@ -93,8 +94,13 @@ fn page(row: &Row) -> Page {
 }
 
 fn source(content: i16, pair_down: bool) -> Source {
-    let walsender =
-        Walsender { application_name: "gp_walreceiver".into(), state: "streaming".into(), client: Some(address(Dbid(3 + 2 * content))) };
+    let walsender = Walsender {
+        application_name: "gp_walreceiver".into(),
+        state: "streaming".into(),
+        client: Some(address(Dbid(3 + 2 * content))),
+        pid: None,
+        flush: None,
+    };
     Source {
         dbid: Dbid(2 + 2 * content),
         content: Content(content),

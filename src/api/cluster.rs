@@ -250,6 +250,12 @@ pub struct JobOptions {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub labels: BTreeMap<String, String>,
+    /// Annotations of the Job's pod; they win over gpheal's own, by which a service mesh injects nothing. Where only members of a
+    /// mesh are let in, `sidecar.istio.io/inject: "true"` or `linkerd.io/inject: enabled` makes the Job one: with native sidecars,
+    /// as any other keeps the Job from ending. At most 16. Default: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub annotations: BTreeMap<String, String>,
     /// `Copy`: those init containers of the segment's pod run in the Job's, too, that fill an emptyDir which the segment's
     /// container mounts, and mount nothing that outlives a pod. `Omit`: none of them. Default `Copy`.
     #[serde(default)]

@@ -91,7 +91,7 @@ pub struct Plan<'a> {
 pub fn job(plan: &Plan) -> Result<Job, JobError> {
     let labels = labels_of(plan);
     let template = PodTemplateSpec {
-        metadata: Some(ObjectMeta { labels: Some(labels.clone()), annotations: Some(annotations()), ..ObjectMeta::default() }),
+        metadata: Some(ObjectMeta { labels: Some(labels.clone()), annotations: Some(annotations(plan)), ..ObjectMeta::default() }),
         spec: Some(pod_spec(plan)?),
     };
     Ok(Job {
@@ -131,14 +131,16 @@ fn labels_of(plan: &Plan) -> BTreeMap<String, String> {
     theirs.into_iter().chain(ours.into_iter().map(|(key, value)| (key.to_owned(), value))).collect()
 }
 
-/// A sidecar that never ends would keep the Job from ending; a node must not be emptied under a copy.
-fn annotations() -> BTreeMap<String, String> {
+/// A sidecar that never ends would keep the Job from ending, so one is injected only when the cluster's object says so; a node
+/// must not be emptied under a copy.
+fn annotations(plan: &Plan) -> BTreeMap<String, String> {
     let pairs = [
         ("sidecar.istio.io/inject", "false"),
         ("linkerd.io/inject", "disabled"),
         ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
     ];
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    let ours = pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+    ours.chain(plan.cluster.spec.job.annotations.clone()).collect()
 }
 
 fn pod_spec(plan: &Plan) -> Result<PodSpec, JobError> {

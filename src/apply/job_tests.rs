@@ -300,6 +300,20 @@ fn labels_of_the_spec_are_there_for_policies_and_ours_win() {
 }
 
 #[test]
+fn a_mesh_injects_nothing_unless_the_spec_says_so() {
+    let mut cluster = fixtures::cluster();
+    let annotated = |cluster: &GreenplumCluster| {
+        let job = made_from(cluster, &pod("gp-mirror-0", |_| ()), Some("gpheal:1")).unwrap();
+        job["spec"]["template"]["metadata"]["annotations"].clone()
+    };
+    assert_eq!(annotated(&cluster)["sidecar.istio.io/inject"], json!("false"));
+    cluster.spec.job = serde_json::from_value(json!({"annotations": {"sidecar.istio.io/inject": "true", "team": "dba"}})).unwrap();
+    let both = annotated(&cluster);
+    assert_eq!((&both["sidecar.istio.io/inject"], &both["team"]), (&json!("true"), &json!("dba")));
+    assert_eq!(both["cluster-autoscaler.kubernetes.io/safe-to-evict"], json!("false"));
+}
+
+#[test]
 fn a_folder_that_the_pods_name_is_part_of_is_that_of_the_segment() {
     let job = made(|pod| {
         let mounts = json!([{"name": "data", "mountPath": "/data", "subPathExpr": "$(POD_NAME)"}]);

@@ -3,12 +3,21 @@
 use std::time::Duration;
 
 use super::{Dialect, Session, SessionError};
-use crate::model::{Content, Dbid, Lsn, Source, SystemIdentifier, world::Walsender};
+use crate::model::{
+    Content, Dbid, Lsn, Source, SystemIdentifier,
+    world::{MIRROR_APPLICATION, Walsender},
+};
 
 const IDENTITY: &str = "SELECT pg_catalog.pg_is_in_recovery() AS in_recovery,
   pg_catalog.current_setting('gp_dbid')::int2 AS dbid, pg_catalog.current_setting('gp_contentid')::int2 AS content";
 
-const WALSENDERS: &str = "SELECT application_name, state, host(client_addr) AS client FROM pg_catalog.pg_stat_replication";
+fn walsenders_query(dialect: Dialect) -> String {
+    let flush = match dialect {
+        Dialect::Six => "flush_location",
+        Dialect::Seven => "flush_lsn",
+    };
+    format!("SELECT application_name, state, host(client_addr) AS client, pid, {flush}::text AS flush FROM pg_catalog.pg_stat_replication")
+}
 
 /// Greenplum 6 has no SQL for it; there the Job reads it through the replication protocol.
 const SYSTEM_IDENTIFIER: &str = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
@@ -37,8 +46,10 @@ async fn walsenders(session: &Session) -> Result<Vec<Walsender>, SessionError> {
         application_name: text(row, "application_name").unwrap_or_default(),
         state: text(row, "state").unwrap_or_default(),
         client: text(row, "client"),
+        pid: row.try_get("pid").ok(),
+        flush: text(row, "flush").and_then(|flush| flush.parse().ok()),
     };
-    Ok(session.rows(WALSENDERS).await?.iter().map(one).collect())
+    Ok(session.rows(&walsenders_query(session.dialect)).await?.iter().map(one).collect())
 }
 
 async fn system_identifier(session: &Session) -> Result<Option<SystemIdentifier>, SessionError> {
@@ -62,9 +73,6 @@ pub async fn position(session: &Session) -> Result<Lsn, SessionError> {
     let text: String = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
     text.parse().map_err(|_| SessionError::NotGreenplum { server: session.server.clone(), message: format!("its log is at '{text}'") })
 }
-
-/// The name under which a mirror's WAL receiver connects, in all of Greenplum.
-pub const MIRROR_APPLICATION: &str = "gp_walreceiver";
 
 /// How far a mirror is by its walsender's word; what it has not said is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Content, Dbid, Incarnation, Outcome, Reach, Role, Row, SystemIdentifier, Timeline,
+    Content, Dbid, Incarnation, Lsn, Outcome, Reach, Role, Row, SystemIdentifier, Timeline,
     reasons::{Example, reasons},
 };
 
@@ -225,6 +225,9 @@ pub struct Page {
     /// Its own WAL receiver streams.
     #[serde(default)]
     pub receiving: bool,
+    /// That receiver, and how far it says that it has received; `None` where its title does not tell.
+    #[serde(default)]
+    pub received: Option<Received>,
     /// What it replays now, as its startup process says: a position that moves while there is work.
     #[serde(default)]
     pub replays: Option<String>,
@@ -284,6 +287,16 @@ pub struct Page {
     pub stalled: Option<String>,
 }
 
+/// A WAL receiver at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Received {
+    /// Its process.
+    pub pid: i32,
+    /// The end of what it has written.
+    pub position: Lsn,
+}
+
 /// A mirror that hangs, as its acting primary's supervisor sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -314,7 +327,7 @@ fn if_known<'de, T: serde::de::DeserializeOwned, D: serde::Deserializer<'de>>(pa
 impl Page {
     /// Of a postgres that ended: what it saw of its mirror, and that it was stopped.
     pub fn forget_mirror(&mut self) {
-        (self.mirror_hangs, self.mirror_unwatched, self.stalled) = (None, None, None);
+        (self.mirror_hangs, self.mirror_unwatched, self.stalled, self.received) = (None, None, None, None);
     }
 
     /// It is the page of the instance of this row in this cluster, in words that we know.

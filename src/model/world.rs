@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Catalog, Content, Dbid, Failure, InstanceState, Look, NoPage, Outcome, Page, Progress, Repair, Row, Step, SystemIdentifier, Timeline,
-    Unread, refusal::ContractPoint,
+    Catalog, Content, Dbid, Failure, InstanceState, Look, Lsn, NoPage, Outcome, Page, Progress, Repair, Row, Step, SystemIdentifier,
+    Timeline, Unread, refusal::ContractPoint,
 };
 
 /// One look at one cluster.
@@ -58,6 +58,8 @@ pub struct Instance {
     pub written: Option<u64>,
     /// For how long nothing of it was seen to move, neither its state nor what it has replayed, by a clock that nobody sets.
     pub still: Option<SignedDuration>,
+    /// The walsender, by its process, whose positions those of its WAL receiver go along with.
+    pub walsender: Option<i32>,
     /// Its node is known not to run pods: why. Looked at while its supervisor is silent.
     pub node_lost: Option<String>,
 }
@@ -88,6 +90,16 @@ pub struct Source {
     pub system_identifier: Option<SystemIdentifier>,
     pub walsenders: Vec<Walsender>,
 }
+
+impl Source {
+    /// Walsenders that stream to a mirror; there is one as a rule.
+    pub fn streaming(&self) -> impl Iterator<Item = &Walsender> {
+        self.walsenders.iter().filter(|w| w.application_name == MIRROR_APPLICATION && w.state == "streaming")
+    }
+}
+
+/// The name under which a mirror's WAL receiver connects, in all of Greenplum.
+pub const MIRROR_APPLICATION: &str = "gp_walreceiver";
 
 /// Why no dispatched statement was answered. It goes to all contents and fails for all, so it says whose fault it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +143,9 @@ pub struct Walsender {
     /// `streaming`, `catchup`, `startup`, `backup`.
     pub state: String,
     pub client: Option<String>,
+    pub pid: Option<i32>,
+    /// What its mirror has said to have flushed; `None` where the role that asks may not see it.
+    pub flush: Option<Lsn>,
 }
 
 /// Phase of a recovery; only moves forward.

@@ -52,6 +52,7 @@ pub fn page(row: &Row) -> Page {
         shape: if row.role == Role::Primary { Shape::Primary } else { Shape::Mirror },
         serves: Some(row.role),
         receiving: row.role == Role::Mirror,
+        received: None,
         replays: None,
         system_identifier: Some(SystemIdentifier(7)),
         timeline: None,
@@ -86,6 +87,7 @@ fn instance(row: &Row) -> Instance {
         last_history: Some(ago(7200)),
         written: Some(1),
         still: None,
+        walsender: None,
         node_lost: None,
         promoted_at: (row.role != row.preferred_role && row.role == Role::Primary).then(|| ago(7200)),
     }
@@ -103,7 +105,13 @@ fn source(row: &Row, mirror: &Row) -> Source {
 
 /// Of an acting primary that streams to this mirror.
 pub fn walsender(mirror: i16) -> Walsender {
-    Walsender { application_name: "gp_walreceiver".into(), state: "streaming".into(), client: Some(format!("10.0.0.{mirror}")) }
+    Walsender {
+        application_name: "gp_walreceiver".into(),
+        state: "streaming".into(),
+        client: Some(format!("10.0.0.{mirror}")),
+        pid: None,
+        flush: None,
+    }
 }
 
 impl World {

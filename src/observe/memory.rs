@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
-use super::{Unanswered, database::Topology, jobs::Said, recoveries::RecoverySeen, stuck::Signs};
+use super::{Unanswered, database::Topology, jobs::Said, receivers::Receivers, recoveries::RecoverySeen, stuck::Signs};
 use crate::{
     api::{GreenplumCluster, convert},
     greenplum::{Login, SessionError},
@@ -29,6 +29,8 @@ pub struct Memory {
     unwell: Option<BTreeMap<Dbid, Timestamp>>,
     /// What the pages of instances said last, and since when they have said so, by a clock that nobody sets.
     still: BTreeMap<Dbid, (Standing, Instant)>,
+    /// Which walsenders mirrors belong to.
+    pub receivers: Receivers,
     /// What Jobs' logs say, by the Jobs' names, and when they are read next.
     pub logs: BTreeMap<String, (Instant, Said)>,
     /// What keeps Jobs from going on.

@@ -11,6 +11,7 @@ pub mod memory;
 mod nearby;
 pub mod nodes;
 pub mod places;
+pub mod receivers;
 pub mod recoveries;
 pub mod stuck;
 
@@ -206,6 +207,7 @@ impl Observer {
         world.sources = sources;
         world.coordinator_timeline = Some(topology.timeline);
         world.catalog = Look::Seen(topology.catalog);
+        self.memory.receivers.judge(&mut world);
         Ok(world)
     }
 
@@ -249,6 +251,7 @@ impl Observer {
                 last_history: topology.history.get(&row.dbid).map(|written| written.newest),
                 written: topology.history.get(&row.dbid).map(|written| written.rows),
                 still,
+                walsender: None,
                 node_lost: None,
                 promoted_at: topology.history.get(&row.dbid).and_then(|written| written.promoted),
             };

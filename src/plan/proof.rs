@@ -6,10 +6,7 @@ use super::{
     aftermath::{self, Done},
     desk::Desk,
 };
-use crate::model::{CatalogIndex, Content, Dbid, FailureClass, InstanceState, Look, Missing, Role, Row, Source, Status};
-
-/// The name under which a mirror's WAL receiver connects, in all of Greenplum.
-const MIRROR_APPLICATION: &str = "gp_walreceiver";
+use crate::model::{CatalogIndex, Content, Dbid, FailureClass, InstanceState, Look, Missing, Role, Row, Source, Status, world::Walsender};
 
 /// How long nothing may move before a proof is given up. Replay of a long queue is not a failure
 /// (reference §7.3 #50), so this is long and counts only while nothing is received and nothing replayed.
@@ -141,14 +138,24 @@ fn is_itself(source: &Source, primary: &Row) -> bool {
     (source.dbid, source.content, source.in_recovery) == (primary.dbid, primary.content, false)
 }
 
-/// The acting primary streams to it. FTS knows mirrors only by application_name; we want the one at the pod's address.
+/// The acting primary streams to it. FTS knows mirrors only by application_name; we want the one at the pod's address, or
+/// the one whose positions its receiver's go along with, where connections arrive from another address.
 pub fn streams(desk: &Desk, row: &Row) -> bool {
-    let world = desk.world;
-    let ips = world.instances.get(&row.dbid).and_then(|instance| instance.pod.seen()).map_or(&[][..], |pod| &pod.ips);
-    let source = world.sources.get(&row.content).and_then(Look::seen);
-    let walsenders = source.into_iter().flat_map(|source| &source.walsenders);
-    let streaming = walsenders.filter(|w| w.application_name == MIRROR_APPLICATION && w.state == "streaming");
-    streaming.filter_map(|w| w.client.as_ref()).any(|client| ips.contains(client))
+    let instance = desk.world.instances.get(&row.dbid);
+    let ips = instance.and_then(|instance| instance.pod.seen()).map_or(&[][..], |pod| &pod.ips);
+    let known = instance.and_then(|instance| instance.walsender);
+    let is_its = |w: &Walsender| w.client.as_ref().is_some_and(|client| ips.contains(client)) || known.is_some() && w.pid == known;
+    streaming(desk, row.content).any(is_its)
+}
+
+/// Where the walsenders' clients are that stream to some mirror of this content, when none is known to be its.
+pub fn from_elsewhere(desk: &Desk, row: &Row) -> Vec<String> {
+    let clients = streaming(desk, row.content).map(|w| w.client.clone().unwrap_or_else(|| "no address that may be seen".into()));
+    if streams(desk, row) { vec![] } else { clients.collect() }
+}
+
+fn streaming<'d>(desk: &'d Desk, content: Content) -> impl Iterator<Item = &'d Walsender> {
+    desk.world.sources.get(&content).and_then(Look::seen).into_iter().flat_map(Source::streaming)
 }
 
 #[cfg(test)]
@@ -192,6 +199,16 @@ mod tests {
         ] {
             assert_eq!(prove(&world, 1), Proof::Missing(vec![point]));
         }
+    }
+
+    /// Through a mesh every connection arrives from the proxy's address.
+    #[test]
+    fn a_walsender_at_another_address_is_its_by_its_positions_alone() {
+        let meshed = || well().source_with(0, |s| (s.walsenders[0].client, s.walsenders[0].pid) = (Some("127.0.0.6".into()), Some(7)));
+        assert_eq!(prove(&meshed(), 1), Proof::Missing(vec![Missing::Walsender]));
+        assert_eq!(prove(&meshed().instance(5, |one| one.walsender = Some(8)), 1), Proof::Missing(vec![Missing::Walsender]));
+        assert_eq!(prove(&meshed().instance(5, |one| one.walsender = Some(7)), 1), Proof::Healed(None));
+        assert_eq!(prove(&well().source_with(0, |s| s.walsenders[0].client = None), 1), Proof::Missing(vec![Missing::Walsender]));
     }
 
     #[test]

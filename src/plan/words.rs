@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::desk::Desk;
+use super::{desk::Desk, proof};
 use crate::model::{Dbid, InstanceNext, Missing, Phase, RecoveryInstance, Repair, Standing};
 
 /// The message of a recovery.
@@ -10,11 +10,12 @@ pub fn message(desk: &Desk, phase: Phase, instances: &BTreeMap<Dbid, InstanceNex
     if instances.is_empty() {
         return "nothing was down".into();
     }
-    let said: Vec<_> = instances.iter().filter_map(|(dbid, next)| line(desk, next).map(|line| format!("dbid {dbid}: {line}"))).collect();
+    let said: Vec<_> =
+        instances.iter().filter_map(|(dbid, next)| line(desk, *dbid, next).map(|line| format!("dbid {dbid}: {line}"))).collect();
     if said.is_empty() { phase.as_str().to_owned() } else { said.join("; ") }
 }
 
-fn line(desk: &Desk, next: &InstanceNext) -> Option<String> {
+fn line(desk: &Desk, dbid: Dbid, next: &InstanceNext) -> Option<String> {
     let state = &next.state;
     let said = match &next.standing {
         Standing::Waiting(refusal) => format!("waits ({}): {refusal}; {}", refusal.code(), refusal.lifted_by()),
@@ -25,7 +26,7 @@ fn line(desk: &Desk, next: &InstanceNext) -> Option<String> {
             Some(why) => format!("{} is ended: {why}", attempt(state)),
             None => format!("{} is stuck ({}): {refusal}; {}", attempt(state), refusal.code(), refusal.lifted_by()),
         },
-        Standing::Proving(missing) => format!("{}; not proven yet: {missing:?}{}", done(state), in_vain(desk, missing)),
+        Standing::Proving(missing) => format!("{}; not proven yet: {missing:?}{}", done(state), in_vain(desk, dbid, missing)),
         Standing::Healed => "in sync".into(),
         Standing::Failed => format!("{}{}", failure(state), in_a_row(desk, state)),
         Standing::Over => return None,
@@ -62,8 +63,19 @@ fn in_a_row(desk: &Desk, state: &RecoveryInstance) -> String {
     }
 }
 
-/// Why the last point is not proven: a role that may look and not dispatch would leave the rest proven for ever.
-fn in_vain(desk: &Desk, missing: &[Missing]) -> String {
-    let why = desk.world.dispatch.unknown().filter(|_| missing == [Missing::Dispatch]);
-    why.map_or_else(String::new, |why| format!("; a statement that the coordinator was to dispatch got no answer: {why}"))
+/// Why points are not proven that nothing else explains: a role that may look and not dispatch, or a mirror whose connections
+/// arrive from an address that is not its pod's, would leave the rest proven for ever.
+fn in_vain(desk: &Desk, dbid: Dbid, missing: &[Missing]) -> String {
+    let unanswered = desk.world.dispatch.unknown().filter(|_| missing == [Missing::Dispatch]);
+    let row = desk.catalog.as_ref().and_then(|catalog| catalog.row(dbid)).filter(|_| missing.contains(&Missing::Walsender));
+    let elsewhere = row.map(|row| proof::from_elsewhere(desk, row)).filter(|clients| !clients.is_empty());
+    match (unanswered, elsewhere) {
+        (Some(why), _) => format!("; a statement that the coordinator was to dispatch got no answer: {why}"),
+        (None, Some(clients)) => format!(
+            "; its primary streams to {}, which is not its pod's address (a proxy or a NAT?): it is proven once the WAL receiver's positions \
+             are seen to go along with the walsender's, which takes half a minute",
+            clients.join(", ")
+        ),
+        (None, None) => String::new(),
+    }
 }

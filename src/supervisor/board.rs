@@ -104,6 +104,7 @@ fn first_page(config: &Config) -> Page {
         shape: Shape::Unknown,
         serves: None,
         receiving: false,
+        received: None,
         replays: None,
         system_identifier: None,
         timeline: None,

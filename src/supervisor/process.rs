@@ -23,6 +23,7 @@ use nix::{
 use super::server_log::Log;
 use crate::{
     greenplum::Dialect,
+    model::{Lsn, page::Received},
     volume::{
         Held,
         processes::{self, FileId, Found, Process},
@@ -168,6 +169,12 @@ impl Postgres {
         })
     }
 
+    /// Its WAL receiver, once that streams and says how far it is.
+    pub fn received(&self) -> Option<Received> {
+        let pid = self.receiver()?;
+        received(&title(pid)).map(|position| Received { pid, position })
+    }
+
     /// Its checkpointer: every other process of a server comes and goes while the postmaster has not begun anew.
     pub fn checkpointer(&self) -> Option<i32> {
         children_of(self.pid).into_iter().find(|pid| is_checkpointer(&title(*pid)))
@@ -239,6 +246,12 @@ fn replayed(title: &str) -> Option<String> {
     let (head, file) = title.split_once(" recovering ")?;
     let file = file.split_whitespace().next()?;
     (head.contains("startup") && file.len() == 24).then(|| file.to_owned())
+}
+
+/// `postgres:  6001, walreceiver   streaming 0/3000060` (7), `postgres:  6001, wal receiver process   streaming 0/C0000A0` (6).
+fn received(title: &str) -> Option<Lsn> {
+    let (_, position) = title.split_once("receiver")?.1.split_once("streaming ")?;
+    position.split_whitespace().next()?.parse().ok()
 }
 
 fn children_of(parent: Pid) -> Vec<i32> {
@@ -313,6 +326,16 @@ mod tests {
         assert!(!is_connected(alone.id().cast_signed()), "another's connection is not its own");
         alone.kill().unwrap();
         alone.wait().unwrap();
+    }
+
+    #[test]
+    fn a_receivers_title_says_how_far_it_is() {
+        let seven = "postgres:  6001, walreceiver   streaming 0/3000060";
+        let six = "postgres:  6001, wal receiver process   streaming 1/C0000A0 ";
+        assert_eq!((received(seven), received(six)), (Some(Lsn(0x300_0060)), Some(Lsn(0x1_0C00_00A0))));
+        for silent in ["postgres:  6001, walreceiver  ", "postgres: walsender gpadmin 10.0.0.5(4711) streaming 0/3000060"] {
+            assert_eq!(received(silent), None, "{silent}");
+        }
     }
 
     #[test]

@@ -81,6 +81,10 @@ impl Supervisor {
 
     fn look_for_receiver(&self, running: &mut Running, now: Instant) {
         running.next_look = now + if running.started.elapsed() < BEGINS { BEGINNING } else { RECEIVER };
+        let position = running.postgres.received();
+        if position != self.board.page().received {
+            self.board.show(|page| page.received = position);
+        }
         let receives = running.postgres.receives();
         running.log_known = running.log_known.filter(|_| !receives);
         if !receives && self.board.page().receiving {
