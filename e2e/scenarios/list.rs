@@ -5,7 +5,7 @@ use futures::future::LocalBoxFuture;
 
 use super::{
     Stage, ahead, asked, bad, cold, contract, coordinators, copies, crashes, doubles, flapping, frozen, hands, installs, jobs, leaders,
-    neighbours, passwords, person, policy, rights, squatters, tablespaces, tls, volumes,
+    neighbours, network, passwords, person, policy, rights, squatters, surroundings, tablespaces, tls, volumes,
 };
 
 /// With what a scenario runs.
@@ -47,6 +47,15 @@ pub fn all() -> Vec<Scenario> {
         "damage-in-redo", flapping::damage_in_redo, Sample, "a folder of the mirror that every start needs removed: it dies of its own files, full copy within minutes";
         "settings-broken", flapping::settings_broken, All, "a setting of the mirror that no server takes: told, no repair is begun for it, well once it is mended";
         "flapping", flapping::flapping, All, "checkpointer of a mirror aborted again and again, in three rounds: the third repair is not begun by itself, a person's is";
+        "mode-open", surroundings::mode_open, All, "data directories opened by a kubelet's fsGroup: a mirror closes its own and is back, a lost primary is rewound";
+        "socket-lock", surroundings::socket_lock, All, "stale locks of a mirror's socket, empty and with a stranger's number: back by itself";
+        "settings-in-gbk", surroundings::settings_in_gbk, All, "settings that are no UTF-8: the pod comes back, a full copy carries them along";
+        "settings-outside", surroundings::settings_outside, All, "settings that an init container writes: crash recovery in the Job of a lost primary reads them, incremental";
+        "cordoned", surroundings::cordoned, All, "the mirror's node is cordoned: its Job runs there all the same, healed";
+        "mesh", network::mesh, All, "everybody reaches the primary from one address, as through a mesh: told, and proven by both sides' positions";
+        "mirror-cut-off", network::mirror_cut_off, All, "the mirror's pod without network, its node lost: told while the row is up, commits go on when FTS' grace is over";
+        "role-with-bounds", network::role_with_bounds, All, "statement_timeout, lock_timeout and search_path set for the role of Jobs: incremental all the same";
+        "replication-refused", network::replication_refused, All, "pg_hba.conf lets nobody replicate: LoginRefused at the first attempt, healed when it does again";
         "tablespace", tablespaces::tablespace, All, "mirror's directory removed beside its tablespace: both copied beside, healed, the rows served";
         "two-at-once", copies::two_at_once, Sample, "mirrors of two contents lost: healed side by side";
         "not-mounted", volumes::not_mounted, All, "mirror's volume replaced by an empty one: VolumeUnrecognised, nothing touched";

@@ -32,7 +32,7 @@ pub use self::{
     keep_down::{KeptDown, keep_down, lose_node},
     node::{cut_network, heal_network, start_node, stop_node},
     operator::{delete_operator, kill_operator, leader, suspend_operator},
-    pod_network::{CutOff, cut_pod},
+    pod_network::{CutOff, Translated, cut_pod, translate},
     postgres::{Asleep, freeze, kill_postmaster, stop_postgres_group, wake_postgres_group},
 };
 use super::{Bed, Volume, proc};

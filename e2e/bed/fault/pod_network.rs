@@ -30,6 +30,38 @@ pub fn cut_pod(container: &Container) -> Result<CutOff> {
     Ok(cut)
 }
 
+/// Everybody who connects to one port of a pod arrives from the same address, until this ends or is dropped.
+#[derive(Debug)]
+pub struct Translated {
+    inside: String,
+    rule: String,
+}
+
+/// As a proxy or a NAT in front of it would: connections that are there already stay as they are.
+pub fn translate(container: &Container, port: u16, address: &str) -> Result<Translated> {
+    let pid = container.processes()?.first().copied().with_context(|| format!("nothing runs in {}", container.shown()))?;
+    let rule = format!("INPUT -p tcp --dport {port} -j SNAT --to-source {address}");
+    let translated = Translated { inside: format!("--net=/proc/{pid}/ns/net"), rule };
+    translated.set("-A")?;
+    Ok(translated)
+}
+
+impl Translated {
+    pub fn end(self) {}
+
+    fn set(&self, how: &str) -> Result<()> {
+        run(&mut line(&format!("nsenter {} iptables -t nat {how} {}", self.inside, self.rule))).map(drop)
+    }
+}
+
+impl Drop for Translated {
+    fn drop(&mut self) {
+        if let Err(error) = self.set("-D") {
+            say(format!("connections stay translated ({}): {error:#}", self.rule));
+        }
+    }
+}
+
 impl CutOff {
     pub fn heal(self) {}
 

@@ -60,6 +60,7 @@ pub fn primary(dbid: i16, content: i16, address: &str, port: u16, directory: &st
         detail: String::new(),
         shape: Shape::Primary,
         serves: Some(Role::Primary),
+        received: None,
         receiving: false,
         replays: None,
         system_identifier: None,
