@@ -14,7 +14,7 @@ use super::{
     bench::{Bench, GRACE, STANDBY, succeed},
     query::{connect, expect_same},
     standby,
-    supervised::{acting_and_mirror, await_page, ensure_supervised, install, recover, supervise, supervise_beside},
+    supervised::{acting_and_mirror, await_page, ensure_supervised, install, recover, recover_waived, supervise, supervise_beside},
 };
 
 /// It goes on writing, so that soon its position is far beyond the end of its mirror, which alone has the rows between.
@@ -94,6 +94,38 @@ pub async fn a_coordinator_whose_standby_is_activated_is_fenced(bench: &mut Benc
     ensure!(bench.utility(1).await.is_err(), "the old coordinator is still open");
     let reached = connect(bench.port(STANDBY), "").await?.rows("SELECT gp_segment_id FROM gp_dist_random('gp_id') ORDER BY 1").await?;
     expect_same("contents reached by the new one", &reached, &vec!["0".into(), "1".into()])?;
+    bench.start_again().await
+}
+
+/// The zone of coordinator and primary is lost after a mirror was marked down, and the standby coordinator had not heard of that:
+/// its catalog has the mirror promoted, and the rows that its primary acknowledged alone are on that one's volume only.
+pub async fn what_was_acknowledged_alone_is_not_overwritten(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (old, new) = acting_and_mirror(bench, 0).await?;
+    await_page(bench, new, "receiving", |page| page.receiving).await?;
+    bench.server(new).vanish()?;
+    sleep(Duration::from_secs(GRACE)).await;
+    await_status(bench, new, 'd').await?;
+    bench.utility(old).await?.rows("CREATE TABLE alone (i int); INSERT INTO alone SELECT generate_series(1, 10000)").await?;
+    bench.server(old).vanish()?;
+    let older = format!(
+        "SET allow_system_table_mods = true; UPDATE gp_segment_configuration SET status = 'u', mode = 's' WHERE dbid IN ({old}, {new})"
+    );
+    bench.utility(1).await?.rows(&older).await?;
+    supervise(bench, new)?;
+    await_page(bench, new, "running", |page| page.state == InstanceState::Serving).await?;
+    await_value(bench, &format!("SELECT role::text FROM gp_segment_configuration WHERE dbid = {new}"), "p").await?;
+    await_page(bench, new, "serving as a primary", |page| page.serves == Some(Role::Primary)).await?;
+    supervise(bench, old)?;
+    await_page(bench, old, "being a mirror", |page| page.state == InstanceState::NeedsRecovery).await?;
+    let before = files(bench, old)?;
+    for repair in [Repair::Incremental, Repair::Full] {
+        let class = recover(bench, old, repair).await?.failure.map(|failure| failure.class);
+        expect_same(&format!("how {repair} fails"), &class, &Some(FailureClass::ServedAlone))?;
+    }
+    ensure!(before == files(bench, old)?, "the only copy of the rows was changed");
+    let given_up = recover_waived(bench, old).await?;
+    ensure!(given_up.failure.is_none(), "a person cannot give it up: {given_up:?}");
     bench.start_again().await
 }
 

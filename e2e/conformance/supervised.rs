@@ -197,11 +197,21 @@ pub async fn recover(bench: &mut Bench, dbid: i16, repair: Repair) -> Result<Out
     recover_as(bench, dbid, repair, &credentials).await
 }
 
+/// In full, by a person who says that what the target holds may be lost.
+pub async fn recover_waived(bench: &mut Bench, dbid: i16) -> Result<Outcome> {
+    let credentials = credentials(bench);
+    attempted(bench, dbid, (Repair::Full, true), &credentials).await
+}
+
 /// As another role than the cluster's own.
 pub async fn recover_as(bench: &mut Bench, dbid: i16, repair: Repair, credentials: &Path) -> Result<Outcome> {
+    attempted(bench, dbid, (repair, false), credentials).await
+}
+
+async fn attempted(bench: &mut Bench, dbid: i16, (repair, waives_history): (Repair, bool), credentials: &Path) -> Result<Outcome> {
     let coordinator = server(bench, 1);
     let session = Session::utility(&coordinator, &login(), None).await?;
-    let attempt = attempt(&topology::read(&session).await?.catalog, dbid, repair)?;
+    let attempt = Attempt { waives_history, ..attempt(&topology::read(&session).await?.catalog, dbid, repair)? };
     let message = bench.server(dbid).volume().join("outcome");
     let mut command = bench.program(&program(bench));
     command.arg("recover").env("GPHEAL_ATTEMPT", serde_json::to_string(&attempt)?).env("GPHEAL_COORDINATOR", coordinator.to_string());

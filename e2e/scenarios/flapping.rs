@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use gpheal::{
     api::recovery::{InstanceStatus, Phase},
-    model::Repair,
+    model::{Page, Repair},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -52,9 +52,8 @@ pub async fn flapping(stage: &mut Stage) -> Result<()> {
     .await?;
     let told = stage.wait_reason(mirror.dbid, "Flapping").await?;
     ensure!(told.message.contains("(3) now") && told.lifted_by.contains("SegmentRecovery"), "{}; {}", told.message, told.lifted_by);
-    let page = stage.page(&mirror).await?;
-    let exit = page.last_exit.context("no end is on the page")?;
-    ensure!(exit.inside && exit.how.contains("checkpointer"), "the page does not tell of what it died: {exit:?}");
+    let tells = |page: &Page| page.last_exit.as_ref().is_some_and(|exit| exit.inside && exit.how.contains("checkpointer"));
+    stage.wait_page(&mirror, "telling of what it died", tells).await?;
     ensure!(begun(stage, &mirror).await?.len() == 2, "a third repair was begun");
     stage.mark("Flapping, with its causes");
     stage.ask("by-hand", json!({ "dbids": [mirror.dbid] }), "Auto").await?;

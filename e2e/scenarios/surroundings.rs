@@ -45,7 +45,7 @@ pub async fn mode_open(stage: &mut Stage) -> Result<()> {
     let (primary, mirror) = stage.pair(0).await?;
     fs::set_permissions(data(stage, &mirror)?, Permissions::from_mode(OPEN))?;
     dies_and_is_back(stage, &mirror).await?;
-    ensure!(fs::metadata(data(stage, &mirror)?)?.permissions().mode() & 0o777 == 0o700, "the directory is still open");
+    ensure!(fs::metadata(data(stage, &mirror)?)?.permissions().mode() & 0o027 == 0, "the directory is still open");
     stage.mark("the mirror's directory is closed again, and it is back");
     let down = keep_down(&stage.container(&primary).await?)?;
     stage.wait_row(mirror.dbid, "pnu").await?;
@@ -139,7 +139,8 @@ fn with_settings() -> Value {
     let script = format!("echo 'log_checkpoints = on' > {ELSEWHERE}/extra.conf");
     let mount = json!([{ "name": "settings", "mountPath": ELSEWHERE }]);
     let filler = json!({ "name": "settings", "image": "localhost/greenplum:dev", "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/sh", "-ec", script], "volumeMounts": mount });
+        "command": ["/bin/sh", "-ec", script], "volumeMounts": mount,
+        "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } } });
     json!({ "spec": { "updateStrategy": { "type": ON_DELETE, "rollingUpdate": null }, "template": { "spec": {
         "volumes": [{ "name": "settings", "emptyDir": {} }],
         "initContainers": [filler],
@@ -162,8 +163,13 @@ async fn restarted(stage: &Stage, row: &Row) -> Result<()> {
     let uid = async || Ok::<_, anyhow::Error>(stage.cluster.pods().get_opt(row.pod()).await?.and_then(|pod| pod.metadata.uid));
     let before = uid().await?;
     delete_pod(&stage.bed, NAMESPACE, row.pod()).await?;
-    let replaced =
-        async || Ok(uid().await?.filter(|now| Some(now) != before.as_ref()).map(drop).ok_or_else(|| "it is the old one".to_owned()));
+    let replaced = async || {
+        Ok(match uid().await? {
+            None => Err("there is none".into()),
+            now if now == before => Err("it is the old one".into()),
+            Some(_) => Ok(()),
+        })
+    };
     until(&format!("a new pod {}", row.pod()), HEALED_WITHIN, replaced).await?;
     stage.wait_page(row, "a new life", |page| page.serves.is_some()).await?;
     stage.wait_healthy().await.map(drop)

@@ -113,6 +113,9 @@ classes! {
     HistoryDiffers => Stop "by a person, who finds out which copy holds the commits; an empty target is copied in full",
     /// Nothing shows any more whether the target's log is part of the source's.
     HistoryUnknown => Stop "by a SegmentRecovery of type Full that names the dbid, when a person knows that the target holds nothing that its source lacks",
+    /// The target was last a primary whose mirror was down, and an older catalog had that mirror promoted: what was acknowledged
+    /// meanwhile is on the target alone.
+    ServedAlone => Stop "by a person, who saves what was written there meanwhile; then a SegmentRecovery of type Full that names the dbid gives up the rest",
     /// The volume carries no token, or the token of another instance.
     VolumeUnrecognised => Stop "by mounting the right volume",
     /// Source and target are not copies of one database.

@@ -325,6 +325,11 @@ fn if_known<'de, T: serde::de::DeserializeOwned, D: serde::Deserializer<'de>>(pa
 }
 
 impl Page {
+    /// It serves, and neither it nor its mirror hangs.
+    pub fn is_calm(&self) -> bool {
+        self.state == InstanceState::Serving && self.mirror_hangs.is_none() && self.stalled.is_none()
+    }
+
     /// Of a postgres that ended: what it saw of its mirror, and that it was stopped.
     pub fn forget_mirror(&mut self) {
         (self.mirror_hangs, self.mirror_unwatched, self.stalled, self.received) = (None, None, None, None);

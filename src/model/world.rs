@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Catalog, Content, Dbid, Failure, InstanceState, Look, Lsn, NoPage, Outcome, Page, Progress, Repair, Row, Step, SystemIdentifier,
-    Timeline, Unread, refusal::ContractPoint,
+    Catalog, Content, Dbid, Failure, Look, Lsn, NoPage, Outcome, Page, Progress, Repair, Row, Step, SystemIdentifier, Timeline, Unread,
+    refusal::ContractPoint,
 };
 
 /// One look at one cluster.
@@ -305,9 +305,8 @@ impl World {
     pub fn restless(&self) -> bool {
         let Some(catalog) = self.catalog.seen() else { return true };
         let mut segments = catalog.rows.iter().filter(|row| row.content.0 >= 0);
-        let calm = |page: &Page| page.state == InstanceState::Serving && page.mirror_hangs.is_none() && page.stalled.is_none();
         let lost = |row: &Row| self.instances.get(&row.dbid).is_some_and(|one| one.node_lost.is_some());
-        let serves = |row: &Row| self.page_of(row).map_or(true, calm) && !lost(row);
+        let serves = |row: &Row| self.page_of(row).map_or(true, Page::is_calm) && !lost(row);
         !segments.all(|row| row.well() && serves(row)) || self.recoveries.iter().any(|r| !r.phase.is_over())
     }
 

@@ -46,7 +46,7 @@ pub fn page(row: &Row) -> Page {
         address: row.address.clone(),
         port: row.port,
         data_directory: row.datadir.clone(),
-        state: InstanceState::Serving,
+        state: crate::model::InstanceState::Serving,
         since: ago(3600),
         detail: String::new(),
         shape: if row.role == Role::Primary { Shape::Primary } else { Shape::Mirror },

@@ -5,6 +5,7 @@ pub mod agreed;
 pub mod background;
 pub mod cluster;
 pub mod database;
+mod glance;
 pub mod jobs;
 pub mod kernel;
 pub mod memory;
@@ -33,6 +34,7 @@ use self::{
     background::Background,
     cluster::{Listed, ObserveError, Reader},
     database::{Sessions, Topology},
+    glance::Glance,
     memory::Memory,
     nodes::Nodes,
     places::Place,
@@ -70,6 +72,7 @@ pub struct Observer {
     background: Background,
     memory: Memory,
     nodes: Nodes,
+    glance: Glance,
     wake: Arc<Notify>,
 }
 
@@ -83,8 +86,8 @@ impl Observer {
     /// `wake` is told when something that was asked in the background has an answer.
     pub fn new(client: Client, namespace: &str, wake: Arc<Notify>) -> Self {
         let reader = Reader::new(client, namespace);
-        let (sessions, background, memory, nodes) = Default::default();
-        Self { reader, sessions, background, memory, nodes, wake }
+        let (sessions, background, memory, nodes, glance) = Default::default();
+        Self { reader, sessions, background, memory, nodes, glance, wake }
     }
 
     /// One look at everything.
@@ -127,6 +130,11 @@ impl Observer {
         if let Ok(login) = login {
             self.background.probe(&server, &login, why, &self.wake);
         }
+    }
+
+    /// Until a supervisor's page says what is not to wait for the next look.
+    pub async fn until_something_happens(&self) {
+        self.glance.until_something_happens().await;
     }
 
     async fn coordinator(&mut self, cluster: &GreenplumCluster) -> Coordinator {
@@ -187,6 +195,7 @@ impl Observer {
             cluster_uid: cluster.uid().unwrap_or_default(),
             cluster_name: cluster.name_any(),
         };
+        self.glance = Glance::default();
         let topology = match topology {
             Ok(topology) => topology,
             Err(why) => {
@@ -208,6 +217,7 @@ impl Observer {
         world.coordinator_timeline = Some(topology.timeline);
         world.catalog = Look::Seen(topology.catalog);
         self.memory.receivers.judge(&mut world);
+        self.glance = Glance::of(&world, &places);
         Ok(world)
     }
 

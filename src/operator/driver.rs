@@ -159,7 +159,14 @@ impl Driver {
     async fn rest(&self, after: Duration, apart: Duration) {
         let apart = apart.max(APART).min(after);
         sleep(apart).await;
-        let _ = timeout(after.saturating_sub(apart), self.wake.notified()).await;
+        let wake = self.wake.clone();
+        let something = async {
+            tokio::select! {
+                () = wake.notified() => {}
+                () = self.observer.until_something_happens() => {}
+            }
+        };
+        let _ = timeout(after.saturating_sub(apart), something).await;
     }
 
     /// When the next look is due. What does not move before a person does is looked at ever less often.

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{
     greenplum::wal::{self, Switch, WalEnd},
-    model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Reach, Timeline, incarnation::lineage},
+    model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Reach, Timeline, incarnation::lineage, page::Shape},
+    volume::places::{self, Commits},
 };
 
 /// So many of the last bytes are compared, as far as both sides have them. Two servers that were given the same statements
@@ -34,6 +35,11 @@ pub enum HistoryError {
     Differs { target: Lsn, timeline: Timeline, source_at: Lsn, source_timeline: Timeline, why: String },
     #[error("nothing shows that the target's log, which ends at {target} on timeline {timeline}, is part of the acting primary's: {why}")]
     Unknown { target: Lsn, timeline: Timeline, why: String },
+    #[error(
+        "the target was a primary whose commits waited for no mirror (synchronous_standby_names in its postgresql.auto.conf is empty), and \
+         another one was promoted all the same: what it acknowledged then is nowhere else"
+    )]
+    Alone,
 }
 
 impl Classified for HistoryError {
@@ -41,6 +47,7 @@ impl Classified for HistoryError {
         match self {
             Self::Differs { .. } => FailureClass::HistoryDiffers,
             Self::Unknown { .. } => FailureClass::HistoryUnknown,
+            Self::Alone => FailureClass::ServedAlone,
         }
     }
 }
@@ -103,6 +110,20 @@ pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Res
         return Ok(());
     }
     Err(HistoryError::Unknown { target, timeline, why }.into())
+}
+
+/// A primary whose mirror is down acknowledges what no other copy holds, and FTS promotes no mirror over that unless it goes by an
+/// older catalog. The bytes past the fork, where an ex-primary's own begin, are then no remains but the only copy.
+pub fn not_alone(work: &Work, proven: &Proven) -> Result<(), Fault> {
+    let data = work.volume.data();
+    match places::commits(data).map_err(FileError::at(data))? {
+        Commits::Alone if proven.target.shape == Shape::Primary && !excused(work) => Err(HistoryError::Alone.into()),
+        Commits::Alone => {
+            tracing::info!("the target's commits waited for no mirror; it is no obstacle to this attempt");
+            Ok(())
+        }
+        Commits::WaitForMirror | Commits::Untold => Ok(()),
+    }
 }
 
 /// A person waives it by name; or an attempt that proved it has begun to overwrite the directory, and was cut off.

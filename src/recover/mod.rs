@@ -199,6 +199,7 @@ impl Work {
         let proven = prove::prove(self, &source_lock).await?;
         prove::not_ahead(self, &proven)?;
         history::prove(self, &source_lock, &proven).await?;
+        history::not_alone(self, &proven)?;
         let done = match self.attempt.repair {
             Repair::Incremental => incremental::repair(self, &source_lock, &proven, lock).await?,
             Repair::Full => Done { note: full::repair(self, &source_lock, &proven, lock).await?, changed: true },

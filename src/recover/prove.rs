@@ -41,6 +41,8 @@ pub enum ProofError {
     Moved(String),
     #[error("the mark {0} stands on the volume: a person works there, or the place is given up")]
     Marked(&'static str),
+    #[error("whether a person works on the volume cannot be looked at: {0}")]
+    MarksUnknown(String),
     #[error("the target's log can not be read, so it can not be told how far it reaches: {0}")]
     Log(std::io::Error),
     #[error("the coordinator is on timeline {now}, older than {seen} which this volume has seen")]
@@ -59,6 +61,7 @@ impl Classified for ProofError {
             Self::Volume(..) => FailureClass::VolumeUnrecognised,
             Self::Moved(_) | Self::OldCoordinator { .. } => FailureClass::WorldMoved,
             Self::Marked(_) => FailureClass::HandsOff,
+            Self::MarksUnknown(_) => FailureClass::Environment,
             Self::Log(source) => of_file_system(source),
             Self::SystemIdentifier { .. } => FailureClass::SystemIdentifierDiffers,
             Self::Ahead { .. } => FailureClass::TargetAheadOfSource,
@@ -100,10 +103,11 @@ pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
 /// Marks of people are for the Job, too: a free lock is no invitation.
 fn hands_off(work: &Work) -> Result<(), Fault> {
     let marks = work.volume.marks();
-    match (marks.maintenance, marks.retired) {
-        (true, _) => Err(ProofError::Marked("maintenance").into()),
-        (false, true) => Err(ProofError::Marked("retired").into()),
-        (false, false) => Ok(()),
+    match (marks.unknown, marks.maintenance, marks.retired) {
+        (Some(why), ..) => Err(ProofError::MarksUnknown(why).into()),
+        (None, true, _) => Err(ProofError::Marked("maintenance").into()),
+        (None, false, true) => Err(ProofError::Marked("retired").into()),
+        (None, false, false) => Ok(()),
     }
 }
 

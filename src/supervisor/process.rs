@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Lines of postgres' output that are kept for the classification of its end.
-const KEPT_LINES: usize = 60;
+const KEPT_LINES: usize = 200;
 
 /// A running postmaster.
 pub struct Postgres {
