@@ -79,6 +79,8 @@ classes! {
     Interrupted => Retry,
     /// The Job or its pod is gone and nobody knows how it ended.
     JobLost => Retry,
+    /// The Kubernetes API refused the Job's pod: a quota, a limit range, an admission policy.
+    PodRefused => Retry "by itself, once the namespace lets the pod be: another attempt 2 s to 5 min later, for a day",
     /// The Job ended and left something that is not the outcome of its attempt.
     OutcomeNotBelieved => Stop "by a person, who finds out what ran in its pod: the segment's image, a webhook that changes pods",
     /// The catalog, or the pair's rows in it, moved between plan and proof.

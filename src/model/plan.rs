@@ -142,7 +142,7 @@ pub struct Unwell {
 /// What is done about an instance that is not well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// This recovery works on it; what keeps it from being proven, if its copy is done and something does.
+    /// This recovery works on it; what keeps it from being proven, or what its next attempt waits for, if something does.
     Recovering { recovery: String, trouble: Option<String> },
     /// This recovery is about to be made.
     Planned { recovery: String, repair: Repair },

@@ -72,8 +72,10 @@ reasons! {
         Flapping { dbid: Dbid, recovery: String, within: SignedDuration, causes: Vec<String>, until: Timestamp },
         /// A SegmentRecovery that this operator cannot read has the name that a repair of this fault would have, or a Job at this content.
         RecoveryUnreadable { recovery: String },
-        /// The Job of an attempt makes no progress: its node is lost or cordoned, a quota refuses its pod, no heartbeat comes.
+        /// The Job of an attempt makes no progress: its node is lost or cordoned, its pod is not made, no heartbeat comes.
         AttemptStuck { job: String, why: String },
+        /// The Kubernetes API refuses the pod of an attempt's Job: a quota, a limit range, an admission policy.
+        PodRefused { job: String, why: String },
         /// Another recovery of the same content is running [13].
         AlreadyRecovering { content: Content, recovery: String },
         /// A Job at the same content, or its pod, has not ended yet, whatever it has said and whether or not its recovery is there [13].
@@ -284,6 +286,10 @@ sentences! { Refusal {
     AttemptStuck { job, why }: PERSON,
         ("Job {job} makes no progress: {why}"),
         ("lifted when Job {job} goes on or its pod is gone; delete its pod, by force only when its node is known to be gone");
+    PodRefused { job, why }: PERSON,
+        ("the pod of Job {job} is not made: {why}"),
+        ("lifted by itself, within minutes, once quotas, limit ranges and policies of the namespace let the pod be; spec.job.resources \
+             and spec.job.labels change what it asks for and carries");
     AlreadyRecovering { content, recovery }: PASSES,
         ("content {content} is being repaired by SegmentRecovery {recovery}"),
         ("lifted when SegmentRecovery {recovery} has ended");

@@ -275,6 +275,8 @@ pub struct JobView {
     /// Why it makes no progress, when it makes none: its node is lost or cordoned, a quota refuses its pod, the instance's pod
     /// has moved, no heartbeat comes. Such a Job counts in no budget.
     pub stuck: Option<String>,
+    /// Who refuses its pod, and why, in the words of the API server: a quota, a limit range, an admission policy.
+    pub refused: Option<String>,
     /// It has begun to copy, or nobody can say that it has not.
     pub begun: bool,
     /// Its pod's node is known to be gone for good (no Node object any more, or marked as out of service).
@@ -284,7 +286,7 @@ pub struct JobView {
 impl JobView {
     /// One that runs, of which nothing is known yet.
     pub fn new(name: &str, state: JobState) -> Self {
-        Self { name: name.to_owned(), state, step: None, progress: None, stuck: None, begun: false, node_gone: false }
+        Self { name: name.to_owned(), state, step: None, progress: None, stuck: None, refused: None, begun: false, node_gone: false }
     }
 }
 

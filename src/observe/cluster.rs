@@ -59,6 +59,11 @@ pub enum ObserveError {
 }
 
 impl ObserveError {
+    /// This operator has no right to it.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 403))
+    }
+
     /// Stable word for conditions; what to do about it; whether it lasts until somebody does.
     pub fn advice(&self) -> (&'static str, &'static str, bool) {
         let code = |source: &kube::Error| if let kube::Error::Api(status) = source { status.code } else { 0 };
@@ -126,7 +131,7 @@ impl Reader {
         Self { client, namespace: namespace.to_owned() }
     }
 
-    fn api<K>(&self) -> Api<K>
+    pub(super) fn api<K>(&self) -> Api<K>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
     {
@@ -300,10 +305,8 @@ impl Reader {
 
 /// Why a Secret could not be read. That it may not be is the first thing to happen after an installation.
 fn unread(secret: &str, error: &ObserveError) -> String {
-    let forbidden =
-        matches!(error, ObserveError::Read { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 403));
     let lifted = "; name it in the chart's value `secrets`, or give the right on it alone by config/samples/credentials-role.yaml";
-    format!("Secret {secret}: {}{}", crate::error::chain(error), if forbidden { lifted } else { "" })
+    format!("Secret {secret}: {}{}", crate::error::chain(error), if error.is_forbidden() { lifted } else { "" })
 }
 
 fn ours(cluster: &str) -> ListParams {

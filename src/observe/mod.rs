@@ -14,6 +14,7 @@ pub mod nodes;
 pub mod places;
 pub mod receivers;
 pub mod recoveries;
+pub mod refused;
 pub mod stuck;
 
 #[cfg(test)]
@@ -39,6 +40,7 @@ use self::{
     nodes::Nodes,
     places::Place,
     recoveries::RecoverySeen,
+    refused::Refusals,
 };
 use crate::{
     api::{GreenplumCluster, SegmentRecovery, cluster::Coordinator as CoordinatorSpec, convert},
@@ -73,6 +75,7 @@ pub struct Observer {
     memory: Memory,
     nodes: Nodes,
     glance: Glance,
+    refusals: Refusals,
     wake: Arc<Notify>,
 }
 
@@ -86,8 +89,8 @@ impl Observer {
     /// `wake` is told when something that was asked in the background has an answer.
     pub fn new(client: Client, namespace: &str, wake: Arc<Notify>) -> Self {
         let reader = Reader::new(client, namespace);
-        let (sessions, background, memory, nodes, glance) = Default::default();
-        Self { reader, sessions, background, memory, nodes, glance, wake }
+        let (sessions, background, memory, nodes, glance, refusals) = Default::default();
+        Self { reader, sessions, background, memory, nodes, glance, refusals, wake }
     }
 
     /// One look at everything.

@@ -18,6 +18,8 @@ impl Observer {
     pub(super) async fn nearby(&mut self, seen: &mut Seen) {
         let names = asked_for(seen);
         self.nodes.look(&self.reader.client, &names).await;
+        let mut jobs: Vec<_> = seen.jobs.values_mut().flat_map(BTreeMap::values_mut).collect();
+        self.refusals.look(&self.reader, &mut jobs).await;
         self.stuck(seen);
         self.lost(seen);
         self.kernels(seen);
@@ -135,6 +137,32 @@ mod tests {
 
     fn contract(seen: &Seen) -> Vec<&'static str> {
         seen.world.instances[&Dbid(5)].contract.iter().map(ContractPoint::code).collect()
+    }
+
+    /// From the event of its controller to what the planner reads.
+    #[tokio::test(start_paused = true)]
+    async fn a_job_whose_pod_a_quota_refuses_says_so_within_seconds() {
+        let objects = Objects::default();
+        let note = "Error creating: pods \"r-d5-a1-x\" is forbidden: exceeded quota: small, requested: pods=1";
+        let event = json!({"metadata": {}, "reason": "FailedCreate", "note": note, "eventTime": null});
+        objects.put("/apis/events.k8s.io/v1/namespaces/demo/events", json!({"metadata": {}, "items": [event]}));
+        let mut observer = Observer::new(objects.client(), "demo", Arc::new(Notify::new()));
+        let podless = || {
+            let asked = Asked { name: "r-d5-a1", recovery: "r", uid: "uid-r", dbid: Dbid(5), number: 1 };
+            let made = job("r", 5, 1, |job| job["metadata"]["resourceVersion"] = json!("7"));
+            Seen { jobs: [("r".to_owned(), [(Dbid(5), jobs::seen(&asked, Some(&made), &[]))].into())].into(), ..seen() }
+        };
+        let mut last = podless();
+        observer.nearby(&mut last).await;
+        let view = |seen: &Seen| seen.world.recoveries[0].instances[&Dbid(5)].job.clone().unwrap();
+        assert_eq!(view(&last).refused, None, "it may yet be made");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        last = podless();
+        observer.nearby(&mut last).await;
+        assert!(view(&last).refused.unwrap().starts_with("pods \"r-d5-a1-x\" is forbidden: exceeded quota"));
+        let reasons = crate::plan::plan(&crate::model::Policy::default(), &last.world, jiff::Timestamp::now()).unwell;
+        let codes: Vec<_> = reasons.iter().filter_map(|one| one.reason.refusal()).map(Refusal::code).collect();
+        assert_eq!(codes, ["PodRefused"]);
     }
 
     #[tokio::test(start_paused = true)]

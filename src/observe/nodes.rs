@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1;
 use kube::{Api, Client};
 use tokio::time::Instant;
 
-use super::cluster::{ObserveError, bounded};
+use super::cluster::bounded;
 
 /// How long what a node said is used: its kubelet tells it every ten seconds.
 const KEPT: Duration = Duration::from_secs(10);
@@ -98,7 +98,7 @@ impl Nodes {
             Ok(Some(node)) => Node::Seen(NodeSeen::from(&node)),
             Ok(None) => Node::Gone,
             Err(error) => {
-                if is_forbidden(&error) {
+                if error.is_forbidden() {
                     tracing::info!("nodes cannot be read with this operator's rights: whether one is lost is not known");
                     self.forbidden = Some(Instant::now());
                 }
@@ -115,10 +115,6 @@ impl Nodes {
             (None, None) => Node::Unknown("it was not asked yet".into()),
         }
     }
-}
-
-fn is_forbidden(error: &ObserveError) -> bool {
-    matches!(error, ObserveError::Read { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 403))
 }
 
 #[cfg(test)]

@@ -1,10 +1,7 @@
 //! Attempts that nobody ends: what keeps a Job from going on, as far as it lasts. Counted by this operator's own monotonic
 //! clock, from the moment at which it first saw the sign: clocks of other machines prove nothing.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -60,21 +57,21 @@ pub struct Facts<'a> {
 #[derive(Debug, Default)]
 pub struct Signs {
     since: BTreeMap<String, BTreeMap<Sign, (Instant, String)>>,
-    /// Jobs that the plan had ended before they began to copy.
-    ended: BTreeSet<String>,
+    /// Jobs that the plan had ended before they began to copy, and who had refused their pods.
+    ended: BTreeMap<String, Option<String>>,
 }
 
 impl Signs {
     /// Jobs that nobody looks for any more are forgotten.
     pub fn keep_only(&mut self, jobs: &[&str]) {
         self.since.retain(|name, _| jobs.contains(&name.as_str()));
-        self.ended.retain(|name| jobs.contains(&name.as_str()));
+        self.ended.retain(|name, _| jobs.contains(&name.as_str()));
     }
 
     /// The plan has a Job ended which has not begun: once it is gone, nothing else tells.
     pub fn ends(&mut self, job: &JobView) {
         if !job.begun {
-            self.ended.insert(job.name.clone());
+            self.ended.insert(job.name.clone(), job.refused.clone());
         }
     }
 
@@ -83,7 +80,9 @@ impl Signs {
         match job.view.state {
             JobState::Active => {}
             JobState::Lost(_) => {
-                job.view.begun = if job.pod == PodStage::None { !self.ended.contains(&job.view.name) } else { begun(job, facts) };
+                let ended = self.ended.get(&job.view.name).filter(|_| job.pod == PodStage::None);
+                job.view.begun = if job.pod == PodStage::None { ended.is_none() } else { begun(job, facts) };
+                job.view.refused = ended.cloned().flatten();
                 return;
             }
             JobState::Ended(_) | JobState::Garbled(_) => return,
@@ -138,8 +137,9 @@ fn signs(job: &JobSeen, facts: &Facts) -> Vec<(Sign, String, String)> {
     let waits = job.waits.clone();
     match (job.pod, waits) {
         (PodStage::None, _) => {
-            let refused = "a quota or an admission webhook may refuse it";
-            add(Sign::NoPod, format!("its pod is not made: {refused}; kubectl describe job {} says why", job.view.name));
+            let (guess, job) = ("a quota or an admission webhook may refuse it; kubectl describe job", &job.view);
+            let why = job.refused.clone().unwrap_or_else(|| format!("{guess} {} says why", job.name));
+            add(Sign::NoPod, format!("its pod is not made: {why}"));
         }
         (PodStage::Unscheduled, waits) => add(Sign::Unscheduled, format!("its pod is on no node{}", because(waits))),
         (PodStage::Placed, waits) | (PodStage::Begun, waits @ Some(_)) => {

@@ -194,3 +194,23 @@ async fn a_lost_job_whose_container_never_ran_has_not_begun() {
         assert_eq!((job.view.begun, job.view.stuck), (expected, None), "{placed} {ready}");
     }
 }
+
+/// Once it is gone, nothing else says why it never began; and what one Job was refused is no news of the next.
+#[tokio::test(start_paused = true)]
+async fn who_refused_the_pod_of_a_job_is_known_as_long_as_the_job_is_asked_for() {
+    let live = node(true);
+    let facts = Facts { node: &live, instance_on: None, heartbeat: None };
+    let mut refused = seen(None);
+    refused.view.refused = Some("exceeded quota: small".into());
+    let refused = after(120, &refused, &facts).await;
+    assert_eq!(refused.view.stuck.as_deref(), Some("its pod is not made: exceeded quota: small"));
+    let mut signs = Signs::default();
+    signs.ends(&refused.view);
+    let mut lost = JobSeen { object: None, ..seen_lost(None) };
+    signs.judge(&mut lost, &facts);
+    assert_eq!((lost.view.refused.as_deref(), lost.view.begun), (Some("exceeded quota: small"), false));
+    signs.keep_only(&[]);
+    let mut other = JobSeen { object: None, ..seen_lost(None) };
+    signs.judge(&mut other, &facts);
+    assert_eq!((other.view.refused, other.view.begun), (None, true));
+}

@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
+use super::words;
 use crate::model::{
     CatalogIndex, Content, Dbid, JobState, Page, Phase, Plan, Policy, Recovery, RecoveryInstance, Refusal, Standing, Targets, World,
     world::AtWork,
@@ -53,7 +54,7 @@ pub struct Past<'a> {
 pub struct Working {
     pub recovery: String,
     pub stuck: Option<Refusal>,
-    /// What keeps a repair that is done from being proven.
+    /// What keeps a repair that is done from being proven, or what its next attempt waits for.
     pub trouble: Option<String>,
 }
 
@@ -126,7 +127,7 @@ impl<'a> Desk<'a> {
                 | Standing::Failed
                 | Standing::Over => None,
             };
-            let trouble = one.note.clone();
+            let trouble = one.note.clone().or_else(|| words::backing_off(one));
             self.working.entry(*dbid).or_insert_with(|| Working { recovery: recovery.name.clone(), stuck, trouble });
         }
     }
@@ -208,7 +209,7 @@ impl<'a> Desk<'a> {
     }
 }
 
-/// Its Job runs and goes on: one that makes no progress takes nothing that another one could use.
+/// Its Job runs and goes on: one that makes no progress, or gets no pod, takes nothing that another one could use.
 fn runs(one: &RecoveryInstance) -> bool {
-    one.job.as_ref().is_some_and(|job| job.state == JobState::Active && job.stuck.is_none())
+    one.job.as_ref().is_some_and(|job| job.state == JobState::Active && job.stuck.is_none() && job.refused.is_none())
 }

@@ -94,6 +94,7 @@ fn bend(world: World, content: i16, target: i16, twist: &Twist) -> World {
             let mut stuck = running(&name, target, content, Repair::Full, JobState::Active);
             let job = stuck.instances.get_mut(&Dbid(target)).and_then(|one| one.job.as_mut()).expect("a Job");
             (job.stuck, job.begun) = (Some("its node is lost".into()), twist.copy);
+            job.refused = twist.receiving.then(|| "exceeded quota".into());
             world.recovery(stuck)
         }
         _ => world,
@@ -184,7 +185,7 @@ proptest! {
     #[test]
     fn one_recovery_per_content_and_a_bounded_number_of_jobs(world in worlds(), policy in policies()) {
         let plan = plan(&policy, &world, now());
-        let running = world.recoveries.iter().flat_map(|r| r.instances.values()).filter(|i| i.job.as_ref().is_some_and(|j| j.state == JobState::Active && j.stuck.is_none())).count();
+        let running = world.recoveries.iter().flat_map(|r| r.instances.values()).filter(|i| i.job.as_ref().is_some_and(|j| j.state == JobState::Active && j.stuck.is_none() && j.refused.is_none())).count();
         prop_assert!(jobs(&plan).is_empty() || jobs(&plan).len() + running <= policy.max_jobs);
         for content in world.catalog.seen().unwrap().contents() {
             let begun = jobs(&plan).iter().filter(|job| job.content == content).count();
@@ -314,7 +315,7 @@ proptest! {
             let told = plan.unwell.iter().find(|one| one.dbid == row.dbid).map(|one| &one.reason);
             match (told, plain::works_on(&world, &plan, row.dbid)) {
                 (Some(Reason::Recovering { recovery, .. }), by) => prop_assert_eq!(Some(recovery.as_str()), by),
-                (Some(Reason::Refused(Refusal::AttemptStuck { .. })), by) => prop_assert!(by.is_some()),
+                (Some(Reason::Refused(Refusal::AttemptStuck { .. } | Refusal::PodRefused { .. })), by) => prop_assert!(by.is_some()),
                 (Some(Reason::Refused(Refusal::CatalogInvalid { .. })), _) => {}
                 (told, by) => prop_assert!(by.is_none(), "{:?} {:?}", told, by),
             }

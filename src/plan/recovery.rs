@@ -73,10 +73,13 @@ fn instance(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: Recover
     }
     let Some(job) = state.job.clone() else { return begin(desk, recovery, dbid, state) };
     match (job.state.clone(), &job.stuck) {
-        (JobState::Active, None) => standing(state, Standing::Attempting),
+        (JobState::Active, None) => standing(state, refused(&job).map_or(Standing::Attempting, Standing::Stuck)),
         (JobState::Active, Some(why)) => stuck(state, &job, why),
         (JobState::Ended(outcome), _) => ended(desk, recovery, dbid, state, &outcome),
-        (JobState::Lost(why), _) => untold(desk, recovery, dbid, state, FailureClass::JobLost, why),
+        (JobState::Lost(why), _) => match refused(&job) {
+            Some(refusal) => untold(desk, recovery, dbid, state, FailureClass::PodRefused, refusal.to_string()),
+            None => untold(desk, recovery, dbid, state, FailureClass::JobLost, why),
+        },
         (JobState::Garbled(why), _) => untold(desk, recovery, dbid, state, FailureClass::OutcomeNotBelieved, why),
     }
 }
@@ -96,8 +99,14 @@ fn stuck(state: RecoveryInstance, job: &JobView, why: &str) -> InstanceNext {
         (false, false) => Some(format!("it has not begun to copy: {why}")),
         (true, false) => None,
     };
-    let refusal = Refusal::AttemptStuck { job: job.name.clone(), why: why.to_owned() };
+    let refusal = refused(job).unwrap_or_else(|| Refusal::AttemptStuck { job: job.name.clone(), why: why.to_owned() });
     InstanceNext { end_job, ..standing(state, Standing::Stuck(refusal)) }
+}
+
+/// Its pod was never made, and somebody says why: known within seconds, and not believed to pass while it is watched.
+fn refused(job: &JobView) -> Option<Refusal> {
+    let why = job.refused.clone().filter(|_| !job.begun)?;
+    Some(Refusal::PodRefused { job: job.name.clone(), why })
 }
 
 fn standing(state: RecoveryInstance, standing: Standing) -> InstanceNext {
@@ -121,8 +130,11 @@ fn untold(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, state: RecoveryInsta
     failed(desk, recovery, dbid, state, Failure { class, step, message, evidence: String::new() })
 }
 
-/// By its last words or by the mark on its volume.
+/// By its last words or by the mark on its volume, which is of another attempt where this one never had a pod.
 fn may_have_copied(desk: &Desk, dbid: Dbid, state: &RecoveryInstance) -> bool {
+    if state.job.as_ref().and_then(refused).is_some() {
+        return false;
+    }
     let said = state.job.as_ref().is_some_and(|job| job.begun || job.step.is_some_and(ladder::begins_to_copy));
     said || desk.page_at(dbid).is_some_and(|page| page.copy)
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     model::{
-        InstanceState, JobView, Look, Policy, World,
+        InstanceState, JobView, Look, Policy, Reason, World,
         world::fixtures::{ago, asked, now, running},
     },
     plan::plan,
@@ -288,6 +288,56 @@ fn a_job_that_makes_no_progress_takes_nothing_from_the_budget() {
     };
     assert!(begins(stuck(|job| job.begun = true)));
     assert!(!begins(running("r", 5, 0, Repair::Full, JobState::Active)));
+}
+
+/// What a quota, a limit range or a policy says of a pod that is never made.
+fn pod_refused(state: JobState, change: impl FnOnce(&mut JobView)) -> Recovery {
+    let mut recovery = running("r", 5, 0, Repair::Full, state);
+    let job = recovery.instances.get_mut(&Dbid(5)).unwrap().job.as_mut().unwrap();
+    job.refused = Some("pods \"r-a1-x\" is forbidden: exceeded quota: small".into());
+    change(job);
+    recovery
+}
+
+#[test]
+fn who_refuses_the_pod_of_a_job_is_told_before_the_job_is_ended_and_while_the_next_one_waits() {
+    let words = "the pod of Job r-a1 is not made: pods \"r-a1-x\" is forbidden: exceeded quota: small";
+    let told = |world: World| {
+        let plan = plan(&Policy::default(), &world, now());
+        let unwell = plan.unwell.iter().find(|one| one.dbid == Dbid(5)).unwrap();
+        let reason = match &unwell.reason {
+            Reason::Refused(refusal) => format!("{}: {refusal}", refusal.code()),
+            Reason::Recovering { trouble, .. } => format!("Recovering: {}", trouble.clone().unwrap_or_default()),
+            Reason::Planned { .. } => "Planned".into(),
+        };
+        (plan.recoveries["r"].clone(), reason)
+    };
+    let (next, reason) = told(down().recovery(pod_refused(JobState::Active, |_| ())));
+    assert_eq!((only(&next).end_job.as_ref(), reason), (None, format!("PodRefused: {words}")), "while its controller tries");
+    assert!(next.message.contains(&format!("is stuck (PodRefused): {words}; lifted by itself")), "{}", next.message);
+    let late = |job: &mut JobView| job.stuck = Some("its pod is not made: exceeded quota: small".into());
+    let (next, reason) = told(down().recovery(pod_refused(JobState::Active, late)));
+    assert!(only(&next).end_job.is_some() && reason.starts_with("PodRefused"), "another Job may ask for less: {reason}");
+    let (next, reason) = told(down().page(5, |page| page.copy = true).recovery(pod_refused(JobState::Lost("gone".into()), |_| ())));
+    let state = &only(&next).state;
+    assert_eq!((state.failure.as_ref().unwrap().class, state.copies, state.failures), (FailureClass::PodRefused, 0, 1));
+    assert!(
+        next.message.contains(words) && next.message.contains("; lifted by itself, once the namespace lets the pod be"),
+        "{}",
+        next.message
+    );
+    assert!(reason.starts_with("Recovering: next attempt at ") && reason.contains(words), "{reason}");
+}
+
+#[test]
+fn a_job_whose_pod_is_refused_takes_nothing_from_the_budget_and_one_that_began_is_no_such_job() {
+    let rows = ["2:0ppnu", "3:1ppnu", "5:0mmnd", "6:1mmnd"];
+    let world = World::of(&rows).page(6, |p| p.state = InstanceState::NeedsRecovery).recovery(asked("s", &[6], None));
+    let policy = Policy { max_jobs: 1, ..Policy::default() };
+    let waits = plan(&policy, &world.recovery(pod_refused(JobState::Active, |_| ())), now());
+    assert!(waits.recoveries["s"].instances[&Dbid(6)].create_job.is_some());
+    let begun = next(&down().recovery(pod_refused(JobState::Lost("gone".into()), |job| job.begun = true)));
+    assert_eq!(only(&begun).state.failure.as_ref().unwrap().class, FailureClass::JobLost);
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn line(desk: &Desk, dbid: Dbid, next: &InstanceNext) -> Option<String> {
     let said = match &next.standing {
         Standing::Waiting(refusal) => format!("waits ({}): {refusal}; {}", refusal.code(), refusal.lifted_by()),
         Standing::Refused(refusal) => format!("refused ({}): {refusal}; {}", refusal.code(), refusal.lifted_by()),
-        Standing::BackingOff { until } => format!("next attempt at {until} after {}{}", failure(state), in_a_row(desk, state)),
+        Standing::BackingOff { .. } => format!("{}{}", backing_off(next)?, in_a_row(desk, state)),
         Standing::Attempting => attempt(state),
         Standing::Stuck(refusal) => match &next.end_job {
             Some(why) => format!("{} is ended: {why}", attempt(state)),
@@ -32,6 +32,13 @@ fn line(desk: &Desk, dbid: Dbid, next: &InstanceNext) -> Option<String> {
         Standing::Over => return None,
     };
     Some(next.note.as_ref().map_or(said.clone(), |note| format!("{said}; {note}")))
+}
+
+/// What an instance waits for between two attempts, if it does, and what may be done about it meanwhile.
+pub fn backing_off(next: &InstanceNext) -> Option<String> {
+    let (Standing::BackingOff { until }, failure) = (&next.standing, next.state.failure.as_ref()) else { return None };
+    let lifted = failure.map_or(String::new(), |failure| format!("; lifted {}", failure.class.lifted_by()));
+    Some(format!("next attempt at {until} after {}{lifted}", self::failure(&next.state)))
 }
 
 /// What the newest attempt did.

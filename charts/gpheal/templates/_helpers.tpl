@@ -80,10 +80,10 @@ not begun to copy and old recoveries of its own, and changes nothing that is not
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
-# What happened, beside the object that it happened to.
+# What happened, beside the object that it happened to. `list` finds out who refuses the pod of a Job that gets none.
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create]
+  verbs: [create, list]
 {{- end }}
 
 {{/* Pods of the watched namespaces, as peers of a network policy. */}}
