@@ -137,8 +137,8 @@ classes! {
     SourceDamaged => Stop "by a person: the acting primary has damaged pages, and is all there is",
     /// A setting, or a file that settings name, which the server does not take.
     Configuration => Stop "by mending the line or file that the evidence names, then by a SegmentRecovery",
-    /// Too little room for the copy and the WAL that streams meanwhile.
-    NoRoom => Stop "by a larger volume, or by making room on it",
+    /// Too little room on the target's volume for the copy and the WAL that streams meanwhile, or for anything at all.
+    NoRoom => Retry "by itself, once the volume is larger or files are removed from it: another attempt 2 s to 5 min later, for a day; where a copy had begun, an hour later, as long as copies are left",
     /// A tablespace of the source does not lie on the volume of the data directory, so a full copy can not carry it.
     TablespaceElsewhere => Stop "by moving the tablespace to a location on the data directory's volume, or dropping it; gprecoverseg -F carries it as it is",
     /// The target's log is a link to another place, which a full copy would not fill.

@@ -8,7 +8,7 @@ use super::{
     gates::Admitted,
     names,
 };
-use crate::model::{Answer, Content, Dbid, Failure, Phase, Policy, RecoveryInstance, Refusal, Repair, page::Shape};
+use crate::model::{Answer, Content, Dbid, Failure, FailureClass, Phase, Policy, RecoveryInstance, Refusal, Repair, page::Shape};
 
 /// The recovery that automatic healing makes next for a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,9 @@ fn again(desk: &Desk, content: Content, past: &Past) -> Result<(), Refusal> {
         Phase::Failed => {
             let state = past.state.as_deref().ok_or_else(failed)?;
             let failure = state.failure.as_ref().ok_or_else(failed)?;
+            if counts_on(failure) && state.copies >= desk.policy.max_attempts {
+                return Err(failed());
+            }
             match (failure.class.answer(), state.repair) {
                 (Answer::Retry, _) => rested(desk, past, &told(failure)),
                 // Policy stood against it when it ended, and may not any more.
@@ -79,6 +82,11 @@ fn again(desk: &Desk, content: Content, past: &Past) -> Result<(), Refusal> {
         Phase::Cancelled => Err(failed()),
         Phase::Pending | Phase::Running => Err(Refusal::AlreadyRecovering { content, recovery: past.name.to_owned() }),
     }
+}
+
+/// What it had begun to copy counts in the recoveries after it: a volume that is too small ends every copy, after hours.
+fn counts_on(failure: &Failure) -> bool {
+    failure.class == FailureClass::NoRoom
 }
 
 fn told(failure: &Failure) -> String {
@@ -116,11 +124,12 @@ fn is_soon(policy: &Policy, ended: Timestamp, fell: Timestamp, now: Timestamp) -
 fn begins(policy: &Policy, phase: Phase, state: &RecoveryInstance) -> Begins {
     let up = |repair| if policy.full_allowed { Repair::Full } else { repair };
     let repair = state.repair.unwrap_or(Repair::Incremental);
+    let copies = state.failure.as_ref().filter(|failure| counts_on(failure)).map_or(0, |_| state.copies);
     match (phase, state.failure.as_ref().map(|failure| failure.class.answer())) {
         // It was healed by this repair, and that did not last: the next rung, and the same budget.
         (Phase::Succeeded, _) => Begins { repair: Some(up(repair)), copies: state.copies },
         (_, Some(Answer::GoFull)) => Begins { repair: Some(up(repair)), copies: 0 },
-        (_, Some(Answer::Retry | Answer::Stop) | None) => Begins { repair: state.repair, copies: 0 },
+        (_, Some(Answer::Retry | Answer::Stop) | None) => Begins { repair: state.repair, copies },
     }
 }
 

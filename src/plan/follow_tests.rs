@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     model::{
-        FailureClass, InstanceState, JobState, Plan, Reason, Recovery, Step, World,
+        InstanceState, JobState, Plan, Reason, Recovery, Step, World,
         world::fixtures::{ago, asked, now, running},
     },
     plan::plan,
@@ -74,6 +74,31 @@ fn what_ended_for_a_cause_that_passes_is_taken_up_again_by_itself_at_a_bounded_r
             "a step of {clock} s delays nothing"
         );
     }
+}
+
+/// Each copy that runs out of room takes hours of two disks: there are as many as policy allows, an hour apart, whatever
+/// recoveries they belong to.
+#[test]
+fn a_copy_that_ran_out_of_room_is_made_again_as_often_as_policy_allows_and_not_for_ever() {
+    let ran_out = |number, step, copies, seconds| {
+        over(&of_this_fault(number), Phase::Failed, seconds, |state| {
+            state.failure = Some(Failure { step, ..failure(FailureClass::NoRoom) });
+            (state.attempt_ended, state.copies, state.repair) = (Some(ago(seconds)), copies, Some(Repair::Full));
+        })
+    };
+    assert_eq!(code(&down().recovery(ran_out(1, Step::Copying, 1, 60))), "TakenUpAgain");
+    let rested = down().recovery(ran_out(1, Step::Copying, 1, 3600));
+    assert_eq!(code(&rested), of_this_fault(2));
+    for step in [Step::Copying, Step::Analysing] {
+        let mut next = asked(&of_this_fault(2), &[5], None);
+        (next.automatic, next.follows) = (true, Some(of_this_fault(1)));
+        let world = down().recovery(ran_out(1, step, 7, 3600)).recovery(next);
+        let begun = plan(&Policy::default(), &world, now()).recoveries.remove(&of_this_fault(2)).unwrap();
+        let state = &begun.instances[&Dbid(5)].state;
+        assert_eq!((state.copies, state.repair), (7, Some(Repair::Full)), "it counts on, also after a day without room: {step}");
+    }
+    assert_eq!(code(&down().recovery(ran_out(1, Step::Copying, 8, DAY))), "RecoveryFailed");
+    assert_eq!(code(&down().recovery(ran_out(1, Step::Analysing, 0, DAY))), of_this_fault(2), "nothing was copied");
 }
 
 #[test]

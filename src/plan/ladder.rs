@@ -73,6 +73,12 @@ pub fn begins_to_copy(step: Step) -> bool {
     }
 }
 
+/// Room ran out after the copy had begun, though there had been enough when it was measured: at once the same would happen again,
+/// and each time costs the whole copy.
+fn ran_out(failure: &Failure) -> bool {
+    failure.class == FailureClass::NoRoom && begins_to_copy(failure.step)
+}
+
 /// Takes down how the newest attempt failed.
 pub fn count(state: &mut RecoveryInstance, failure: Failure, copied: bool, now: Timestamp) {
     if copied {
@@ -92,6 +98,9 @@ pub fn after(policy: &Policy, wanted: Option<Repair>, state: &RecoveryInstance, 
         return Next::End; // [20]
     }
     let repair = state.repair.unwrap_or(Repair::Incremental);
+    if state.failure.as_ref().is_some_and(ran_out) {
+        return Next::End; // what follows goes on with its count (`follow::again`)
+    }
     match (class.answer(), repair) {
         (Answer::Retry, _) if state.failures >= most_failures(policy) => Next::End,
         (Answer::Retry, same) => Next::Attempt(same),
@@ -203,6 +212,19 @@ mod tests {
         assert!((policy.retry_for - LONGEST_PAUSE..=policy.retry_for).contains(&day), "{day}");
         let enough = failed(most_failures(&policy), FailureClass::SourceBusy, Step::Proving, Repair::Full);
         assert_eq!(after(&policy, None, &enough, FailureClass::SourceBusy), Next::End);
+    }
+
+    /// A volume is grown, or files are removed from it, while nobody looks at recoveries; a copy that ran out of room would end the
+    /// same at once.
+    #[test]
+    fn too_little_room_is_waited_for_before_a_byte_moved_and_not_copied_against() {
+        let policy = Policy::default();
+        for step in Step::ALL {
+            let state = failed(1, FailureClass::NoRoom, step, Repair::Full);
+            let next = after(&policy, None, &state, FailureClass::NoRoom);
+            let expected = if begins_to_copy(step) { Next::End } else { Next::Attempt(Repair::Full) };
+            assert_eq!((next, state.copies), (expected, u32::from(begins_to_copy(step))), "{step}");
+        }
     }
 
     #[test]

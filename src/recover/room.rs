@@ -14,7 +14,7 @@ use crate::{greenplum::Dialect, model::FailureClass};
 /// There is too little room.
 #[derive(Debug, thiserror::Error)]
 pub enum RoomError {
-    #[error("the copy needs about {need} MiB and the volume has {free} MiB free; grow the volume")]
+    #[error("the copy needs about {need} MiB and the volume has {free} MiB free; grow the volume, or remove files from it")]
     Short { need: u64, free: u64 },
     #[error("the copy needs about {need} files and the volume's file system has inodes for {free}; it has to be made with more")]
     Inodes { need: u64, free: u64 },
