@@ -13,6 +13,7 @@ mod bounded;
 mod catalog;
 mod cold;
 mod dialect;
+mod encodings;
 mod failover;
 mod hang;
 mod layouts;
@@ -62,6 +63,7 @@ const CHECKS: &[(&str, Check)] = checks![
     tls::tools_are_told_by_the_environment,
     tls::authorities_are_replaced_under_one_login,
     product::the_coordinator_is_read,
+    encodings::a_row_in_another_encoding_hides_no_other,
     product::a_primary_is_read,
     product::a_mirror_is_known_by_its_refusal,
     product::fts_and_dispatch_answer,

@@ -34,6 +34,9 @@ const STATEMENT: Duration = Duration::from_secs(10);
 /// Bound of taking leave.
 const LEAVE: Duration = Duration::from_secs(1);
 
+/// A server says so of text that it cannot convert, or that is not what its database's encoding allows.
+const NO_UTF8: [&str; 2] = ["22021", "22P05"];
+
 /// Who logs in, and over what kind of connection.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
@@ -199,6 +202,21 @@ impl Session {
     /// [`SessionError::Statement`], [`SessionError::TimedOut`]
     pub async fn rows(&self, sql: &str) -> Result<Vec<tokio_postgres::Row>, SessionError> {
         self.rows_within(sql, STATEMENT).await
+    }
+
+    /// The same of text that people wrote, of which the server may not be able to make UTF-8: the session gets it as bytes then.
+    /// Not for one that dispatches, as each segment would be told.
+    ///
+    /// # Errors
+    /// [`SessionError::Statement`], [`SessionError::TimedOut`]
+    pub async fn rows_of_bytes(&self, sql: &str) -> Result<Vec<tokio_postgres::Row>, SessionError> {
+        match self.rows(sql).await {
+            Err(SessionError::Statement { code: Some(code), .. }) if NO_UTF8.contains(&code.as_str()) => {
+                self.rows(settings::AS_BYTES).await?;
+                self.rows(sql).await
+            }
+            read => read,
+        }
     }
 
     /// The same with a bound of its own.

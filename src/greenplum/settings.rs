@@ -23,6 +23,9 @@ const OURS: &[(&str, &str)] = &[
     ("transform_null_equals", "off"),
 ];
 
+/// Of a session that has come upon text which its server cannot give as UTF-8: from here on it gets the bytes as they are.
+pub const AS_BYTES: &str = "SELECT pg_catalog.set_config('client_encoding', 'SQL_ASCII', false)";
+
 /// Sets all of them that are known, and names those. Only for a session that sees one instance alone: a coordinator sends
 /// what a session sets to every segment, and hangs where one is away.
 pub fn statement() -> String {

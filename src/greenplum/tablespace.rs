@@ -7,9 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokio_postgres::types::{FromSql, Type};
-
-use super::{Session, SessionError};
+use super::{Session, SessionError, bytes::Bytes};
 use crate::model::Dbid;
 
 /// A database in another encoding than these two has the server convert what it sends: a location would come as other bytes
@@ -34,28 +32,15 @@ pub struct Tablespace {
     pub exact: bool,
 }
 
-/// A text as the server sent it, which may be in any encoding.
-struct Bytes(Vec<u8>);
-
-impl<'a> FromSql<'a> for Bytes {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(raw.to_vec()))
-    }
-
-    fn accepts(of: &Type) -> bool {
-        [Type::TEXT, Type::NAME, Type::VARCHAR].contains(of)
-    }
-}
-
 /// The tablespaces of one instance, asked of it in utility mode.
 ///
 /// # Errors
 /// [`SessionError`]
 pub async fn made_by_users(session: &Session) -> Result<Vec<Tablespace>, SessionError> {
-    let rows = session.rows(MADE_BY_USERS).await?;
+    let rows = session.rows_of_bytes(MADE_BY_USERS).await?;
     let one = |row: &tokio_postgres::Row| {
-        let bytes = |column: &str| row.try_get::<_, Bytes>(column).map(|bytes| bytes.0);
-        let (name, location) = (String::from_utf8_lossy(&bytes("name")?).into_owned(), bytes("location")?);
+        let bytes = |column: &str| row.try_get::<_, Bytes>(column);
+        let (name, location) = (bytes("name")?.lossy(), bytes("location")?.0);
         let exact = std::str::from_utf8(&location).is_ok() && (location.is_ascii() || row.try_get("as_it_is")?);
         Ok(Tablespace { oid: row.try_get("oid")?, name, location: OsString::from_vec(location).into(), exact })
     };

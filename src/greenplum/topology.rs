@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Dialect, Session, SessionError};
+use super::{Dialect, Session, SessionError, bytes::Bytes};
 use crate::model::{Catalog, Content, Dbid, Mode, Role, Row, Status, SystemIdentifier, Timeline};
 
 /// The columns of the catalog; the name of the current WAL file comes in the same statement, as a coordinator is asked often.
@@ -75,7 +75,7 @@ pub async fn read_of(session: &Session, scope: Scope) -> Result<Answer, SessionE
     let (wal, whose, which) = (wal_file(session.dialect), identity(session.dialect), scope.condition());
     let sql =
         format!("SELECT {ROWS}, {wal} AS wal, {whose} AS whose FROM pg_catalog.gp_segment_configuration {which} ORDER BY content, dbid");
-    answer(session, &session.rows(&sql).await?).map_err(|error| *error)
+    answer(session, &session.rows_of_bytes(&sql).await?).map_err(|error| *error)
 }
 
 /// The rows and the timeline alone: what is asked many times a minute.
@@ -85,7 +85,7 @@ pub async fn read_of(session: &Session, scope: Scope) -> Result<Answer, SessionE
 pub async fn brief(session: &Session) -> Result<Answer, SessionError> {
     let wal = wal_file(session.dialect);
     let sql = format!("SELECT {ROWS}, {wal} AS wal FROM pg_catalog.gp_segment_configuration ORDER BY content, dbid");
-    answer(session, &session.rows(&sql).await?).map_err(|error| *error)
+    answer(session, &session.rows_of_bytes(&sql).await?).map_err(|error| *error)
 }
 
 /// The same with what FTS and tools wrote about each instance, in one statement. It goes through the whole history, which has
@@ -99,7 +99,7 @@ pub async fn with_history(session: &Session) -> Result<(Answer, BTreeMap<Dbid, W
         "SELECT {ROWS}, {wal} AS wal, newest, written, promoted
          FROM pg_catalog.gp_segment_configuration LEFT JOIN ({HISTORY}) history USING (dbid) ORDER BY content, dbid"
     );
-    let rows = session.rows(&sql).await?;
+    let rows = session.rows_of_bytes(&sql).await?;
     let answer = answer(session, &rows).map_err(|error| *error)?;
     Ok((answer, rows.iter().filter_map(written).collect()))
 }
@@ -127,7 +127,8 @@ fn row(row: &tokio_postgres::Row) -> Result<Row, String> {
 }
 
 fn values(row: &tokio_postgres::Row, dbid: Dbid) -> Result<Row, String> {
-    let text = |column: &str| row.try_get::<_, String>(column).map_err(|e| format!("{column}: {e}"));
+    // One name that is no UTF-8 hides no other row; whoever needs it sees that it could not be read (`Row::unread`).
+    let text = |column: &str| row.try_get::<_, Bytes>(column).map(|bytes| bytes.lossy()).map_err(|e| format!("{column}: {e}"));
     let port: i32 = row.try_get("port").map_err(|e| format!("port: {e}"))?;
     Ok(Row {
         dbid,

@@ -63,6 +63,12 @@ impl Row {
         self.status == Status::Up && self.mode == Mode::InSync
     }
 
+    /// The column of its place, if there is one, whose bytes are no UTF-8: nothing may be compared with what stands here for it.
+    pub fn unread(&self) -> Option<&'static str> {
+        let (address, directory) = (("address", &self.address), ("datadir", &self.datadir));
+        [address, directory].into_iter().find(|(_, value)| value.contains(char::REPLACEMENT_CHARACTER)).map(|(column, _)| column)
+    }
+
     /// `ADDRESS:PORT DIRECTORY`
     pub fn place(&self) -> String {
         format!("{}:{} {}", self.address, self.port, self.datadir)
@@ -201,6 +207,10 @@ impl Catalog {
 }
 
 fn names_an_instance(row: &Row) -> Result<(), String> {
+    let hostname = row.hostname.contains(char::REPLACEMENT_CHARACTER).then_some("hostname");
+    if let Some(column) = row.unread().or(hostname) {
+        return Err(format!("content {} has a row whose {column} is no UTF-8: {row} at {}", row.content, row.place()));
+    }
     if row.dbid.0 <= 0 || row.port == 0 || row.address.is_empty() || !row.datadir.starts_with('/') {
         return Err(format!("content {} has a row that names no instance: {row} at {}", row.content, row.place()));
     }
@@ -275,6 +285,19 @@ mod tests {
             let mut catalog = catalog(&["2:0ppsu", "5:0mmsu"]);
             bend(&mut catalog.rows[1]);
             assert!(catalog.pair(Content(0)).unwrap_err().contains("names no instance"));
+        }
+    }
+
+    /// As a person's terminal wrote it, in GB 18030.
+    #[test]
+    fn a_row_that_is_no_utf8_is_told_and_its_content_alone_is_left_alone() {
+        let bent: [fn(&mut Row) -> &mut String; 3] = [|r| &mut r.address, |r| &mut r.datadir, |r| &mut r.hostname];
+        for (bend, column) in bent.iter().zip(["address", "datadir", "hostname"]) {
+            let mut catalog = catalog(&["2:0ppsu", "5:0mmsu", "3:1ppsu", "6:1mmsu"]);
+            bend(&mut catalog.rows[1]).push_str(&String::from_utf8_lossy(b"\xd6\xd0"));
+            let why = catalog.pair(Content(0)).unwrap_err();
+            assert!(why.contains(&format!("whose {column} is no UTF-8: 5:0mmsu")), "{why}");
+            assert!(catalog.pair(Content(1)).is_ok());
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
         wal::{self, Standing},
     },
     model::{
-        Catalog, Content, Dbid, Incarnation, Lineage, Look, Lsn, Page, Reach, SystemIdentifier, Timeline, Unread, incarnation::lineage,
+        Catalog, Content, Dbid, Incarnation, Lineage, Look, Lsn, Page, Reach, Row, SystemIdentifier, Timeline, Unread, incarnation::lineage,
     },
     volume::token::Peer,
 };
@@ -93,11 +93,18 @@ fn believe(server: &Server, answer: Answer, known: Known) -> Result<Answer, Unre
     }
 }
 
-/// Our row: that of this dbid *and* address, port and directory.
-pub fn row_here(config: &Config, catalog: &Catalog, dbid: Option<Dbid>) -> RowHere {
+/// Our row: that of this dbid *and* address, port and directory. Unknown where it may be ours and does not say so readably: a
+/// server that runs is not stopped for that.
+pub fn row_here(config: &Config, catalog: &Catalog, dbid: Option<Dbid>) -> Look<RowHere> {
     let directory = config.data_directory.to_string_lossy();
-    let here = |row: &&crate::model::Row| row.address == config.address && row.port == config.port && row.datadir == directory;
-    match (catalog.rows.iter().find(here), dbid) {
+    let here = |row: &&Row| row.address == config.address && row.port == config.port && row.datadir == directory;
+    let may_be = |row: &&Row| dbid.is_none_or(|dbid| row.dbid == dbid) || here(row);
+    let known = catalog.rows.iter().find(|row| here(row) && row.unread().is_none());
+    let unread = catalog.rows.iter().filter(may_be).find_map(|row| Some((row.dbid, row.unread()?)));
+    if let (None, Some((dbid, column))) = (known, unread) {
+        return Look::Unknown(format!("the {column} of dbid {dbid} in gp_segment_configuration is no UTF-8; a person has to put it right"));
+    }
+    Look::Seen(match (known, dbid) {
         (Some(row), Some(dbid)) if row.dbid != dbid => {
             RowHere::NotMine(format!("the catalog has dbid {} at this place, the directory says {dbid}", row.dbid))
         }
@@ -108,7 +115,7 @@ pub fn row_here(config: &Config, catalog: &Catalog, dbid: Option<Dbid>) -> RowHe
                 .map(|row| format!("; dbid {} lives at {}:{} {}", row.dbid, row.address, row.port, row.datadir));
             RowHere::NotMine(format!("no catalog row has {}:{} {directory}{}", config.address, config.port, elsewhere.unwrap_or_default()))
         }
-    }
+    })
 }
 
 /// The other side of our pair, to be remembered for the time without a coordinator.
@@ -198,7 +205,8 @@ mod tests {
     };
 
     fn says(rows: &[&str], dbid: Option<i16>) -> RowHere {
-        row_here(&config(), &Catalog { rows: rows.iter().map(|text| row(text)).collect() }, dbid.map(Dbid))
+        let said = row_here(&config(), &Catalog { rows: rows.iter().map(|text| row(text)).collect() }, dbid.map(Dbid));
+        said.seen().cloned().unwrap()
     }
 
     fn chain(began: &[u64]) -> Vec<Incarnation> {
@@ -293,5 +301,21 @@ mod tests {
         assert!(matches!(&other, RowHere::NotMine(why) if why.contains("dbid 5 at this place")), "{other:?}");
         let none = says(&["2:0ppsu", "6:0mmsu"], Some(6));
         assert!(matches!(&none, RowHere::NotMine(why) if why.contains("dbid 6 lives at seg-6.gp")), "{none:?}");
+    }
+
+    /// It would have been taken for an instance that the catalog does not know, and its server been stopped.
+    #[test]
+    fn a_row_that_cannot_be_read_is_not_known_to_be_ours_or_anothers() {
+        let says = |bent: i16, dbid: Option<i16>| {
+            let mut rows: Vec<_> = ["2:0ppsu", "5:0mmsu"].map(row).into();
+            let bend = |row: &mut Row| row.datadir = format!("/data/{}", String::from_utf8_lossy(b"\xd6\xd0"));
+            rows.iter_mut().filter(|row| row.dbid.0 == bent).for_each(bend);
+            row_here(&config(), &Catalog { rows }, dbid.map(Dbid))
+        };
+        let unknown = says(5, Some(5));
+        assert!(matches!(&unknown, Look::Unknown(why) if why.contains("the datadir of dbid 5")), "{unknown:?}");
+        assert!(matches!(says(5, None), Look::Unknown(_)), "an empty directory may be its");
+        assert!(matches!(says(2, Some(5)), Look::Seen(RowHere::Mine { .. })), "that of its primary is no matter here");
+        assert!(matches!(says(2, Some(6)), Look::Seen(RowHere::NotMine(_))), "a row of another dbid can be read");
     }
 }

@@ -122,13 +122,17 @@ impl Supervisor {
             Look::Seen(OtherHere::Behind | OtherHere::HoldsMore(_)) => return May::Dispatch,
             Look::Unknown(silent) => silent,
         };
-        let catalog = match others::own_catalog(&self.config).await {
-            Ok(catalog) => catalog,
+        let own = others::own_catalog(&self.config).await.and_then(|catalog| match ask::row_here(&self.config, &catalog, here.dbid) {
+            Look::Seen(row) => Ok((catalog, row)),
+            Look::Unknown(why) => Err(why),
+        });
+        let (catalog, row) = match own {
+            Ok(own) => own,
             Err(why) => {
                 return May::NotYet(format!("the other coordinator is silent ({silent}), and the own catalog can not be read: {why}"));
             }
         };
-        if !others::is_acting(&ask::row_here(&self.config, &catalog, here.dbid)) {
+        if !others::is_acting(&row) {
             return May::NotYet(format!(
                 "the other coordinator is silent ({silent}), and by its own catalog this one is not the acting one"
             ));

@@ -304,7 +304,7 @@ impl Supervisor {
 
     async fn row(&mut self, here: &Here) -> Look<RowHere> {
         match self.read_catalog(here).await {
-            Look::Seen(answer) => Look::Seen(ask::row_here(&self.config, &answer.catalog, here.dbid)),
+            Look::Seen(answer) => ask::row_here(&self.config, &answer.catalog, here.dbid),
             Look::Unknown(why) => Look::Unknown(why.to_string()),
         }
     }
@@ -371,7 +371,7 @@ impl Supervisor {
         });
         if let Some(answer) = &self.memory.answer {
             // Of a coordinator that does not know this place nothing is learned.
-            if let RowHere::Mine { role, .. } = ask::row_here(&self.config, &answer.catalog, Some(dbid)) {
+            if let Look::Seen(RowHere::Mine { role, .. }) = ask::row_here(&self.config, &answer.catalog, Some(dbid)) {
                 token.coordinator_timeline = self.floor(token.coordinator_timeline).max(answer.timeline);
                 token.coordinator = token.coordinator.or(answer.system_identifier);
                 token.peer = ask::peer_of(&answer.catalog, content, dbid).or(token.peer);

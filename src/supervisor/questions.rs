@@ -296,7 +296,7 @@ impl Supervisor {
         }
         running.unread = if look.as_ref().is_some_and(|look| look.seen().is_some()) { 0 } else { running.unread + 1 };
         running.row = match &look {
-            Some(Look::Seen(answer)) => Look::Seen(ask::row_here(&self.config, &answer.catalog, running.here.dbid)),
+            Some(Look::Seen(answer)) => ask::row_here(&self.config, &answer.catalog, running.here.dbid),
             Some(Look::Unknown(why)) => Look::Unknown(why.to_string()),
             None => Look::Unknown("the question was broken off".into()),
         };

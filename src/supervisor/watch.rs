@@ -380,7 +380,7 @@ impl Supervisor {
             ExitClass::Killed | ExitClass::Configuration | ExitClass::Environment | ExitClass::Unclassified => {}
         }
         let in_sync = self.memory.answer.as_ref().is_some_and(|answer| {
-            matches!(ask::row_here(&self.config, &answer.catalog, running.here.dbid), RowHere::Mine { in_sync: true, .. })
+            matches!(ask::row_here(&self.config, &answer.catalog, running.here.dbid), Look::Seen(RowHere::Mine { in_sync: true, .. }))
         });
         // One that died of its data is given up to FTS at once, where that can promote its mirror.
         let crashes = self.memory.crashes.max(if class == ExitClass::DataUnusable { crash::ENOUGH } else { 0 });

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     greenplum::{Login, Server, Session, SessionError, resolve::resolve},
-    model::{Dbid, InstanceState, Look, Role, Row},
+    model::{Dbid, InstanceState, Look, Refusal, Role, Row},
     supervisor::{
         Config,
         ask::{Answer, NotRead, row_here},
@@ -41,8 +41,10 @@ pub fn coordinator(look: &Look<Answer, NotRead>) -> Verdict {
 
 /// The row of this place, and the rows of its pair.
 pub fn rows<'a>(config: &Config, answer: &'a Answer, dbid: Option<Dbid>) -> (Verdict, Vec<&'a Row>) {
-    if let RowHere::NotMine(why) = row_here(config, &answer.catalog, dbid) {
-        return (Verdict::NotOk(Fault::State(InstanceState::NotInCatalog, why)), vec![]);
+    match row_here(config, &answer.catalog, dbid) {
+        Look::Seen(RowHere::Mine { .. }) => {}
+        Look::Seen(RowHere::NotMine(why)) => return (Verdict::NotOk(Fault::State(InstanceState::NotInCatalog, why)), vec![]),
+        Look::Unknown(why) => return (Verdict::NotOk(Fault::Refused(Refusal::CatalogInvalid { why })), vec![]),
     }
     let rows = &answer.catalog.rows;
     let Some(own) = rows.iter().find(|row| row.address == config.address && row.port == config.port) else {
