@@ -96,6 +96,7 @@ const CHECKS: &[(&str, Check)] = checks![
     layouts::a_copy_takes_what_is_no_page_and_leaves_links_and_bytes_as_they_are,
     bounded::a_lost_lock_on_the_source_is_taken_again_and_only_another_holder_stops_a_copy,
     bounded::a_copy_that_was_made_in_vain_is_taken_away,
+    bounded::a_source_that_is_slow_to_measure_is_waited_for,
     hang::a_role_that_may_only_log_in_does_not_see_how_far_a_mirror_is,
     hang::commits_wait_for_a_frozen_mirror_no_longer_than_for_a_dead_one,
     hang::a_copy_waits_no_longer_than_a_commit,
