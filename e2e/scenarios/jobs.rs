@@ -5,10 +5,10 @@ use gpheal::{
     api::recovery::InstanceStatus,
     model::{Repair, Step},
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use kube::{
     Api,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::json;
 
@@ -109,6 +109,24 @@ pub async fn cancelled(stage: &mut Stage) -> Result<()> {
     stage.wait_reason(mirror.dbid, "Paused").await?;
     stage.mark("cancelled, marks truthful");
     stage.healing(json!({ "paused": false, "maxRate": null })).await?;
+    stage.wait_succeeded(mirror.dbid).await?;
+    stage.wait_healthy().await.map(drop)
+}
+
+/// What no pod and no condition of the Job tells.
+pub async fn pod_refused(stage: &mut Stage) -> Result<()> {
+    let (_, mirror) = stage.pair(0).await?;
+    let quotas: Api<ResourceQuota> = Api::namespaced(stage.cluster.kubernetes().clone(), NAMESPACE);
+    let none: ResourceQuota = serde_json::from_value(json!({ "metadata": { "name": "no-more" }, "spec": { "hard": { "pods": "0" } } }))?;
+    quotas.create(&PostParams::default(), &none).await?;
+    let told = match copies::empty(stage, &mirror).await {
+        Ok(()) => stage.wait_reason(mirror.dbid, "PodRefused").await,
+        Err(error) => Err(error),
+    };
+    quotas.delete("no-more", &DeleteParams::default()).await?;
+    let told = told?;
+    ensure!(told.message.contains("no-more") && told.lifted_by.contains("quotas"), "{}; {}", told.message, told.lifted_by);
+    stage.mark(format!("told: {}", told.message));
     stage.wait_succeeded(mirror.dbid).await?;
     stage.wait_healthy().await.map(drop)
 }

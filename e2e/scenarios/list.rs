@@ -68,6 +68,7 @@ pub fn all() -> Vec<Scenario> {
         "maintenance", person::maintenance, Sample, "a person works on a mirror: started without being asked about, never repaired, until the annotation ends";
         "held-elsewhere", person::held_elsewhere, All, "a volume whose last holder was on another node: nothing starts until a person says that the node is gone";
         "job-killed", jobs::job_killed, Sample, "Job pod deleted at each step: truthful marks each time, healed by the next attempt";
+        "pod-refused", jobs::pod_refused, All, "a quota leaves no place for the Job's pod: PodRefused with the API server's words, healed once it is gone";
         "operator-killed", jobs::operator_killed, Sample, "operator killed in the middle of a copy: the same Job adopted, one Job in all";
         "leader-killed", leaders::leader_killed, All, "two operators, the leading one's pod killed at four steps of a repair: one recovery, one Job, one attempt";
         "leader-asleep", leaders::leader_asleep, Sample, "leading operator stopped (SIGSTOP) until the other leads, then woken in the middle of its work: it gives up, nothing is done twice";
