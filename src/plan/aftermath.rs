@@ -92,6 +92,28 @@ pub fn judge(desk: &Desk, done: &Done) -> Option<(FailureClass, String)> {
     }
 }
 
+/// How an instance that was healed fell again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fell {
+    /// Of what the next rung mends.
+    OfDamage,
+    /// Its supervisor says that only a repair brings it back.
+    AsksForRepair,
+    /// What ended its postgres from outside, or nobody knows of, a full copy meets again.
+    Otherwise,
+}
+
+/// By what its supervisor says since.
+pub fn fell(page: &Page, done: &Done) -> Fell {
+    let asks = page.state.asks_for_repair();
+    match (done.exit(page).map(|exit| meaning(exit.class)), asks) {
+        (Some(Meaning::Damage), _) => Fell::OfDamage,
+        (Some(Meaning::OtherHistory | Meaning::Outside | Meaning::Unknown) | None, true) if done.changed == Some(false) => Fell::OfDamage,
+        (Some(Meaning::OtherHistory | Meaning::Outside | Meaning::Unknown) | None, true) => Fell::AsksForRepair,
+        (Some(Meaning::OtherHistory | Meaning::Outside | Meaning::Unknown) | None, false) => Fell::Otherwise,
+    }
+}
+
 /// What keeps a repair that is done from being proven, as its supervisor tells.
 pub fn trouble(desk: &Desk, done: &Done) -> Option<String> {
     let page = desk.page_at(done.dbid).filter(|page| !page.receiving)?;

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 
 use super::{
+    aftermath::{self, Done, Fell},
     desk::{Desk, Past},
     gates::Admitted,
     names,
@@ -53,7 +54,7 @@ pub fn next(desk: &Desk, admitted: &Admitted) -> Result<Next, Refusal> {
     };
     let Some(past) = past else { return Ok(Next { name: names::recovery(&fault, 1), follows: None, begins: Begins::default() }) };
     again(desk, admitted.target().content, past)?;
-    let begins = past.state.as_deref().map_or_else(Begins::default, |state| begins(desk.policy, past.phase, state));
+    let begins = begin(desk, Some(past.name), admitted.target().dbid);
     if begins.copies >= desk.policy.max_attempts {
         return Err(Refusal::FallsBack { recovery: past.name.to_owned(), copies: begins.copies });
     }
@@ -120,14 +121,21 @@ fn is_soon(policy: &Policy, ended: Timestamp, fell: Timestamp, now: Timestamp) -
     ended <= now && fell.duration_since(ended) <= policy.watched_for
 }
 
-/// Where the recovery after one that ended so begins.
-fn begins(policy: &Policy, phase: Phase, state: &RecoveryInstance) -> Begins {
+/// Where the recovery after one that ended so begins, by how the instance fell since.
+fn begins(policy: &Policy, phase: Phase, state: &RecoveryInstance, fell: Fell) -> Begins {
     let up = |repair| if policy.full_allowed { Repair::Full } else { repair };
     let repair = state.repair.unwrap_or(Repair::Incremental);
     let copies = state.failure.as_ref().filter(|failure| counts_on(failure)).map_or(0, |_| state.copies);
     match (phase, state.failure.as_ref().map(|failure| failure.class.answer())) {
-        // It was healed by this repair, and that did not last: the next rung, and the same budget.
-        (Phase::Succeeded, _) => Begins { repair: Some(up(repair)), copies: state.copies },
+        // It was healed by this repair, and that did not last: the same budget.
+        (Phase::Succeeded, _) => {
+            let repair = match fell {
+                Fell::OfDamage => Some(up(repair)),
+                Fell::AsksForRepair => Some(repair),
+                Fell::Otherwise => None,
+            };
+            Begins { repair, copies: state.copies }
+        }
         (_, Some(Answer::GoFull)) => Begins { repair: Some(up(repair)), copies: 0 },
         (_, Some(Answer::Retry | Answer::Stop) | None) => Begins { repair: state.repair, copies },
     }
@@ -136,8 +144,11 @@ fn begins(policy: &Policy, phase: Phase, state: &RecoveryInstance) -> Begins {
 /// Where a recovery that was made to go on with another one begins.
 pub fn begin(desk: &Desk, follows: Option<&str>, dbid: Dbid) -> Begins {
     let before = follows.and_then(|name| desk.recovery(name)).filter(|before| before.phase.is_over());
-    let state = before.and_then(|before| Some((before.instances.get(&dbid)?, before.phase)));
-    state.map_or_else(Begins::default, |(state, phase)| begins(desk.policy, phase, state))
+    let Some((before, state)) = before.and_then(|before| Some((before, before.instances.get(&dbid)?))) else { return Begins::default() };
+    let attempt = names::job(before, dbid, state.attempt);
+    let done = Done::of(before, dbid, state, &attempt, before.ended.unwrap_or(desk.now));
+    let fell = desk.page_at(dbid).map_or(Fell::Otherwise, |page| aftermath::fell(page, &done));
+    begins(desk.policy, before.phase, state, fell)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    model::page::{AttemptSeen, ExitClass, LastExit},
     model::{
         InstanceState, JobState, Plan, Reason, Recovery, Step, World,
         world::fixtures::{ago, asked, now, running},
@@ -127,7 +128,7 @@ fn a_full_copy_that_policy_had_forbidden_is_made_once_it_allows_it() {
 #[test]
 fn a_recovery_that_succeeded_is_never_called_one_that_failed() {
     let world = down().recovery(over(&of_this_fault(1), Phase::Succeeded, 7200, |_| ()));
-    assert_eq!(planned(&Policy::default(), &world).unwrap(), (of_this_fault(2), Repair::Full, Some(of_this_fault(1))));
+    assert_eq!(planned(&Policy::default(), &world).unwrap(), (of_this_fault(2), Repair::Incremental, Some(of_this_fault(1))));
 }
 
 /// What happened, the policy, the world, and the repair that follows which recovery.
@@ -141,11 +142,18 @@ fn a_pair_that_falls_back_goes_on_at_the_old_ones_rung() {
     let auto = Policy::default();
     let follows = Some("before".to_owned());
     let cases: Vec<Case> = vec![
-        ("it fell at once", auto.clone(), down().recovery(healed(90, |_| ())), Repair::Full, follows.clone()),
-        ("ten minutes later", auto.clone(), down().recovery(healed(660, |_| ())), Repair::Full, follows.clone()),
+        ("it fell at once", auto.clone(), down().recovery(healed(90, |_| ())), Repair::Incremental, follows.clone()),
+        ("after a full copy", auto.clone(), down().recovery(healed(90, |s| s.repair = Some(Repair::Full))), Repair::Full, follows.clone()),
+        (
+            "after one that did nothing",
+            auto.clone(),
+            down().recovery(healed(660, |s| s.changed = Some(false))),
+            Repair::Full,
+            follows.clone(),
+        ),
         ("later than that", auto.clone(), down().recovery(healed(661, |_| ())), Repair::Incremental, None),
         ("policy allows no full copy", never, down().recovery(healed(90, |_| ())), Repair::Incremental, follows.clone()),
-        ("it was never seen well in between", auto.clone(), down().recovery(healed(30, |_| ())), Repair::Full, follows.clone()),
+        ("it was never seen well in between", auto.clone(), down().recovery(healed(30, |_| ())), Repair::Incremental, follows.clone()),
         ("healed from the other side", auto.clone(), down().recovery(healed(90, |s| s.source = Some(Dbid(9)))), Repair::Incremental, None),
         (
             "it was promoted in between",
@@ -172,6 +180,39 @@ fn a_pair_that_falls_back_goes_on_at_the_old_ones_rung() {
     }
 }
 
+/// A mirror that is killed for memory, or that its primary lets in no more, falls within minutes of its repair: a full copy ends
+/// there, too, after all its bytes.
+#[test]
+fn a_pair_that_falls_back_is_copied_in_full_for_damage_alone() {
+    let fallen = |state, class: Option<ExitClass>, repair: Repair, error: Option<&str>| {
+        let before = over("before", Phase::Succeeded, 90, |one| (one.repair, one.attempt) = (Some(repair), 1));
+        let after = AttemptSeen { attempt: names::job(&before, Dbid(5), 1), recovery_uid: Some(before.uid.clone()) };
+        let world = down().page(5, |page| {
+            (page.state, page.receiver_error, page.receiving) = (state, error.map(str::to_owned), false);
+            page.last_exit = class.map(|class| LastExit {
+                at: ago(20),
+                how: "exit 1".into(),
+                class,
+                evidence: String::new(),
+                after: Some(after),
+                since: 4,
+                inside: false,
+            });
+        });
+        planned(&Policy::default(), &world.recovery(before)).map(|(_, repair, _)| repair)
+    };
+    for state in [InstanceState::BackingOff, InstanceState::NotAnswering, InstanceState::Serving] {
+        for class in [Some(ExitClass::Killed), Some(ExitClass::Unclassified), Some(ExitClass::Environment), None] {
+            for repair in [Repair::Incremental, Repair::Full] {
+                let next = fallen(state, class, repair, Some("no pg_hba.conf entry"));
+                assert!(!matches!(next, Ok(Repair::Full)), "{state:?} {class:?} after {repair}: {next:?}");
+            }
+        }
+        let damaged = fallen(state, Some(ExitClass::DataUnusable), Repair::Incremental, None);
+        assert_eq!(damaged, Ok(Repair::Full), "{state:?}");
+    }
+}
+
 #[test]
 fn copies_of_a_pair_that_falls_back_count_on_and_end() {
     let begun = |copies| {
@@ -183,7 +224,7 @@ fn copies_of_a_pair_that_falls_back_count_on_and_end() {
     };
     let next = begun(3);
     let one = &next.instances[&Dbid(5)];
-    assert_eq!((one.state.copies, one.create_job.as_ref().map(|job| job.repair)), (3, Some(Repair::Full)));
+    assert_eq!((one.state.copies, one.create_job.as_ref().map(|job| job.repair)), (3, Some(Repair::Incremental)));
     assert!(one.state.why.contains("goes on with SegmentRecovery before"), "{}", one.state.why);
     let often = down().recovery(over("before", Phase::Succeeded, 90, |state| state.copies = 8));
     assert_eq!(planned(&Policy::default(), &often), Err(Refusal::FallsBack { recovery: "before".into(), copies: 8 }));
