@@ -10,6 +10,7 @@ pub mod fts;
 pub mod messages;
 pub mod replication;
 pub mod resolve;
+pub mod server_log;
 pub mod session;
 mod settings;
 pub mod tablespace;

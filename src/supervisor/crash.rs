@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use super::server_log::{Log, Said};
 use crate::{
-    greenplum::messages::{self, Cause},
+    greenplum::{
+        messages::Cause,
+        server_log::{Log, Said},
+    },
     model::page::ExitClass,
 };
 
@@ -19,13 +21,13 @@ pub fn classify(signal: Option<i32>, log: &Log) -> (ExitClass, String) {
     }
     let said = log.said_by_server();
     // What ends a server is said so loudly; whatever it says after that is no cause.
-    let loud = || said.iter().rev().filter(|said| said.severity == "FATAL" || said.severity == "PANIC");
+    let loud = || said.iter().rev().filter(|said| said.is_loud());
     if let Some(refused) = loud().find(|said| is_of_the_machine(said)) {
         return (ExitClass::Environment, refused.line.clone());
     }
     // Of the process that spoke last: what another one died of before it is over.
     let last_words = || loud().filter(|said| said.pid == loud().next().and_then(|newest| newest.pid));
-    let Some((found, cause)) = last_words().find_map(|said| Some((said, messages::of_server(&said.message)?))) else {
+    let Some((found, cause)) = last_words().find_map(|said| Some((said, said.cause()?))) else {
         return (ExitClass::Unclassified, loud().next().map_or_else(last, |said| said.line.clone()));
     };
     // What it could not read a moment before, it said more softly.
@@ -36,7 +38,7 @@ pub fn classify(signal: Option<i32>, log: &Log) -> (ExitClass, String) {
 }
 
 fn is_of_the_machine(said: &Said) -> bool {
-    messages::of_server(&said.message).is_some_and(Cause::is_of_the_machine)
+    said.cause().is_some_and(Cause::is_of_the_machine)
 }
 
 /// `configuration file "…" contains errors`, it says at last; which line, it said before.
@@ -52,7 +54,8 @@ fn with_place(said: &[Said], found: &Said) -> String {
 
 /// Neither a continuation of another line nor a refusal of a client, our own looks included: a mirror's log is full of those.
 fn tells(line: &str) -> bool {
-    const NOTHING: [&str; 3] = ["DETAIL:", "the database system is in recovery mode", "the database system is starting up"];
+    const NOTHING: [&str; 5] =
+        ["DETAIL:", "HINT:", "CONTEXT:", "the database system is in recovery mode", "the database system is starting up"];
     !line.starts_with(char::is_whitespace) && !NOTHING.iter().any(|words| line.contains(words))
 }
 
@@ -115,6 +118,91 @@ mod tests {
             assert_eq!(class(None, &[&other, panic, ended]), ExitClass::DataUnusable, "another process' trouble");
         }
         assert_eq!(class(None, &["PANIC:  could not open file \"global/pg_control\": No such file or directory"]), ExitClass::DataUnusable);
+    }
+
+    /// Of a commit log the message says nothing and its DETAIL everything, which Greenplum 6 writes behind its prefix and blanks.
+    #[test]
+    fn what_stands_in_a_detail_alone_decides_and_is_shown() {
+        let (class, evidence) = classify(None, &six("Could not open file \"pg_clog/0000\": Permission denied."));
+        assert_eq!(class, ExitClass::Environment, "{evidence}");
+        assert!(evidence.contains("of transaction 712") && evidence.contains("pg_clog/0000\": Permission denied"), "{evidence}");
+        for refused in ["Input/output error", "Too many open files in system", "Stale file handle", "No space left on device"] {
+            let detail = format!("Could not read from file \"pg_multixact/offsets/0000\" at offset 8192: {refused}.");
+            for log in [six(&detail), seven(&detail), fifteen(&detail)] {
+                assert_eq!(classify(None, &log).0, ExitClass::Environment, "{log:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_commit_log_that_is_gone_or_cut_short_is_damage_and_without_its_detail_nobody_knows() {
+        for gone in [
+            six("Could not open file \"pg_clog/0000\": No such file or directory."),
+            six("Could not read from file \"pg_clog/0000\" at offset 0: Success."),
+            seven("Could not open file \"pg_xact/0000\": No such file or directory."),
+            fifteen("Could not read from file \"pg_xact/0000\" at offset 0: read too few bytes."),
+        ] {
+            assert_eq!(classify(None, &gone).0, ExitClass::DataUnusable, "{gone:?}");
+        }
+        for mut unknown in [six("x"), fifteen("x"), seven("Could not open file \"pg_xact/0000\": nobody has ever seen this.")] {
+            assert_eq!(classify(None, &unknown).0, ExitClass::Unclassified, "{unknown:?}");
+            unknown.output.retain(|line| !line.contains("DETAIL"));
+            assert_eq!(classify(None, &unknown).0, ExitClass::Unclassified, "{unknown:?}");
+        }
+    }
+
+    /// What ran when a session's process died is a client's, and stands in a DETAIL of the postmaster itself.
+    #[test]
+    fn no_detail_of_another_line_and_no_clients_words_in_one_decide() {
+        let ended = "x UTC [7] LOG:  startup process (PID 9) exited with exit code 1";
+        let panic = "x UTC [9] PANIC:  could not locate a valid checkpoint record";
+        let detail = "DETAIL:  Could not open file \"pg_xact/0000\": Permission denied.";
+        for other in [format!("x UTC [8] {detail}"), format!("x UTC [8] ann@db {detail}"), format!("\t{detail}"), detail.to_owned()] {
+            assert_eq!(class(None, &[panic, &other, ended]), ExitClass::DataUnusable, "{other}");
+        }
+        let session = "x UTC [8] ERROR:  could not access status of transaction 712";
+        assert_eq!(class(None, &[panic, session, &format!("x UTC [9] {detail}"), ended]), ExitClass::DataUnusable, "not next to it");
+        let ran = "x UTC [7] DETAIL:  Failed process was running: select 'x', $$Could not open file: Permission denied$$";
+        let killed = "x UTC [7] LOG:  server process (PID 8) was terminated by signal 11: Segmentation fault";
+        let fatal = "x UTC [7] FATAL:  could not locate a valid checkpoint record";
+        assert_eq!(class(None, &[killed, ran, fatal]), ExitClass::DataUnusable);
+    }
+
+    /// As a mirror of Greenplum 6.24.3 says it on standard error.
+    fn six(detail: &str) -> Log {
+        log(&[
+            "2026-11-28 16:17:28.435 UTC|||9|startup||:-FATAL:  could not access status of transaction 712",
+            &format!("2026-11-28 16:17:28.435 UTC|||9|startup||:-          DETAIL:  {detail}"),
+            "2026-11-28 16:17:28.435 UTC|||9|startup||:-          Traceback 0:  postgres(errstart+0x235) [0x55c847726735]",
+            "2026-11-28 16:17:28.436 UTC|||7|postmaster||:-LOG:  startup process (PID 9) exited with exit code 1",
+        ])
+    }
+
+    /// In the CSV of 6 and 7.
+    fn seven(detail: &str) -> Log {
+        let record = |pid: u32, severity: &str, message: &str, detail: &str| {
+            let detail = if detail.is_empty() { String::new() } else { format!("\"{}\"", detail.replace('"', "\"\"")) };
+            format!(
+                "2026-11-28 16:17:26.561032 UTC,,,p{pid},th-1590695040,,,,0,,,seg0,,,,,\"{severity}\",\"42501\",\"{message}\",{detail},,,,,,,\"SlruReportIOError\",\"slru.c\",879,"
+            )
+        };
+        let fatal = record(9, "FATAL", "could not access status of transaction 712", detail);
+        let trace = "2    0x55d38ade3906 postgres <symbol not found> + 0x8ade3906".to_owned();
+        let file = vec![
+            fatal + "1    0x55d38b22b735 postgres errstart + 0x235",
+            trace,
+            record(7, "LOG", "startup process (PID 9) exited with exit code 1", ""),
+        ];
+        Log { postmaster: 7, output: vec![], file, csv: true }
+    }
+
+    fn fifteen(detail: &str) -> Log {
+        log(&[
+            "2026-11-28 16:17:28.435 UTC [9] FATAL:  could not access status of transaction 712",
+            &format!("2026-11-28 16:17:28.435 UTC [9] DETAIL:  {detail}"),
+            "2026-11-28 16:17:28.435 UTC [9] CONTEXT:  WAL redo at 0/3000110 for Transaction/COMMIT: 2026-11-28 16:17:28.4 UTC",
+            "2026-11-28 16:17:28.436 UTC [7] LOG:  startup process (PID 9) exited with exit code 1",
+        ])
     }
 
     /// Greenplum 6 goes on talking after what ended it: a trace, and that it ends.

@@ -6,10 +6,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Supervisor, crash, server_log::Log, watch::Running};
-use crate::model::{
-    Role,
-    page::{AttemptSeen, ExitClass, LastExit, Shape},
+use super::{Supervisor, crash, watch::Running};
+use crate::{
+    greenplum::server_log::Log,
+    model::{
+        Role,
+        page::{AttemptSeen, ExitClass, LastExit, Shape},
+    },
 };
 
 /// Between two looks at its processes. One that begins anew faster than that is counted less often than it did.
@@ -91,15 +94,15 @@ fn inside(log: &Log) -> (String, ExitClass, String) {
 
 /// The line is of a process that says what ends it, though nobody knows what it means.
 fn is_loud(log: &Log, line: &str) -> bool {
-    log.said_by_server().iter().any(|said| said.line == line && (said.severity == "FATAL" || said.severity == "PANIC"))
+    log.said_by_server().iter().any(|said| said.line == line && said.is_loud())
 }
 
 /// The newest words of its WAL receiver. What a session makes look like them is shown, and nothing goes by it.
 fn receiver(log: &Log) -> Option<String> {
-    let said = log.said().into_iter().rfind(|said| {
-        let loud = said.severity == "FATAL" || said.severity == "ERROR" || said.severity == "PANIC";
-        loud && RECEIVER_WORDS.iter().any(|words| said.message.starts_with(words))
-    });
+    let said = log
+        .said()
+        .into_iter()
+        .rfind(|said| (said.is_loud() || said.severity == "ERROR") && RECEIVER_WORDS.iter().any(|words| said.message.starts_with(words)));
     said.map(|said| said.message)
 }
 

@@ -25,7 +25,6 @@ mod peer;
 mod person;
 mod process;
 mod questions;
-mod server_log;
 mod serving;
 mod squatter;
 mod walsender;

@@ -20,9 +20,8 @@ use nix::{
     unistd::Pid,
 };
 
-use super::server_log::Log;
 use crate::{
-    greenplum::Dialect,
+    greenplum::{Dialect, server_log::Log},
     model::{Lsn, page::Received},
     volume::{
         Held,

@@ -8,6 +8,7 @@ mod server;
 mod system;
 mod tools;
 
+use super::server_log::{self, Said};
 use crate::model::{FailureClass, page::ExitClass};
 
 /// One known message.
@@ -108,10 +109,20 @@ fn first<T: Copy>(rows: &[(T, &[Message])], said: impl Fn(&str) -> bool) -> Opti
     rows.iter().find(|(_, messages)| messages.iter().any(|known| said(known.words))).map(|(meaning, _)| *meaning)
 }
 
-/// What a server's message means; `None`: nobody knows it, which is neither damage nor anything else.
-pub fn of_server(message: &str) -> Option<Cause> {
+/// What a server's message means, with its DETAIL where it has one; `None`: nobody knows it, which is neither damage nor
+/// anything else. What the machine refused may stand in either, and wins over what the message is about.
+pub fn of_server(message: &str, detail: Option<&str>) -> Option<Cause> {
     let of = |rows| first(rows, |words| says(message, words));
-    of(server::FIRST).or_else(|| of(system::ROWS)).or_else(|| of(server::ROWS)).or_else(|| system::missing(message))
+    let refused = || detail.and_then(system::of_detail);
+    let of_message = of(server::FIRST).or_else(|| of(system::ROWS)).or_else(refused).or_else(|| of(server::ROWS));
+    of_message.or_else(|| system::missing(message)).or_else(|| of_detail(message, detail?))
+}
+
+/// Of a message that says nothing by itself. No other message's DETAIL means damage: it may quote anybody.
+fn of_detail(message: &str, detail: &str) -> Option<Cause> {
+    let explained = server::EXPLAINED.iter().any(|words| says(message, words));
+    let cause = || first(server::DETAILS, |words| says(detail, words)).or_else(|| system::missing(detail));
+    explained.then(cause).flatten()
 }
 
 /// What a tool that failed said, by the first row of its table that one of its lines matches.
@@ -124,30 +135,32 @@ pub fn of_tool(tool: Tool, lines: &[String]) -> FailureClass {
     }
 }
 
-const SEVERITIES: &[&str] = &["FATAL:", "PANIC:", "ERROR:", "WARNING:", "LOG:"];
+/// A line that holds one of these was read with its severity, or belongs to one that was.
+const OTHERS: &[&str] = &["FATAL:", "PANIC:", "ERROR:", "WARNING:", "LOG:", "DETAIL:", "HINT:", "CONTEXT:"];
 
 /// What ends a server is said so loudly; what the machine refused it, it may have said more softly just before.
 fn of_single(lines: &[String]) -> FailureClass {
-    let messages = |severities: &'static [&str]| {
-        lines.iter().rev().filter_map(move |line| severities.iter().find_map(|word| Some(line.split_once(word)?.1.trim_start())))
-    };
-    let refused = messages(SEVERITIES).filter_map(of_server).find(|cause| cause.is_of_the_machine());
+    let said = server_log::of_alone(lines);
+    let refused = said.iter().rev().filter_map(Said::cause).find(|cause| cause.is_of_the_machine());
+    let loud = || said.iter().rev().filter(|said| said.is_loud()).find_map(Said::cause);
     // Before it has a log, `postgres: could not access …`. What stands in a log below FATAL ends nothing: that a log ends in a
     // page of an earlier round is said at every recovery.
-    let without_severity = |line: &&String| !SEVERITIES.iter().any(|word| line.contains(word));
-    let bare = || lines.iter().rev().filter(without_severity).find_map(|line| of_server(line.strip_prefix("postgres: ").unwrap_or(line)));
-    let cause = refused.or_else(|| messages(&["FATAL:", "PANIC:"]).find_map(of_server)).or_else(bare);
+    let alone = |line: &&String| !OTHERS.iter().any(|word| line.contains(word));
+    let bare = || lines.iter().rev().filter(alone).find_map(|line| of_server(line.strip_prefix("postgres: ").unwrap_or(line), None));
+    let cause = refused.or_else(loud).or_else(bare);
     cause.map_or(FailureClass::Unclassified, Cause::failure)
 }
 
-/// Own words of a tool, and those of the source's server that it passes on.
+/// Own words of a tool, and those of the source's server that it passes on, the DETAIL of an error on a line of its own.
 fn of_copy(lines: &[String], tables: &[&[(FailureClass, &[Message])]]) -> FailureClass {
     let relayed = |line: &String| ["ERROR:  ", "FATAL:  ", "PANIC:  "].iter().find_map(|word| Some(line.split_once(word)?.1.to_owned()));
     let of_source: Vec<_> = lines.iter().filter_map(relayed).collect();
-    let own: Vec<_> = lines.iter().filter(|line| relayed(line).is_none() && !tools::is_connecting(line)).collect();
+    let added = |line: &str| ["DETAIL:", "HINT:", "CONTEXT:"].iter().any(|word| line.starts_with(word));
+    let own: Vec<_> = lines.iter().filter(|line| relayed(line).is_none() && !added(line) && !tools::is_connecting(line)).collect();
     let by_source = first(tools::RELAYED, |words| of_source.iter().any(|line| says(line, words)));
     let machine = || own.iter().find_map(|line| system::of(line)).map(Cause::failure);
-    let machine_of_source = || of_source.iter().find_map(|line| system::of(line)).map(|_| FailureClass::SourceEnvironment);
+    let details = || lines.iter().filter(|line| line.starts_with("DETAIL:"));
+    let machine_of_source = || of_source.iter().chain(details()).find_map(|line| system::of(line)).map(|_| FailureClass::SourceEnvironment);
     let by_tool = || tables.iter().find_map(|table| first(table, |words| lines.iter().any(|line| line.contains(words))));
     by_source.or_else(machine).or_else(machine_of_source).or_else(by_tool).unwrap_or(FailureClass::Unclassified)
 }
@@ -168,6 +181,7 @@ pub fn tables() -> Vec<(&'static str, Vec<(&'static Message, String)>)> {
     vec![
         ("Errors of the operating system", of_server(system::ROWS)),
         ("A server that ends or does not start", of_server(server::FIRST).into_iter().chain(of_server(server::ROWS)).collect()),
+        ("The DETAIL of a server's message that says nothing by itself", of_server(server::DETAILS)),
         ("The acting primary, as a tool passes it on", of_tool(tools::RELAYED)),
         ("pg_rewind", of_tool(tools::REWIND)),
         ("pg_basebackup", of_tool(tools::BASE_BACKUP)),

@@ -2,31 +2,47 @@
 
 use super::{Cause, Message, said};
 
-/// Before the operating system's words: what is refused here is a setting's, not the directory's.
-pub const FIRST: &[(Cause, &[Message])] = &[(
-    Cause::Configuration,
+/// Before the operating system's words: what is refused here is a setting's or the kernel's, not the directory's.
+pub const FIRST: &[(Cause, &[Message])] = &[(Cause::Configuration, FILES_OF_SETTINGS), (Cause::Scarce, KERNEL)];
+
+/// No disk is full then, as the HINT says that comes with it.
+const KERNEL: &[Message] = &[
+    said("could not create semaphores: No space left on device", "6, 7, 15", "could not create semaphores: No space left on device"),
+    said(
+        "could not create shared memory segment: No space left on device",
+        "6, 7, 15",
+        "could not create shared memory segment: No space left on device",
+    ),
+    said(
+        "could not resize shared memory",
+        "7, 15",
+        "could not resize shared memory segment \"/PostgreSQL.1\" to 1048576 bytes: No space left on device",
+    ),
+];
+
+const FILES_OF_SETTINGS: &[Message] = &[
+    said("private key file \"\" has group or world access", "6, 7, 15", "private key file \"/tls/tls.key\" has group or world access"),
+    said("private key file \"\" must be owned", "7, 15", "private key file \"/tls/tls.key\" must be owned by the database user or root"),
+    said("could not load server certificate", "6, 7, 15", "could not load server certificate file \"/tls/tls.crt\": no start line"),
+    said("could not load private key", "6, 7, 15", "could not load private key file \"/tls/tls.key\": bad decrypt"),
+    said("could not access private key file", "6, 7, 15", "could not access private key file \"/tls/tls.key\": Permission denied"),
+    said("could not load root certificate", "6, 7, 15", "could not load root certificate file \"/tls/ca.crt\": No such file or directory"),
+    said("could not load SSL certificate revocation list", "6, 7, 15", "could not load SSL certificate revocation list file \"x\": bad"),
+    said("maximum nesting depth exceeded", "6, 7, 15", "could not open configuration file \"a.conf\": maximum nesting depth exceeded"),
+    said("check of private key failed", "7, 15", "check of private key failed: key values mismatch"),
+];
+
+/// Messages that say nothing by themselves: for want of what, or of which file, stands in their DETAIL alone. The first is said
+/// of every log of states: `pg_clog`, `pg_xact`, `pg_subtrans`, `pg_multixact`, `pg_distributedlog`, `pg_commit_ts`.
+pub const EXPLAINED: &[&str] = &["could not access status of transaction", "database \"\" does not exist"];
+
+/// What stands there. What the operating system's words mean stands in `system`.
+pub const DETAILS: &[(Cause, &[Message])] = &[(
+    Cause::Damage,
     &[
-        said("private key file \"\" has group or world access", "6, 7, 15", "private key file \"/tls/tls.key\" has group or world access"),
-        said(
-            "private key file \"\" must be owned",
-            "7, 15",
-            "private key file \"/tls/tls.key\" must be owned by the database user or root",
-        ),
-        said("could not load server certificate", "6, 7, 15", "could not load server certificate file \"/tls/tls.crt\": no start line"),
-        said("could not load private key", "6, 7, 15", "could not load private key file \"/tls/tls.key\": bad decrypt"),
-        said("could not access private key file", "6, 7, 15", "could not access private key file \"/tls/tls.key\": Permission denied"),
-        said(
-            "could not load root certificate",
-            "6, 7, 15",
-            "could not load root certificate file \"/tls/ca.crt\": No such file or directory",
-        ),
-        said(
-            "could not load SSL certificate revocation list",
-            "6, 7, 15",
-            "could not load SSL certificate revocation list file \"x\": bad",
-        ),
-        said("maximum nesting depth exceeded", "6, 7, 15", "could not open configuration file \"a.conf\": maximum nesting depth exceeded"),
-        said("check of private key failed", "7, 15", "check of private key failed: key values mismatch"),
+        // No error, and less than was to be read: the file is cut short.
+        said(": Success", "6", "Could not read from file \"pg_clog/0000\" at offset 0: Success."),
+        said("read too few bytes", "7, 15", "Could not read from file \"pg_xact/0000\" at offset 0: read too few bytes."),
     ],
 )];
 
@@ -90,11 +106,6 @@ const SCARCE: &[Message] = &[
     said("could not fork", "6, 7, 15", "could not fork startup process: Success"),
     said("could not map anonymous shared memory", "6, 7, 15", "could not map anonymous shared memory: Invalid argument"),
     said("could not create shared memory", "6, 7, 15", "could not create shared memory segment: Invalid argument"),
-    said(
-        "could not resize shared memory",
-        "7, 15",
-        "could not resize shared memory segment \"/PostgreSQL.1\" to 1 bytes: Invalid argument",
-    ),
     said("could not create semaphores", "6, 7, 15", "could not create semaphores: Invalid argument"),
     said("insufficient file descriptors available", "6, 7, 15", "insufficient file descriptors available to start server process"),
     said("huge pages not supported", "7, 15", "huge pages not supported with the current shared_memory_type setting"),
@@ -210,7 +221,6 @@ const DAMAGE: &[Message] = &[
     said("invalid page in block", "6, 7, 15", "invalid page in block 3 of relation base/1/1259"),
     said("invalid page header in block", "6", "invalid page header in block 3 of relation base/1/1259"),
     said("could not read block", "6, 7, 15", "could not read block 3 in file \"base/1/1259\": read only 0 of 32768 bytes"),
-    said("could not access status of transaction", "6, 7, 15", "could not access status of transaction 731"),
     said("relation mapping file \"\" contains", "6, 7, 15", "relation mapping file \"global/pg_filenode.map\" contains incorrect checksum"),
     said("replication slot file", "6, 7, 15", "replication slot file \"pg_replslot/x/state\" has wrong magic 0 instead of 17112113"),
     said(

@@ -54,15 +54,22 @@ pub fn of(message: &str) -> Option<Cause> {
     first(ROWS, |words| says(message, words))
 }
 
+/// What the machine refused, as the DETAIL of a server's message tells it: `Could not open file "pg_xact/0000": Permission
+/// denied.` A DETAIL of another form may quote a client (`Failed process was running: …`).
+pub fn of_detail(detail: &str) -> Option<Cause> {
+    detail.starts_with("Could not ").then(|| of(detail)).flatten()
+}
+
 /// A file of the data directory itself is not there, or is no file: the directory is incomplete. Servers name what belongs to
 /// them by its path in it; what a setting names has a path from the root. Tablespaces and the log may lie behind links, on
-/// volumes that are not mounted just now: of those nothing is known.
-pub fn missing(message: &str) -> Option<Cause> {
-    const GONE: [&str; 3] = ["No such file or directory", "Not a directory", "Is a directory"];
-    let path = message.strip_prefix("could not ")?.split('"').nth(1)?;
+/// volumes that are not mounted just now: of those nothing is known. Said in a message, or in a DETAIL, which is a sentence.
+pub fn missing(said: &str) -> Option<Cause> {
+    const SAYS: [&str; 3] = ["could not ", "Could not ", "The database subdirectory "];
+    const GONE: [&str; 4] = ["No such file or directory", "Not a directory", "Is a directory", " is missing"];
+    let path = SAYS.iter().find_map(|begin| said.strip_prefix(begin))?.split('"').nth(1)?;
     let is_settings = Path::new(path).extension().is_some_and(|of| of == "conf");
     let behind_links = ["pg_tblspc", "pg_wal", "pg_xlog"].iter().any(|folder| path.starts_with(folder));
     let is_own = !behind_links && (path.starts_with("base/") || path.starts_with("global/") || path.starts_with("pg_"));
-    let is_gone = GONE.iter().any(|words| message.trim_end().ends_with(words));
+    let is_gone = GONE.iter().any(|words| said.trim_end().trim_end_matches('.').ends_with(words));
     (is_own && is_gone && !is_settings).then_some(Cause::Damage)
 }

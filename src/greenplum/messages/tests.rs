@@ -9,8 +9,13 @@ fn tool(tool: Tool, line: &str) -> FailureClass {
 fn every_row_is_found_by_what_was_said() {
     for (cause, messages) in system::ROWS.iter().chain(server::FIRST).chain(server::ROWS) {
         for message in *messages {
-            assert_eq!(of_server(message.example), Some(*cause), "{}", message.example);
+            assert_eq!(of_server(message.example, None), Some(*cause), "{}", message.example);
             assert_eq!(tool(Tool::Postgres, &format!("FATAL:  {}", message.example)), cause.failure(), "{}", message.example);
+        }
+    }
+    for (cause, message) in server::DETAILS.iter().flat_map(|(cause, messages)| messages.iter().map(move |message| (cause, message))) {
+        for begin in server::EXPLAINED {
+            assert_eq!(of_server(begin, Some(message.example)), Some(*cause), "{}", message.example);
         }
     }
     for (of, table) in
@@ -64,11 +69,13 @@ fn what_the_machine_refuses_is_never_damage() {
         "could not open file \"global/pg_control\"",
         "could not read block 3 in file \"base/1/2\"",
         "could not open relation mapping file \"global/pg_filenode.map\"",
-        "could not access status of transaction 731",
+        "could not recover two-phase state file for transaction 731",
     ];
     for (cause, message) in system::ROWS.iter().flat_map(|(cause, messages)| messages.iter().map(move |message| (cause, message))) {
         for operation in operations {
-            assert_eq!(of_server(&format!("{operation}: {}", message.words)), Some(*cause));
+            assert_eq!(of_server(&format!("{operation}: {}", message.words), None), Some(*cause));
+            let detail = format!("Could not read from file \"pg_xact/0000\" at offset 0: {}.", message.words);
+            assert_eq!(of_server(operation, Some(&detail)), Some(*cause), "{detail}");
         }
         let softly = format!("LOG:  could not open file \"pg_wal/000000010000000000000001\": {}", message.words);
         let lines = [softly, "PANIC:  could not locate a valid checkpoint record".into()];
@@ -84,7 +91,21 @@ fn a_file_of_the_directory_that_is_not_there_is_damage_and_one_that_a_setting_na
         "could not fsync file \"base/1/2\"",
         "could not open file \"global/pg_control\"",
     ] {
-        assert_eq!(of_server(&format!("{gone}: No such file or directory")), Some(Cause::Damage), "{gone}");
+        assert_eq!(of_server(&format!("{gone}: No such file or directory"), None), Some(Cause::Damage), "{gone}");
+    }
+    let states = "could not access status of transaction 712";
+    for folder in ["pg_clog", "pg_xact", "pg_subtrans", "pg_multixact/members", "pg_distributedlog", "pg_commit_ts"] {
+        let detail = format!("Could not open file \"{folder}/0000\": No such file or directory.");
+        assert_eq!(of_server(states, Some(&detail)), Some(Cause::Damage), "{detail}");
+        assert_eq!(of_server("nobody has ever seen this", Some(&detail)), None, "{detail}");
+    }
+    let database = "database \"template1\" does not exist";
+    assert_eq!(of_server(database, Some("The database subdirectory \"base/1\" is missing.")), Some(Cause::Damage));
+    assert_eq!(of_server(database, Some("The database subdirectory \"pg_tblspc/16385/GPDB_6/1\" is missing.")), None);
+    for unknown in
+        [None, Some("It seems to have just been dropped or renamed."), Some("Could not open file \"/x/0000\": No such file or directory.")]
+    {
+        assert_eq!((of_server(states, unknown), of_server(database, unknown)), (None, None), "{unknown:?}");
     }
     for elsewhere in [
         "could not create directory \"pg_tblspc/16385/x\"",
@@ -93,7 +114,7 @@ fn a_file_of_the_directory_that_is_not_there_is_damage_and_one_that_a_setting_na
         "could not open file \"pg_hba.conf\"",
         "database \"could not open file \"base/1\"\"",
     ] {
-        assert_eq!(of_server(&format!("{elsewhere}: No such file or directory")), None, "{elsewhere}");
+        assert_eq!(of_server(&format!("{elsewhere}: No such file or directory"), None), None, "{elsewhere}");
     }
 }
 
@@ -130,6 +151,54 @@ fn a_network_that_refuses_is_no_file_system_that_does() {
 #[test]
 fn what_stands_between_quotes_is_not_said() {
     for text in ["could not locate a valid checkpoint record", "Input/output error", "contains errors"] {
-        assert_eq!(of_server(&format!("database \"{text}\" does not exist")), None, "{text}");
+        assert_eq!(of_server(&format!("database \"{text}\" does not exist"), None), None, "{text}");
     }
+}
+
+/// Where it collects its log, Greenplum 6 writes CSV in single-user mode too.
+#[test]
+fn a_server_alone_is_understood_in_csv_and_with_its_detail() {
+    let csv = |message: &str, detail: &str| {
+        let fields = format!("\"FATAL\",\"42501\",\"{}\",\"{}\"", message.replace('"', "\"\""), detail.replace('"', "\"\""));
+        let stack = "1    0x55d38b22b735 postgres errstart + 0x235";
+        let line = format!(
+            "2026-11-28 16:17:26.561032 UTC,,,p23543,th-159,,,,0,,,seg0,,,,,{fields},,,,,,,\"SlruReportIOError\",\"slru.c\",879,{stack}"
+        );
+        vec![line, "2    0x55d38ade3906 postgres <symbol not found> + 0x8ade3906".to_owned()]
+    };
+    let plain = |before: &str, message: &str, detail: &str| {
+        let blanks = if before.ends_with("||:-") { "          " } else { "" };
+        vec![
+            format!("{before}FATAL:  {message}"),
+            format!("{before}{blanks}DETAIL:  {detail}"),
+            format!("{before}{blanks}Traceback 0:  postgres"),
+        ]
+    };
+    for (detail, class) in [
+        ("Could not open file \"pg_clog/0000\": Permission denied.", FailureClass::Environment),
+        ("Could not read from file \"pg_clog/0000\" at offset 0: Input/output error.", FailureClass::Environment),
+        ("Could not write to file \"pg_clog/0000\" at offset 0: No space left on device.", FailureClass::NoRoom),
+        ("Could not open file \"pg_clog/0000\": Too many open files.", FailureClass::ToolKilled),
+        ("Could not open file \"pg_clog/0000\": No such file or directory.", FailureClass::TargetUnusable),
+        ("Could not read from file \"pg_clog/0000\" at offset 0: Success.", FailureClass::TargetUnusable),
+        ("Could not open file \"pg_clog/0000\": nobody has ever seen this.", FailureClass::Unclassified),
+    ] {
+        let message = "could not access status of transaction 712";
+        let six = "2026-11-28 16:17:28.435 UTC|||23578|postmaster||:-";
+        for lines in [csv(message, detail), plain(six, message, detail), plain("x [9] ", message, detail), plain("", message, detail)] {
+            assert_eq!(of_tool(Tool::Postgres, &lines), class, "{lines:?}");
+        }
+    }
+    assert_eq!(of_tool(Tool::Postgres, &csv("could not locate a valid checkpoint record", "")), FailureClass::TargetUnusable);
+    assert_eq!(tool(Tool::Postgres, "FATAL:  could not access status of transaction 712"), FailureClass::Unclassified);
+}
+
+/// What the source adds to its error is of the source.
+#[test]
+fn a_detail_that_a_tool_passes_on_is_not_of_the_tools_machine() {
+    let said = [
+        "pg_basebackup: error: could not initiate base backup: ERROR:  could not access status of transaction 712",
+        "DETAIL:  Could not open file \"pg_xact/0000\": Permission denied.",
+    ];
+    assert_eq!(of_tool(Tool::BaseBackup, &said.map(str::to_owned)), FailureClass::SourceEnvironment);
 }

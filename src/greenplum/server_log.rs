@@ -3,6 +3,11 @@
 //!
 //! Three forms are known: Greenplum's CSV, in which a session names its user; the prefix in which Greenplum writes to
 //! standard error, `%m|%u|%d|%p|…:-`; and any prefix of PostgreSQL that holds `[%p]`, by whose process a line is known.
+//!
+//! Of a message its DETAIL belongs to it, which may hold the cause alone. Its HINT does not: that is advice, which names causes
+//! that it was not ("does *not* mean that you have run out of disk space") and remedies that lose data.
+
+use super::messages::{self, Cause};
 
 const SEVERITIES: [&str; 5] = ["LOG", "WARNING", "ERROR", "FATAL", "PANIC"];
 
@@ -13,8 +18,25 @@ pub struct Said {
     pub pid: Option<u32>,
     pub severity: String,
     pub message: String,
-    /// As it stands in the log.
+    pub detail: Option<String>,
+    /// As it stands in the log, its DETAIL behind it.
     pub line: String,
+}
+
+impl Said {
+    pub fn cause(&self) -> Option<Cause> {
+        messages::of_server(&self.message, self.detail.as_deref())
+    }
+
+    /// In this way a process says what ends it.
+    pub fn is_loud(&self) -> bool {
+        self.severity == "FATAL" || self.severity == "PANIC"
+    }
+
+    fn explain(&mut self, detail: &str) {
+        self.detail = Some(detail.to_owned());
+        self.line = format!("{}; DETAIL:  {detail}", self.line);
+    }
 }
 
 /// The end of a server's log, as far as it was read.
@@ -38,7 +60,7 @@ impl Log {
 
     /// What was said by what may be a process of the server: of a line of PostgreSQL's own form nobody knows whether a session wrote it.
     pub fn said(&self) -> Vec<Said> {
-        let file: Vec<_> = if self.csv { csv::records(&self.file) } else { self.file.iter().filter_map(|line| of_line(line)).collect() };
+        let file = if self.csv { csv::records(&self.file) } else { of_lines(&self.file, |_| None) };
         of_output(&self.output).into_iter().chain(file).collect()
     }
 
@@ -67,15 +89,49 @@ fn ended_child(message: &str) -> Option<u32> {
 }
 
 /// Standard error, where Greenplum 6 writes CSV, too, until it has read its settings. What stands within a record is skipped with it.
-fn of_output(lines: &[String]) -> Vec<Said> {
-    let (mut found, mut at) = (vec![], 0);
+pub fn of_output(lines: &[String]) -> Vec<Said> {
+    of_lines(lines, csv::first)
+}
+
+/// What a server said that ran alone: whatever its lines begin with, they are its own.
+pub fn of_alone(lines: &[String]) -> Vec<Said> {
+    let known = |line: &str| of_line(line).is_some() || detail(line).is_some() || line.starts_with('\t');
+    let bare = |line: &String| if known(line) { line.clone() } else { without_prefix(line).to_owned() };
+    of_output(&lines.iter().map(bare).collect::<Vec<_>>())
+}
+
+fn without_prefix(line: &str) -> &str {
+    let words = SEVERITIES.iter().chain(&["DETAIL"]);
+    words.filter_map(|word| line.find(&format!("{word}:  "))).min().map_or(line, |at| &line[at..])
+}
+
+/// A message is written in one piece, so its DETAIL follows it at once: behind its own further lines, before anybody else's.
+fn of_lines(lines: &[String], record: impl Fn(&[String]) -> Option<(Option<Said>, usize)>) -> Vec<Said> {
+    let (mut found, mut at, mut open): (Vec<Said>, _, _) = (vec![], 0, false);
     while let Some(line) = lines.get(at) {
-        let record = if of_line(line).is_none() { csv::first(&lines[at..]) } else { None };
-        let (said, length) = record.unwrap_or_else(|| (of_line(line), 1));
+        let said = of_line(line);
+        let record = if said.is_none() { record(&lines[at..]) } else { None };
+        let detail = detail(line).filter(|_| open);
+        let of_last = found.last_mut().zip(detail).filter(|(last, (pid, _))| last.pid == *pid);
+        if let Some((last, (_, text))) = of_last {
+            last.explain(text);
+            open = false;
+        } else if !(open && line.starts_with('\t')) {
+            open = said.is_some();
+        }
+        let (said, length) = record.unwrap_or((said, 1));
         found.extend(said);
         at += length;
     }
     found
+}
+
+/// A line that holds the DETAIL of the one before, and whose it is. Greenplum 6 puts blanks in front of the word.
+fn detail(line: &str) -> Option<(Option<u32>, &str)> {
+    let own = piped_prefix(line).or_else(|| bracketed(line));
+    let (pid, rest) = own.map_or((None, line), |(pid, rest)| (Some(pid), rest));
+    let text = rest.trim_start_matches(' ').strip_prefix("DETAIL:")?.trim_start();
+    (!is_said_twice(text)).then_some((pid, text))
 }
 
 /// One line on standard error, where a message's own line ends are followed by a tab.
@@ -88,28 +144,42 @@ fn of_line(line: &str) -> Option<Said> {
 
 /// `12:03:57 UTC|USER|DATABASE|PID|WHAT||:-LOG:  …`, with neither user nor database. A name may hold a bar, so their number counts.
 fn piped(line: &str) -> Option<Said> {
+    let (pid, rest) = piped_prefix(line)?;
+    let (severity, message) = severity(rest)?;
+    Some(Said { pid: Some(pid), severity, message, detail: None, line: line.into() })
+}
+
+/// The process, and what stands behind the prefix.
+fn piped_prefix(line: &str) -> Option<(u32, &str)> {
     let (prefix, rest) = line.split_once(":-")?;
     let [_, user, database, pid, _, _, last] = prefix.split('|').collect::<Vec<_>>().try_into().ok()?;
     let pid = pid.trim_start_matches('p').parse().ok()?;
-    let (severity, message) = severity(rest)?;
     let own = user.is_empty() && database.is_empty() && last.is_empty();
-    own.then(|| Said { pid: Some(pid), severity, message, line: line.into() })
+    own.then_some((pid, rest))
 }
 
 /// `2026-01-01 12:00:00.000 UTC [PID] LOG:  …`. Where a prefix puts a client's words before the process, they could look
 /// like one; then there are two, and the line is nobody's.
 fn prefixed(line: &str) -> Option<Said> {
+    let (pid, rest) = bracketed(line)?;
+    let (severity, message) = severity(rest)?;
+    (!is_said_twice(&message)).then(|| Said { pid: Some(pid), severity, message, detail: None, line: line.into() })
+}
+
+/// The first process that stands in brackets, and what stands behind it.
+fn bracketed(line: &str) -> Option<(u32, &str)> {
     let (_, rest) = line.split_once('[')?;
     let (pid, rest) = rest.split_once(']')?;
-    let pid = pid.parse().ok()?;
-    let (severity, message) = severity(rest.trim_start())?;
-    let twice = SEVERITIES.iter().any(|word| message.contains(&format!("] {word}:")));
-    (!twice).then(|| Said { pid: Some(pid), severity, message, line: line.into() })
+    Some((pid.parse().ok()?, rest.trim_start()))
+}
+
+fn is_said_twice(text: &str) -> bool {
+    SEVERITIES.iter().chain(&["DETAIL"]).any(|word| text.contains(&format!("] {word}:")))
 }
 
 fn bare(line: &str) -> Option<Said> {
     let (severity, message) = severity(line)?;
-    Some(Said { pid: None, severity, message, line: line.into() })
+    Some(Said { pid: None, severity, message, detail: None, line: line.into() })
 }
 
 fn severity(text: &str) -> Option<(String, String)> {
@@ -129,6 +199,7 @@ mod csv {
     const HOST: usize = 5;
     const SEVERITY: usize = 16;
     const MESSAGE: usize = 18;
+    const DETAIL: usize = 19;
 
     /// The record that begins with the first line, if no session wrote it, and how many lines it has.
     pub fn first(lines: &[String]) -> Option<(Option<Said>, usize)> {
@@ -157,7 +228,13 @@ mod csv {
         let quoted = |at: usize| field(at)?.strip_prefix('"');
         let severity = quoted(SEVERITY).filter(|word| SEVERITIES.contains(word))?.to_owned();
         let pid = field(PID)?.strip_prefix('p')?.parse().ok()?;
-        nobody.then_some(Said { pid: Some(pid), severity, message: quoted(MESSAGE)?.to_owned(), line: line.into() })
+        let mut said = Said { pid: Some(pid), severity, message: quoted(MESSAGE)?.to_owned(), detail: None, line: line.into() };
+        match quoted(DETAIL) {
+            Some(detail) if line.contains(&detail.replace('"', "\"\"")) => said.detail = Some(detail.to_owned()),
+            Some(detail) => said.explain(detail), // behind a message of several lines
+            None => {}
+        }
+        nobody.then_some(said)
     }
 
     /// The record that begins with the first line, and how many lines it has. A field that is quoted keeps one quote in front.
