@@ -93,6 +93,12 @@ pub fn of_output(lines: &[String]) -> Vec<Said> {
     of_lines(lines, csv::first)
 }
 
+/// One step of the trace that Greenplum 6 writes behind what ended it.
+pub fn is_trace(line: &str) -> bool {
+    let step = |line: &str| line.split_once(' ').is_some_and(|(at, rest)| at.parse::<u8>().is_ok() && rest.trim_start().starts_with("0x"));
+    step(line) || line.split_once(":-").is_some_and(|(_, rest)| rest.trim_start().starts_with("Traceback "))
+}
+
 /// What a server said that ran alone: whatever its lines begin with, they are its own.
 pub fn of_alone(lines: &[String]) -> Vec<Said> {
     let known = |line: &str| of_line(line).is_some() || detail(line).is_some() || line.starts_with('\t');

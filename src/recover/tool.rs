@@ -19,7 +19,10 @@ use super::{
     progress::Reporter,
 };
 use crate::{
-    greenplum::messages::{self, Tool},
+    greenplum::{
+        messages::{self, Tool},
+        server_log,
+    },
     model::FailureClass,
 };
 
@@ -164,6 +167,9 @@ impl Lines {
         } else if !line.is_empty() {
             report.moved();
             tracing::info!("{line}");
+            if server_log::is_trace(&line) {
+                return; // thirty of them would push out what they are of
+            }
             if self.kept.len() == KEPT {
                 self.kept.pop_front();
             }
@@ -190,6 +196,22 @@ mod tests {
         assert_eq!(progress("  1024/2048 kB (50%), 0/1 tablespace"), Some((1024 * 1024, 2048 * 1024)));
         assert_eq!(progress(" 1/2 kB (50%) copied"), Some((1024, 2048)));
         assert_eq!(progress("pg_rewind: need to copy 213 MB (total source directory size is 283 MB)"), None);
+    }
+
+    /// As Greenplum 6 writes them, in either form of its log.
+    #[test]
+    fn what_ended_a_server_is_kept_however_long_its_trace_is() {
+        let (mut lines, report) = (Lines::default(), Reporter::start());
+        let fatal = "2026-11-28 16:17:28.435 UTC|||23578|postmaster||:-FATAL:  could not access status of transaction 712";
+        let plain = |at: u32| {
+            format!("2026-11-28 16:17:28.435 UTC|||23578|postmaster||:-          Traceback {at}:  postgres(+0xd8906) [0x55c8472de906]")
+        };
+        let csv = |at: u32| format!("{at}    0x55d38ade3906 postgres <symbol not found> + 0x8ade3906");
+        for line in std::iter::once(fatal.to_owned()).chain((0..30).map(plain)).chain((2..31).map(csv)) {
+            lines.partial.extend(line.bytes());
+            lines.end_of_line(&report);
+        }
+        assert_eq!(lines.kept, [fatal]);
     }
 
     /// What a tool says that is looked at more often, and given up sooner.
