@@ -8,7 +8,7 @@ use std::{
 use nix::errno::Errno;
 
 use crate::{
-    greenplum::SessionError,
+    greenplum::{SessionError, messages},
     model::{Failure, FailureClass, Step},
     volume::{VolumeError, marks::MarkError},
 };
@@ -125,7 +125,9 @@ impl Classified for OfCoordinator {
         match &self.0 {
             SessionError::LoginRefused { .. } => FailureClass::LoginRefused,
             SessionError::Tls { .. } => FailureClass::TlsRefused,
-            SessionError::Statement { code: Some(code), .. } if code == NO_RIGHT => FailureClass::LoginRefused,
+            SessionError::Statement { code: Some(code), message, .. } if code == NO_RIGHT && !messages::is_refused(message) => {
+                FailureClass::LoginRefused
+            }
             _ => FailureClass::CoordinatorUnreachable,
         }
     }
@@ -134,11 +136,14 @@ impl Classified for OfCoordinator {
 /// The role may not do it.
 const NO_RIGHT: &str = "42501";
 
-/// What a statement's failure on the acting primary means, by its SQLSTATE.
-fn of_statement(code: &str) -> FailureClass {
+/// What a statement's failure on the acting primary means, by its SQLSTATE. A file that its server may not open has the code of
+/// a right that the role has not.
+fn of_statement(code: &str, message: &str) -> FailureClass {
     let (full, failing) = ("53100", "58030");
     let passes = ["08", "53", "57"]; // a connection, something that is short, somebody who intervened
-    if code == NO_RIGHT {
+    if code == NO_RIGHT && messages::is_refused(message) {
+        FailureClass::SourceEnvironment
+    } else if code == NO_RIGHT {
         FailureClass::LoginRefused
     } else if code == full || code == failing {
         FailureClass::SourceEnvironment
@@ -162,7 +167,7 @@ impl Classified for OfSource {
             SessionError::LoginRefused { .. } => FailureClass::LoginRefused,
             SessionError::Tls { .. } => FailureClass::TlsRefused,
             SessionError::NotGreenplum { .. } | SessionError::Version(_) => FailureClass::SourceNotItself,
-            SessionError::Statement { code, .. } => of_statement(code.as_deref().unwrap_or_default()),
+            SessionError::Statement { code, message, .. } => of_statement(code.as_deref().unwrap_or_default(), message),
             _ => FailureClass::SourceNotReady,
         }
     }
@@ -199,11 +204,16 @@ mod tests {
 
     #[test]
     fn a_statement_that_fails_is_classified_by_its_sqlstate() {
-        let failed = |code: &str| {
-            let (server, message) = (crate::greenplum::Server::new("a", 1), String::new());
+        let said = |code: &str, message: &str| {
+            let (server, message) = (crate::greenplum::Server::new("a", 1), message.to_owned());
             OfSource(SessionError::Statement { server, message, code: Some(code.into()) }).class()
         };
+        let failed = |code: &str| said(code, "");
         assert_eq!(failed("42501"), FailureClass::LoginRefused);
+        assert_eq!(said("42501", "db error: ERROR: permission denied for function pg_ls_dir"), FailureClass::LoginRefused);
+        let unread =
+            "db error: ERROR: could not access status of transaction 712\nDETAIL: Could not open file \"pg_clog/0000\": Permission denied.";
+        assert_eq!(said("42501", unread), FailureClass::SourceEnvironment);
         assert_eq!((failed("53100"), failed("58030")), (FailureClass::SourceEnvironment, FailureClass::SourceEnvironment));
         assert_eq!(failed("XX001"), FailureClass::SourceDamaged);
         for passes in ["53300", "57014", "57P01", "08006", "55P03"] {

@@ -125,6 +125,11 @@ fn of_detail(message: &str, detail: &str) -> Option<Cause> {
     explained.then(cause).flatten()
 }
 
+/// The machine refused it, as an error of a session says with its DETAIL.
+pub fn is_refused(error: &str) -> bool {
+    system::of(error).is_some()
+}
+
 /// What a tool that failed said, by the first row of its table that one of its lines matches.
 pub fn of_tool(tool: Tool, lines: &[String]) -> FailureClass {
     match tool {
