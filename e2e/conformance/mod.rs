@@ -92,6 +92,8 @@ const CHECKS: &[(&str, Check)] = checks![
     wounds::an_open_directory_and_a_stale_socket_lock_are_put_right,
     wounds::a_mirror_that_lost_a_folder_asks_for_a_full_copy,
     wounds::a_broken_line_of_the_settings_is_named,
+    wounds::a_commit_log_that_may_not_be_read_is_no_damage,
+    wounds::a_lost_primary_whose_commit_log_may_not_be_read_is_not_copied,
     bounded::what_a_role_has_set_bounds_no_repair,
     layouts::a_copy_takes_what_is_no_page_and_leaves_links_and_bytes_as_they_are,
     bounded::a_lost_lock_on_the_source_is_taken_again_and_only_another_holder_stops_a_copy,

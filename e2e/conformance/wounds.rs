@@ -1,9 +1,10 @@
 //! Mirrors that do not start, each for a reason of another kind: what their machine refuses, what they lost, what a setting says.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
-use anyhow::{Result, ensure};
-use gpheal::model::{InstanceState, Page, Repair, page::ExitClass};
+use anyhow::{Context, Result, ensure};
+use gpheal::model::{FailureClass, InstanceState, Page, Repair, page::ExitClass};
+use tokio::time::sleep;
 
 use super::{
     bench::{Bench, append},
@@ -57,6 +58,71 @@ pub async fn a_broken_line_of_the_settings_is_named(bench: &mut Bench) -> Result
     await_page(bench, mirror, "naming the line", named).await?;
     fs::write(&settings, whole)?;
     await_page(bench, mirror, "receiving", |page| page.receiving).await.map(drop)
+}
+
+/// What the machine refuses of a commit log stands in the DETAIL of a message that is said of damage, too.
+pub async fn a_commit_log_that_may_not_be_read_is_no_damage(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let healthy = bench.pair(0).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 0).await?;
+    await_page(bench, mirror, "receiving", |page| page.receiving).await?;
+    // So that it has commits to replay.
+    bench.utility(primary).await?.rows("CHECKPOINT; CREATE TABLE states (i int); DROP TABLE states").await?;
+    bench.server(mirror).vanish()?;
+    let states = states(bench, mirror)?;
+    states.mode(0)?;
+    supervise(bench, mirror)?;
+    let refused = |page: &Page| {
+        let exit = page.last_exit.as_ref().filter(|exit| exit.class == ExitClass::Environment);
+        exit.is_some_and(|exit| exit.evidence.contains("/0000") && exit.evidence.contains("Permission denied"))
+    };
+    await_page(bench, mirror, "telling which file may not be read", refused).await?;
+    for _ in 0..25 {
+        sleep(Duration::from_millis(200)).await;
+        let page = await_page(bench, mirror, "anything", |_| true).await?;
+        ensure!(page.state != InstanceState::NeedsFull, "it asks for a full copy: {}", page.detail);
+    }
+    states.mode(0o600)?;
+    await_page(bench, mirror, "receiving", |page| page.receiving).await?;
+    bench.await_pair(0, &healthy).await
+}
+
+/// An incremental repair recovers it from its crash at first, by a server that writes CSV where it collects its log.
+pub async fn a_lost_primary_whose_commit_log_may_not_be_read_is_not_copied(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (old, new) = acting_and_mirror(bench, 0).await?;
+    bench.utility(old).await?.rows("CREATE TABLE states (i int); DROP TABLE states").await?;
+    bench.server(old).vanish()?;
+    bench.probe().await?;
+    bench.await_session(new).await?;
+    append(&bench.server(old).file("postgresql.conf"), "\nlogging_collector = on\n")?;
+    let states = states(bench, old)?;
+    states.mode(0)?;
+    supervise(bench, old)?;
+    await_page(bench, old, "being stale", |page| page.state == InstanceState::NeedsRecovery).await?;
+    let failure = recover(bench, old, Repair::Incremental).await?.failure.context("it was rewound")?;
+    let told = failure.evidence.contains("/0000") && failure.evidence.contains("Permission denied");
+    ensure!(failure.class == FailureClass::Environment && told, "the recovery ended with {failure:?}");
+    states.mode(0o600)?;
+    let outcome = recover(bench, old, Repair::Incremental).await?;
+    ensure!(outcome.failure.is_none(), "the recovery ended with {outcome:?}");
+    await_page(bench, old, "receiving", |page| page.receiving).await.map(drop)
+}
+
+/// The files that hold the states of transactions.
+struct States(Vec<PathBuf>);
+
+fn states(bench: &mut Bench, dbid: i16) -> Result<States> {
+    let folders = ["pg_clog", "pg_xact"].map(|name| bench.server(dbid).file(name));
+    let folder = folders.iter().find(|folder| folder.is_dir()).context("there is no commit log")?;
+    let files = fs::read_dir(folder)?.map(|file| Ok(file?.path())).collect::<Result<_>>()?;
+    Ok(States(files))
+}
+
+impl States {
+    fn mode(&self, mode: u32) -> Result<()> {
+        self.0.iter().try_for_each(|file| Ok(fs::set_permissions(file, fs::Permissions::from_mode(mode))?))
+    }
 }
 
 /// The mirror of content 0, which received and ended.
