@@ -5,9 +5,11 @@
 use std::{
     fs::{Permissions, metadata, remove_file, set_permissions},
     io,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
+
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::greenplum::Dialect;
 
@@ -54,10 +56,15 @@ fn named(evidence: &str, port: u16) -> Option<PathBuf> {
     (ours && stale && path.is_absolute()).then(|| path.to_owned())
 }
 
-/// Only a socket that refuses, or none, is nobody's.
+/// Only a socket that refuses, or none, is nobody's. Not waited for: a listener that is stopped lets nobody in once its queue is full.
 fn nobody_listens(socket: &Path) -> bool {
-    match UnixStream::connect(socket) {
-        Ok(_) => false,
+    let connect = || {
+        let stream = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        stream.set_nonblocking(true)?;
+        stream.connect(&SockAddr::unix(socket)?)
+    };
+    match connect() {
+        Ok(()) => false,
         Err(error) => matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound),
     }
 }
@@ -114,6 +121,24 @@ mod tests {
         drop(listens);
         socket_lock(&said("already exists"), 6000);
         assert!(!lock.try_exists().unwrap(), "its socket is left, and refuses");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    /// A blocking look would hold up its supervisor until the listener is woken.
+    #[test]
+    fn a_listener_that_lets_nobody_in_any_more_is_somebody_and_is_not_waited_for() {
+        let folder = folder("full");
+        let path = folder.join(".s.PGSQL.6000");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let begun = std::time::Instant::now();
+        let streams: Vec<_> = (0..4).map(|_| Socket::new(Domain::UNIX, Type::STREAM, None).unwrap()).collect();
+        for stream in &streams {
+            stream.set_nonblocking(true).unwrap();
+            let _ = stream.connect(&SockAddr::unix(&path).unwrap()); // the queue is full at some point
+        }
+        assert!(!nobody_listens(&path));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5));
         std::fs::remove_dir_all(folder).unwrap();
     }
 }
