@@ -285,6 +285,23 @@ pub struct Page {
     /// Of a mirror: why its own postgres cannot work, though it runs.
     #[serde(default)]
     pub stalled: Option<String>,
+    /// Of a mirror: what its WAL receiver has done so far, connected or not: one that works may answer nothing for a long time.
+    #[serde(default)]
+    pub receiver: Option<Work>,
+}
+
+/// What a process has done so far; it works while any of this moves. Its processor time is not among it: a WAL receiver that waits
+/// in vain for its primary looks around ten times a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Work {
+    pub pid: i32,
+    /// Bytes that it has written.
+    #[serde(default)]
+    pub written: Option<u64>,
+    /// While it sits in the kernel: sectors that the disk of its data directory has written. One that hangs writes none.
+    #[serde(default)]
+    pub disk: Option<u64>,
 }
 
 /// A WAL receiver at work.
@@ -305,9 +322,12 @@ pub struct MirrorHang {
     pub since: Timestamp,
     /// Where it stands, and what was done about it.
     pub detail: String,
-    /// Its walsender has been ended: it may be asked for by FTS.
+    /// Its walsender has been ended and none is back, nor does its own supervisor show that it works: FTS may be asked to look.
     #[serde(default)]
     pub ended: bool,
+    /// It does not hang: it answers nothing, and its own supervisor shows that its WAL receiver works.
+    #[serde(default)]
+    pub slow: bool,
 }
 
 /// Why there is no page to go by.
@@ -325,14 +345,21 @@ fn if_known<'de, T: serde::de::DeserializeOwned, D: serde::Deserializer<'de>>(pa
 }
 
 impl Page {
-    /// It serves, and neither it nor its mirror hangs.
+    /// It serves, neither it nor its mirror hangs, and a mirror receives.
     pub fn is_calm(&self) -> bool {
-        self.state == InstanceState::Serving && self.mirror_hangs.is_none() && self.stalled.is_none()
+        self.state == InstanceState::Serving && self.mirror_hangs.is_none() && self.stalled.is_none() && self.is_deaf().is_none()
     }
 
     /// Of a postgres that ended: what it saw of its mirror, and that it was stopped.
     pub fn forget_mirror(&mut self) {
-        (self.mirror_hangs, self.mirror_unwatched, self.stalled, self.received) = (None, None, None, None);
+        (self.mirror_hangs, self.mirror_unwatched, self.stalled) = (None, None, None);
+        (self.received, self.receiver) = (None, None);
+    }
+
+    /// Of a mirror that serves: why its WAL receiver receives nothing, in its own words.
+    pub fn is_deaf(&self) -> Option<&String> {
+        let serves = self.state == InstanceState::Serving && self.serves == Some(Role::Mirror);
+        self.receiver_error.as_ref().filter(|_| serves && !self.receiving)
     }
 
     /// It is the page of the instance of this row in this cluster, in words that we know.

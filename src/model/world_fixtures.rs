@@ -73,6 +73,7 @@ pub fn page(row: &Row) -> Page {
         mirror_hangs: None,
         mirror_unwatched: None,
         stalled: None,
+        receiver: None,
     }
 }
 

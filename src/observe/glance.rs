@@ -81,7 +81,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_mirror_that_hangs_and_a_supervisor_that_falls_silent_end_the_rest() {
-        let hangs = MirrorHang { since: fixtures::now(), detail: "it has acknowledged nothing".into(), ended: false };
+        let hangs = MirrorHang { since: fixtures::now(), detail: "it has acknowledged nothing".into(), ended: false, slow: false };
         for last in [vec![Page { mirror_hangs: Some(hangs), ..page() }], vec![]] {
             let glance = supervisor([vec![page()], last].concat()).await;
             let begun = std::time::Instant::now();

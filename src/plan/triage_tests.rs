@@ -119,7 +119,7 @@ fn hanging(world: World) -> World {
 }
 
 fn a_hang(ended: bool) -> crate::model::page::MirrorHang {
-    crate::model::page::MirrorHang { since: ago(6), detail: "it has acknowledged nothing".into(), ended }
+    crate::model::page::MirrorHang { since: ago(6), detail: "it has acknowledged nothing".into(), ended, slow: false }
 }
 
 fn lost_node(world: World) -> World {

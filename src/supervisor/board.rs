@@ -44,6 +44,7 @@ pub struct Counts {
     pub mirror_hangs: Counter,
     pub walsenders_ended: Counter,
     pub frozen: Counter,
+    pub mirror_unwatched: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -66,6 +67,7 @@ impl Board {
         registry.register("mirror_hangs", "Times that this primary's mirror was found to hang", counts.mirror_hangs.clone());
         registry.register("walsenders_ended", "Walsenders to a mirror that hangs that were ended", counts.walsenders_ended.clone());
         registry.register("frozen", "Times that a mirror's own postgres was killed because it was stopped", counts.frozen.clone());
+        registry.register("mirror_unwatched", "1 while a primary cannot tell whether its mirror hangs", counts.mirror_unwatched.clone());
         registry.register("state", "1 for the state that the instance is in", states.clone());
         Self { page: Arc::new(Mutex::new(first_page(config))), registry: Arc::new(registry), counts, states }
     }
@@ -75,6 +77,7 @@ impl Board {
         let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
         let before = page.state;
         change(&mut page);
+        self.counts.mirror_unwatched.set(page.mirror_unwatched.is_some().into());
         if page.state != before {
             page.since = Timestamp::now();
             self.states.clear();
@@ -125,6 +128,7 @@ fn first_page(config: &Config) -> Page {
         mirror_hangs: None,
         mirror_unwatched: None,
         stalled: None,
+        receiver: None,
     }
 }
 

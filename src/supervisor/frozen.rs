@@ -13,6 +13,8 @@ const STOPPED: Duration = Duration::from_secs(5);
 /// A disk that answers at all answers sooner.
 const IN_KERNEL: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two kills: whoever stops it again and again is not fought, and what it replays is to come somewhere meanwhile.
+const ONCE: Duration = Duration::from_mins(1);
 
 /// What was seen of a mirror's own processes.
 #[derive(Clone, Debug, Default)]
@@ -59,8 +61,8 @@ impl Frozen {
 }
 
 impl Supervisor {
-    /// Why this mirror's postgres is to be killed now.
-    pub(super) fn mirror_is_frozen(&self, running: &mut Running) -> Option<String> {
+    /// Why this mirror's postgres is to be killed now, once a minute at most.
+    pub(super) fn mirror_is_frozen(&mut self, running: &mut Running) -> Option<String> {
         let now = Instant::now();
         if running.frozen.next.is_some_and(|next| now < next) {
             return None;
@@ -69,11 +71,19 @@ impl Supervisor {
         let works_here = self.volume.stands("maintenance").unwrap_or(true);
         let is_mirror = !running.was_primary && !works_here && self.shape_now(running.dialect) == Shape::Mirror;
         let progress = running.postgres.halted().filter(|_| is_mirror);
+        let receiver = if is_mirror { running.postgres.receiver_work(self.volume.data()) } else { None };
+        if self.board.page().receiver != receiver {
+            self.board.show(|page| page.receiver = receiver); // its primary goes by it before it ends anything
+        }
         let (stalled, kill) = match running.frozen.judge(progress, now) {
             Halt::No => (None, None),
+            Halt::Stopped(why) if !may_kill(self.memory.frozen, now) => {
+                (Some(format!("{why}; it was killed for that less than a minute ago, and is left alone until then")), None)
+            }
             Halt::Stopped(why) => (Some(why.clone()), Some(why)),
             Halt::InKernel(why) => (Some(why), None),
         };
+        self.memory.frozen = kill.as_ref().map(|_| now).or(self.memory.frozen);
         if self.board.page().stalled != stalled {
             if let Some(why) = &stalled {
                 tracing::warn!(why, "the mirror's postgres does not work");
@@ -84,9 +94,20 @@ impl Supervisor {
     }
 }
 
+fn may_kill(last: Option<Instant>, now: Instant) -> bool {
+    last.is_none_or(|last| now.duration_since(last) >= ONCE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_killed_once_a_minute_at_most() {
+        let now = Instant::now();
+        assert!(may_kill(None, now));
+        assert!(!may_kill(Some(now), now + Duration::from_secs(59)) && may_kill(Some(now), now + ONCE));
+    }
 
     fn receiver(state: char, written: u64) -> Progress {
         Progress { pid: 7, title: "WAL receiver", state, written, ticks: 1 }

@@ -12,13 +12,17 @@ use super::{
     hang::{self, Sight, Standing, Track},
     walsender::{self, Ended, Stays},
     watch::Running,
+    works::{COMES_BACK, Works},
 };
 use crate::{
     greenplum::{
         Dialect, Session, SessionError, fts,
         replication::{self, Sender, Senders},
     },
-    model::{Role, page::MirrorHang},
+    model::{
+        Look, Page, Role,
+        page::{MirrorHang, Work},
+    },
 };
 
 /// Bound of one statement to our own postgres.
@@ -34,6 +38,10 @@ const GRACE: Duration = Duration::from_secs(30);
 const ASKS: u32 = 5;
 const ASK_APART: Duration = Duration::from_secs(3);
 const ASK: Duration = Duration::from_secs(30);
+/// One that was slow for the last time so long ago is not called so any more.
+const SLOW: Duration = Duration::from_mins(1);
+/// A mirror that owes an answer for so long is asked whether it works.
+const ASKED: Duration = Duration::from_secs(1);
 /// What has ended, and neither came back nor was marked down, is no finding any more.
 const FORGOTTEN: Duration = Duration::from_mins(5);
 
@@ -51,11 +59,21 @@ pub struct MirrorWatch {
     gone: bool,
     /// A walsender that had nothing owed, and its title then: while that stays, nothing was sent since.
     quiet: Option<(i32, Vec<u8>)>,
-    /// When the walsender was ended, and when FTS is asked next, how often still.
-    ended: Option<Instant>,
+    /// When the walsender was ended, whether there is one again, and when FTS is asked next, how often still.
+    pub(super) ended: Option<Instant>,
+    pub(super) is_back: bool,
+    ask: Option<(Instant, u32)>,
     /// Why the last one that was to be ended was not.
     stays: Option<String>,
-    ask: Option<(Instant, u32)>,
+    /// It has owed an answer for a while; what its own supervisor shows meanwhile.
+    pub(super) owes: bool,
+    pub(super) page: Option<JoinHandle<Look<Page>>>,
+    pub(super) next_page: Option<Instant>,
+    pub(super) works: Works,
+    /// When it was last said to be slow.
+    slow: Option<Instant>,
+    /// Looks in a row that failed.
+    failed: u32,
 }
 
 /// What came of an errand. Both bring the session back.
@@ -80,6 +98,7 @@ impl MirrorWatch {
     pub fn stop(&mut self) {
         self.errand.take().inspect(JoinHandle::abort);
         self.asking.take().inspect(JoinHandle::abort);
+        self.page.take().inspect(JoinHandle::abort);
     }
 
     /// Nothing was sent since nothing was owed: the title says how far a walsender has sent, where titles are written at all.
@@ -92,7 +111,7 @@ impl MirrorWatch {
 
     /// The mirror is back, or marked down.
     fn settled(&mut self) {
-        (self.ended, self.ask, self.stays) = (None, None, None);
+        (self.ended, self.is_back, self.ask, self.stays) = (None, false, None, None);
         self.asking.take().inspect(JoinHandle::abort);
     }
 }
@@ -109,6 +128,7 @@ impl Supervisor {
             watch.next = Some(now + hang::APART);
             watch.gone = !walsender::any(running.postgres.pid);
             if watch.gone || watch.is_quiet() {
+                (watch.is_back, watch.owes) = (watch.is_back && !watch.gone, false);
                 watch.session = None; // a postgres that is told to end when all sessions have would wait for this one
             } else {
                 let known = watch.quiet.as_ref().map(|(pid, _)| *pid);
@@ -124,8 +144,20 @@ impl Supervisor {
                 self.board.show(|page| page.mirror_hangs = None);
             }
         }
-        if let Some((at, left)) = watch.ask.filter(|(at, left)| *left > 0 && now >= *at && watch.asking.is_none()) {
-            watch.ask = Some((at, left - 1));
+        self.ask_whether_it_works(running);
+        self.ask_fts_when_due(running);
+    }
+
+    /// A walsender that is back, in whatever state, has taken the question back; a mirror that works is waited for.
+    fn ask_fts_when_due(&self, running: &mut Running) {
+        let (now, watch) = (Instant::now(), &mut running.mirror);
+        let Some((_, left)) = watch.ask.filter(|(at, left)| *left > 0 && now >= *at && watch.asking.is_none()) else { return };
+        // A walsender that cannot be looked at may be that of this mirror.
+        let unsure = !watch.gone && watch.failed > 0;
+        if unsure || watch.works.moved_within(COMES_BACK, std::time::Instant::now()) {
+            watch.ask = Some((now + ASKED, left));
+        } else {
+            watch.ask = Some((now, left - 1));
             watch.asking = Some(tokio::spawn(ask_fts(self.config.clone())));
         }
     }
@@ -164,8 +196,9 @@ impl Supervisor {
             }
             Looked::Hidden => (Some(HIDDEN.to_owned()), Some(BLIND)),
             Looked::NoLogin(why) => (Some(format!("{why}; {HIDDEN}")), Some(BLIND)),
-            Looked::Failed(why) => (Some(why), Some(AGAIN)),
+            Looked::Failed(why) => (Some(why).filter(|_| running.mirror.failed > 0), Some(AGAIN)), // the first may be of a moment
         };
+        running.mirror.failed = if pause == Some(AGAIN) { running.mirror.failed.saturating_add(1) } else { 0 };
         if let Some(pause) = pause {
             (running.mirror.session, running.mirror.login) = (None, 0);
             running.mirror.next = Some(Instant::now() + pause);
@@ -182,48 +215,61 @@ impl Supervisor {
         let watch = &mut running.mirror;
         let (standing, about) = watch.track.judge(sights, std::time::Instant::now());
         watch.quiet = None;
-        let Some((sender, lasts)) = about else { return };
-        match standing {
-            Standing::Gone | Standing::Unjudged => {}
-            Standing::Stopped => {
-                let process = sender.pid;
-                let why = format!("its walsender, process {process}, does not work: it is stopped, or waits for the primary's own disk");
-                self.say_hangs(sender, lasts, &why, false);
+        watch.is_back = watch.ended.is_some() && !sights.is_empty();
+        if watch.is_back {
+            watch.ask = None; // whether it lives will show
+        }
+        let lasts = about.map_or(Duration::ZERO, |(_, lasts)| lasts);
+        watch.owes = matches!(standing, Standing::Owes | Standing::Hangs | Standing::HangsAgain) && lasts >= ASKED;
+        if let Some((sender, lasts)) = about {
+            match standing {
+                Standing::Gone => {}
+                Standing::Unjudged | Standing::Owes => self.forget_that_it_was_slow(running),
+                Standing::Stopped => {
+                    let process = sender.pid;
+                    let why =
+                        format!("its walsender, process {process}, does not work: it is stopped, or waits for the primary's own disk");
+                    self.say_hangs(sender, lasts, &why);
+                }
+                Standing::Lives => {
+                    // Its title is read before the next look, to be held against what that shows.
+                    let caught_up = sights.len() == 1 && sender.position.sent.is_some() && sender.position.sent == sender.position.flush;
+                    let title = before.filter(|(pid, _)| caught_up && *pid == sender.pid);
+                    watch.quiet = Some(title.unwrap_or((sender.pid, vec![])));
+                    watch.settled();
+                    self.board.show(|page| page.mirror_hangs = None);
+                }
+                Standing::Hangs | Standing::HangsAgain => self.stands_still(running, sender, lasts, standing == Standing::Hangs),
             }
-            Standing::Lives => {
-                // Its title is read before the next look, to be held against what that shows.
-                let caught_up = sights.len() == 1 && sender.position.sent.is_some() && sender.position.sent == sender.position.flush;
-                let title = before.filter(|(pid, _)| caught_up && *pid == sender.pid);
-                watch.quiet = Some(title.unwrap_or((sender.pid, vec![])));
-                watch.settled();
-                self.board.show(|page| page.mirror_hangs = None);
-            }
-            Standing::Owes => watch.ask = None, // it is back; whether it lives will show
-            Standing::HangsAgain => match watch.stays.clone() {
-                Some(why) => self.say_hangs(sender, lasts, &why, false),
-                None => self.say_hangs(sender, lasts, "its walsender was ended less than a minute ago", true),
-            },
-            Standing::Hangs if self.volume.stands("maintenance").unwrap_or(true) => {
-                self.say_hangs(sender, lasts, "a person works here (maintenance): its walsender is left alone", false);
-            }
-            Standing::Hangs if !self.config.hasten_lost_mirror => {
-                self.say_hangs(sender, lasts, "GPHEAL_HASTEN_LOST_MIRROR is false: its walsender is left alone", false);
-            }
-            Standing::Hangs => {
-                self.say_hangs(sender, lasts, "its walsender is being ended", false);
-                watch.track.ended(std::time::Instant::now());
-                let (session, postmaster, sender) = (watch.session.take(), running.postgres.pid, sender.clone());
-                watch.errand = Some(tokio::spawn(async move {
-                    let who = sender.clone();
-                    let ended = tokio::task::spawn_blocking(move || walsender::end(postmaster, &who)).await;
-                    let ended = ended.unwrap_or_else(|broken| Err(Stays::Unseen(std::io::Error::other(broken))));
-                    let grace = match &session {
-                        Some(session) => replication::mirror_grace(session, STATEMENT).await.ok().flatten(),
-                        None => None,
-                    };
-                    Errand::Ended(session, sender, ended, grace)
-                }));
-            }
+        }
+        self.say_whether_fts_may_look(running);
+    }
+
+    /// It has owed an answer for too long. What its own supervisor shows is asked before anything is ended.
+    fn stands_still(&mut self, running: &mut Running, sender: &Sender, lasts: Duration, may_be_ended: bool) {
+        let watch = &mut running.mirror;
+        let stays = watch.stays.clone();
+        if let Some(work) = watch.works.works(std::time::Instant::now()) {
+            watch.slow = Some(Instant::now());
+            self.say_slow(sender, lasts, work);
+        } else if !may_be_ended {
+            self.say_hangs(sender, lasts, stays.as_deref().unwrap_or("its walsender was ended less than a minute ago"));
+        } else if self.volume.stands("maintenance").unwrap_or(true) {
+            self.say_hangs(sender, lasts, "a person works here (maintenance): its walsender is left alone");
+        } else if !self.config.hasten_lost_mirror {
+            self.say_hangs(sender, lasts, "GPHEAL_HASTEN_LOST_MIRROR is false: its walsender is left alone");
+        } else {
+            self.say_hangs(sender, lasts, "its walsender is being ended");
+            watch.track.ended(std::time::Instant::now());
+            let end = end(running.postgres.pid, watch.session.take(), sender.clone());
+            watch.errand = Some(tokio::spawn(end));
+        }
+    }
+
+    fn forget_that_it_was_slow(&self, running: &mut Running) {
+        if running.mirror.slow.is_some_and(|said| said.elapsed() > SLOW) {
+            running.mirror.slow = None;
+            self.board.show(|page| page.mirror_hangs = page.mirror_hangs.take().filter(|hang| !hang.slow));
         }
     }
 
@@ -232,7 +278,7 @@ impl Supervisor {
             Ok(how) => {
                 self.board.counts.walsenders_ended.inc();
                 let grace = grace.unwrap_or(GRACE);
-                running.mirror.ended = Some(Instant::now());
+                (running.mirror.ended, running.mirror.is_back) = (Some(Instant::now()), false);
                 running.mirror.ask = Some((Instant::now() + grace + PAST_GRACE, ASKS));
                 let how = match how {
                     Ended::Closed => "its connection was closed",
@@ -257,22 +303,45 @@ impl Supervisor {
         });
     }
 
-    fn say_hangs(&self, sender: &Sender, lasts: Duration, done: &str, ended: bool) {
+    fn say_hangs(&self, sender: &Sender, lasts: Duration, done: &str) {
+        self.say_stands_still(sender, lasts, done, false);
+    }
+
+    fn say_slow(&self, sender: &Sender, lasts: Duration, work: Work) {
+        let receiver = work.pid;
+        let done = format!("its WAL receiver, process {receiver} there, works and is slow: its walsender is left alone");
+        self.say_stands_still(sender, lasts, &done, true);
+    }
+
+    fn say_stands_still(&self, sender: &Sender, lasts: Duration, done: &str, slow: bool) {
         let at = |lsn: Option<crate::model::Lsn>| lsn.map_or("?".into(), |lsn| lsn.to_string());
         let (sent, flush) = (at(sender.position.sent), at(sender.position.flush));
         let detail = format!(
             "the mirror was sent the log up to {sent}, and has acknowledged nothing past {flush} since; commits wait for it; {done}"
         );
         let since = Timestamp::now() - SignedDuration::try_from(lasts).unwrap_or(SignedDuration::ZERO);
-        if self.board.page().mirror_hangs.is_none() {
-            self.board.counts.mirror_hangs.inc();
-            tracing::warn!(walsender = sender.pid, detail, "the mirror hangs");
+        let before = self.board.page().mirror_hangs;
+        if before.as_ref().is_none_or(|before| before.slow != slow) {
+            if !slow {
+                self.board.counts.mirror_hangs.inc();
+            }
+            tracing::warn!(walsender = sender.pid, detail, slow, "the mirror answers nothing");
         }
-        self.board.show(|page| {
-            let since = page.mirror_hangs.as_ref().map_or(since, |hang| hang.since);
-            page.mirror_hangs = Some(MirrorHang { since, detail, ended });
-        });
+        let since = before.map_or(since, |before| before.since);
+        self.board.show(|page| page.mirror_hangs = Some(MirrorHang { since, detail, ended: false, slow }));
     }
+}
+
+/// Ends that walsender, and asks how long FTS waits for another.
+async fn end(postmaster: nix::unistd::Pid, session: Option<Session>, sender: Sender) -> Errand {
+    let who = sender.clone();
+    let ended = tokio::task::spawn_blocking(move || walsender::end(postmaster, &who)).await;
+    let ended = ended.unwrap_or_else(|broken| Err(Stays::Unseen(std::io::Error::other(broken))));
+    let grace = match &session {
+        Some(session) => replication::mirror_grace(session, STATEMENT).await.ok().flatten(),
+        None => None,
+    };
+    Errand::Ended(session, sender, ended, grace)
 }
 
 /// What would let us see.
@@ -299,14 +368,13 @@ async fn look(
     match replication::senders(&session, STATEMENT).await {
         Ok(Senders::Hidden) => Errand::Looked(None, Looked::Hidden),
         Ok(Senders::Seen(senders)) => {
-            let sight = |sender: Sender| walsender::outside(postmaster, &sender).map(|outside| (sender, outside));
+            let senders: Vec<_> = senders.into_iter().filter(|sender| walsender::lives(sender.pid)).collect();
             let some = !senders.is_empty();
+            let sight = |sender: Sender| walsender::outside(postmaster, &sender).map(|outside| (sender, outside));
             let sights: Vec<_> = senders.into_iter().filter_map(sight).collect();
             if some && sights.is_empty() {
-                return Errand::Looked(
-                    Some(session),
-                    Looked::Failed("the walsender's process, or its connection, cannot be looked at".into()),
-                );
+                let why = "the walsender's process, or its connection, cannot be looked at";
+                return Errand::Looked(Some(session), Looked::Failed(why.into()));
             }
             Errand::Looked(Some(session), Looked::Seen(sights, before))
         }

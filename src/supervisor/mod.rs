@@ -29,6 +29,7 @@ mod serving;
 mod squatter;
 mod walsender;
 mod watch;
+mod works;
 
 use std::time::Duration;
 
@@ -105,6 +106,8 @@ struct Memory {
     passfile_fault: Option<String>,
     /// Why a lock on this volume proves nothing, wherever it is.
     shared_volume: Option<String>,
+    /// When a mirror's postgres was last killed because it was stopped.
+    frozen: Option<tokio::time::Instant>,
     /// Rounds in a row that something kept from being carried out.
     faults: u32,
 }

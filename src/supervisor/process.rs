@@ -5,6 +5,7 @@ use std::{
     cell::Cell,
     collections::{BTreeSet, VecDeque},
     io::{self, BufRead, BufReader, PipeReader, Write},
+    os::unix::fs::MetadataExt,
     path::Path,
     process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -22,7 +23,10 @@ use nix::{
 
 use crate::{
     greenplum::{Dialect, server_log::Log},
-    model::{Lsn, page::Received},
+    model::{
+        Lsn,
+        page::{Received, Work},
+    },
     volume::{
         Held,
         processes::{self, FileId, Found, Process},
@@ -174,6 +178,13 @@ impl Postgres {
         received(&title(pid)).map(|position| Received { pid, position })
     }
 
+    /// What its WAL receiver has done so far, connected or not.
+    pub fn receiver_work(&self, data: &Path) -> Option<Work> {
+        let progress = children_of(self.pid).into_iter().filter(|pid| is_receiver(&title(*pid))).find_map(Progress::of)?;
+        let disk = if progress.state == 'D' { sectors_written(data) } else { None };
+        Some(Work { pid: progress.pid, written: Some(progress.written), disk })
+    }
+
     /// Its checkpointer: every other process of a server comes and goes while the postmaster has not begun anew.
     pub fn checkpointer(&self) -> Option<i32> {
         children_of(self.pid).into_iter().find(|pid| is_checkpointer(&title(*pid)))
@@ -183,7 +194,7 @@ impl Postgres {
     pub fn halted(&self) -> Option<Progress> {
         let needed = |pid: &i32| {
             let title = title(*pid);
-            title.contains("startup") || title.split_once("receiver").is_some_and(|(head, _)| head.trim_end().ends_with("wal"))
+            title.contains("startup") || is_receiver(&title)
         };
         let children = children_of(self.pid).into_iter().filter(needed);
         let all: Vec<_> = std::iter::once(self.pid.as_raw()).chain(children).filter_map(Progress::of).collect();
@@ -239,6 +250,19 @@ fn title(pid: i32) -> String {
 fn is_checkpointer(title: &str) -> bool {
     let title = title.trim_end();
     title.starts_with("postgres:") && title.strip_suffix(" process").unwrap_or(title).ends_with(" checkpointer")
+}
+
+/// `wal receiver process` (6), `walreceiver` (7).
+fn is_receiver(title: &str) -> bool {
+    title.split_once("receiver").is_some_and(|(head, _)| head.trim_end().ends_with("wal"))
+}
+
+/// Sectors that the disk below a folder has written so far (`Documentation/block/stat.rst`); `None` where no one disk is below it.
+fn sectors_written(folder: &Path) -> Option<u64> {
+    let device = std::fs::metadata(folder).ok()?.dev();
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let stat = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    stat.split_whitespace().nth(6)?.parse().ok()
 }
 
 fn replayed(title: &str) -> Option<String> {

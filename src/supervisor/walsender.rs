@@ -55,16 +55,56 @@ pub enum Stays {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Connection {
     fd: i32,
+    state: State,
     /// Bytes that wait to be sent or acknowledged, and to be read.
     unsent: u64,
     unread: u64,
 }
 
-/// How the walsender looks from outside. `None`: it is no process of ours, or its connection cannot be found.
+/// How far a connection is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Established,
+    /// The other side has closed it, and this one has not noticed.
+    HalfClosed,
+    /// It is being made, or this side has closed it.
+    Other,
+}
+
+impl State {
+    /// By the kernel's number (`include/net/tcp_states.h`).
+    fn of(number: &str) -> Self {
+        match number {
+            "01" => Self::Established,
+            "08" => Self::HalfClosed,
+            _ => Self::Other, // the kernel has ten more, and this side is through with each
+        }
+    }
+
+    /// There is something to close.
+    fn is_open(self) -> bool {
+        match self {
+            Self::Established | Self::HalfClosed => true,
+            Self::Other => false,
+        }
+    }
+}
+
+/// How the walsender looks from outside. `None`: it is no process of ours, or it works and its connection cannot be found. One that
+/// does not work is judged without: a connection that its mirror has broken off is in no table any more.
 pub fn outside(postmaster: Pid, sender: &Sender) -> Option<Outside> {
-    let (_, port) = sender.client.as_ref()?;
-    let connection = is_ours(postmaster, sender.pid).then(|| connection(sender.pid, *port).ok().flatten())??;
-    Some(Outside { works: works(sender.pid)?, unread: connection.unread })
+    let works = is_ours(postmaster, sender.pid).then(|| works(sender.pid))??;
+    let connection = sender.client.as_ref().and_then(|(_, port)| connection(sender.pid, *port).ok().flatten());
+    match (connection, works) {
+        (Some(connection), _) => Some(Outside { works, unread: connection.unread }),
+        (None, false) => Some(Outside { works, unread: 0 }),
+        (None, true) => None,
+    }
+}
+
+/// It has not ended between two looks; that it cannot be looked at says nothing.
+pub fn lives(pid: i32) -> bool {
+    Path::new("/proc").join(pid.to_string()).try_exists().unwrap_or(true)
 }
 
 /// It runs, or sleeps until there is work; else it is stopped, or sits in the kernel.
@@ -91,7 +131,8 @@ pub fn end(postmaster: Pid, sender: &Sender) -> Result<Ended, Stays> {
     }
     let (client, port) = sender.client.as_ref().ok_or_else(|| Stays::NoConnection("a client".into()))?;
     let found = connection(sender.pid, *port).map_err(Stays::Unseen)?;
-    let connection = found.ok_or_else(|| Stays::NoConnection(format!("{client}, port {port}")))?;
+    let open = found.filter(|connection| connection.state.is_open());
+    let connection = open.ok_or_else(|| Stays::NoConnection(format!("{client}, port {port}")))?;
     let ended = match close(&held, connection, *port) {
         Ok(()) => Ended::Closed,
         Err(_) if connection.unsent < ROOM => {
@@ -151,7 +192,7 @@ fn state(pid: i32) -> Option<char> {
     String::from_utf8_lossy(&stat).rsplit_once(')')?.1.split_whitespace().next()?.chars().next()
 }
 
-/// Its established connection to that port of its client (`man 5 proc_pid_net`).
+/// Its connection to that port of its client, in whatever state (`man 5 proc_pid_net`).
 fn connection(pid: i32, port: u16) -> io::Result<Option<Connection>> {
     let mut sockets = vec![];
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
@@ -163,8 +204,8 @@ fn connection(pid: i32, port: u16) -> io::Result<Option<Connection>> {
     let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/{pid}/net/{table}")));
     let lines: Vec<_> = tables.iter().flatten().flat_map(|table| table.lines()).filter_map(|line| entry(line, port)).collect();
     let of = |(fd, inode): &(i32, String)| {
-        let (_, unsent, unread) = lines.iter().find(|(of, ..)| of == inode)?;
-        Some(Connection { fd: *fd, unsent: *unsent, unread: *unread })
+        let (_, state, unsent, unread) = lines.iter().find(|(of, ..)| of == inode)?;
+        Some(Connection { fd: *fd, state: *state, unsent: *unsent, unread: *unread })
     };
     Ok(sockets.iter().find_map(of))
 }
@@ -173,15 +214,14 @@ fn inode(link: &Path) -> Option<String> {
     Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
 }
 
-/// Inode, unsent and unread bytes of a line whose connection is established (01) and leads to that port.
-fn entry(line: &str, port: u16) -> Option<(String, u64, u64)> {
+/// Inode, state, unsent and unread bytes of a line whose connection leads to that port.
+fn entry(line: &str, port: u16) -> Option<(String, State, u64, u64)> {
     let fields: Vec<_> = line.split_whitespace().collect();
     let (_, theirs) = fields.get(2)?.rsplit_once(':')?;
     let (unsent, unread) = fields.get(4)?.split_once(':')?;
     let hex = |text| u64::from_str_radix(text, 16).ok();
-    let fits = fields.get(3) == Some(&"01") && u16::from_str_radix(theirs, 16) == Ok(port);
-    fits.then_some(())?;
-    Some(((*fields.get(9)?).to_owned(), hex(unsent)?, hex(unread)?))
+    (u16::from_str_radix(theirs, 16) == Ok(port)).then_some(())?;
+    Some(((*fields.get(9)?).to_owned(), State::of(fields.get(3)?), hex(unsent)?, hex(unread)?))
 }
 
 #[cfg(test)]
@@ -195,9 +235,12 @@ mod tests {
 
     #[test]
     fn a_connection_is_found_by_its_clients_port() {
-        assert_eq!(entry(LINE, 0xA30C), Some(("2735388".into(), 0x1_ED8E, 0x22)));
+        let is = |state| Some(("2735388".into(), state, 0x1_ED8E, 0x22));
+        assert_eq!(entry(LINE, 0xA30C), is(State::Established));
         assert_eq!(entry(LINE, 0x1B59), None, "that is our own port");
-        assert_eq!(entry(&LINE.replace(" 01 ", " 08 "), 0xA30C), None, "the other side has closed it");
+        assert_eq!(entry(&LINE.replace(" 01 ", " 08 "), 0xA30C), is(State::HalfClosed), "the other side has closed it");
+        assert_eq!(entry(&LINE.replace(" 01 ", " 05 "), 0xA30C), is(State::Other));
+        assert!(State::HalfClosed.is_open() && !State::Other.is_open());
         assert_eq!(entry("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode", 0xA30C), None);
     }
 
@@ -214,6 +257,10 @@ mod tests {
         }
         server.read_exact(&mut [0; 6]).unwrap();
         assert_eq!(connection(me, peer.port()).unwrap().unwrap().unread, 0);
+        drop(client);
+        while connection(me, peer.port()).unwrap().unwrap().state != State::HalfClosed {
+            assert!(Instant::now() < until + ENDING, "{:?}", connection(me, peer.port()));
+        }
     }
 
     #[test]

@@ -225,6 +225,7 @@ impl Supervisor {
                 look = join(&mut running.others) => self.others_said(running, look),
                 look = join(&mut running.source) => self.source_said(running, look),
                 errand = join(&mut running.mirror.errand) => self.mirror_looked(running, errand),
+                page = join(&mut running.mirror.page) => self.mirror_page_read(running, page),
                 asked = join(&mut running.mirror.asking) => Self::fts_looked(running, asked),
             }
             if let Some(end) = running.postgres.reap() {

@@ -82,5 +82,6 @@ pub fn primary(dbid: i16, content: i16, address: &str, port: u16, directory: &st
         mirror_hangs: None,
         mirror_unwatched: None,
         stalled: None,
+        receiver: None,
     }
 }
