@@ -64,6 +64,8 @@ fn instance(row: &Row) -> Instance {
         last_history: Some(now() - SignedDuration::from_mins(5)),
         written: Some(4),
         still: None,
+        silent: None,
+        deaf: None,
         node_lost: None,
         walsender: None,
     }

@@ -18,6 +18,8 @@ pub struct Plan {
     pub unwell: Vec<Unwell>,
     /// Instances that are well, with what would keep them from being repaired once they are not.
     pub unfit: Vec<Unwell>,
+    /// Acting primaries that cannot tell whether their mirror hangs, well or not.
+    pub unwatched: Vec<Unwell>,
     /// Old recoveries that count for nothing any more, to be removed.
     pub removals: Vec<Removal>,
     /// FTS should look now instead of at its next interval; the text says why.

@@ -92,6 +92,13 @@ reasons! {
         MirrorHangs { primary: Dbid, detail: String },
         /// The mirror is up for FTS, and neither its supervisor answers nor anything else shows that it lives.
         MirrorUnreachable { why: String },
+        /// The mirror is up for FTS and answers nothing for a while, and its own supervisor shows that its WAL receiver works.
+        MirrorSlow { primary: Dbid, detail: String },
+        /// The mirror is up for FTS, and its WAL receiver says that it gets no connection: what was committed since is on one side alone,
+        /// or commits wait.
+        MirrorNotReceiving { why: String },
+        /// The acting primary's supervisor cannot tell whether its mirror hangs: commits may wait for `wal_sender_timeout`, unseen.
+        MirrorUnwatched { why: String },
         /// The supervisor is in a state that no repair answers, or not yet.
         SupervisorSays { state: InstanceState, detail: String },
     }
@@ -316,6 +323,16 @@ sentences! { Refusal {
     MirrorUnreachable { why }: PASSES,
         ("the mirror cannot be reached: {why}"),
         ("lifted when its node is back and its supervisor answers, or FTS has marked it down; then it is repaired");
+    MirrorSlow { primary, detail }: PASSES,
+        ("the mirror is slow, as seen from dbid {primary}: {detail}"),
+        ("lifted by itself when the mirror has acknowledged what it was sent; look at its disk and its processor");
+    MirrorNotReceiving { why }: PASSES,
+        ("the mirror is up for FTS and receives nothing; its WAL receiver says: {why}"),
+        ("lifted when it receives, or FTS has marked it down; then it is repaired");
+    MirrorUnwatched { why }: PERSON,
+        ("whether its mirror hangs cannot be told: {why}"),
+        ("lifted when its supervisor sees how far the mirror is (docs/hang.md, \"What it needs\"); until then a mirror that hangs is left \
+             to wal_sender_timeout");
     SupervisorSays { state, detail }: Lasting { person: state.needs_a_person(), for_good: false },
         ("its supervisor says {state:?}: {detail}"),
         ("{}", state.lifted_by());

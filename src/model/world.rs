@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Catalog, Content, Dbid, Failure, Look, Lsn, NoPage, Outcome, Page, Progress, Repair, Row, Step, SystemIdentifier, Timeline, Unread,
-    refusal::ContractPoint,
+    Catalog, Content, Dbid, Failure, Look, Lsn, NoPage, Outcome, Page, Progress, Repair, Role, Row, Step, SystemIdentifier, Timeline,
+    Unread, refusal::ContractPoint,
 };
 
 /// One look at one cluster.
@@ -58,6 +58,10 @@ pub struct Instance {
     pub written: Option<u64>,
     /// For how long nothing of it was seen to move, neither its state nor what it has replayed, by a clock that nobody sets.
     pub still: Option<SignedDuration>,
+    /// For how long its supervisor has not answered, by the same clock.
+    pub silent: Option<SignedDuration>,
+    /// For how long its WAL receiver has said why it receives nothing, by the same clock.
+    pub deaf: Option<SignedDuration>,
     /// The walsender, by its process, whose positions those of its WAL receiver go along with.
     pub walsender: Option<i32>,
     /// Its node is known not to run pods: why. Looked at while its supervisor is silent.
@@ -308,8 +312,18 @@ impl World {
         let Some(catalog) = self.catalog.seen() else { return true };
         let mut segments = catalog.rows.iter().filter(|row| row.content.0 >= 0);
         let lost = |row: &Row| self.instances.get(&row.dbid).is_some_and(|one| one.node_lost.is_some());
-        let serves = |row: &Row| self.page_of(row).map_or(true, Page::is_calm) && !lost(row);
+        // Somebody who is silent for a moment is looked at again soon where nobody else would tell that it hangs.
+        let is_silent = |row: &Row| self.instances.get(&row.dbid).is_some_and(|one| one.silent.is_some());
+        let unseen = |row: &Row| is_silent(row) && self.unwatched(row.content).is_some();
+        let serves = |row: &Row| self.page_of(row).map_or(true, Page::is_calm) && !lost(row) && !unseen(row);
         !segments.all(|row| row.well() && serves(row)) || self.recoveries.iter().any(|r| !r.phase.is_over())
+    }
+
+    /// Why the acting primary of a content cannot tell whether its mirror hangs.
+    pub fn unwatched(&self, content: Content) -> Option<&String> {
+        let rows = &self.catalog.seen()?.rows;
+        let primary = rows.iter().find(|row| row.content == content && row.role == Role::Primary)?;
+        self.page_of(primary).ok()?.mirror_unwatched.as_ref()
     }
 
     /// The page of a row's instance. A page of another cluster or place is nobody's word.

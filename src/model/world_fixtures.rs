@@ -88,6 +88,8 @@ fn instance(row: &Row) -> Instance {
         last_history: Some(ago(7200)),
         written: Some(1),
         still: None,
+        silent: None,
+        deaf: None,
         walsender: None,
         node_lost: None,
         promoted_at: (row.role != row.preferred_role && row.role == Role::Primary).then(|| ago(7200)),

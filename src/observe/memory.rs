@@ -10,7 +10,7 @@ use super::{Unanswered, database::Topology, jobs::Said, receivers::Receivers, re
 use crate::{
     api::{GreenplumCluster, convert},
     greenplum::{Login, SessionError},
-    model::{Content, Dbid, InstanceState, Look, Page, Plan, Role, Row, Source, World},
+    model::{Content, Dbid, InstanceState, Look, NoPage, Page, Plan, Role, Row, Source, World},
 };
 
 /// How long credentials are used before the Secret is read again.
@@ -29,6 +29,9 @@ pub struct Memory {
     unwell: Option<BTreeMap<Dbid, Timestamp>>,
     /// What the pages of instances said last, and since when they have said so, by a clock that nobody sets.
     still: BTreeMap<Dbid, (Standing, Instant)>,
+    /// Since when supervisors have not answered, and since when WAL receivers have said why they receive nothing; by that clock.
+    silent: BTreeMap<Dbid, Instant>,
+    deaf: BTreeMap<Dbid, Instant>,
     /// Which walsenders mirrors belong to.
     pub receivers: Receivers,
     /// What Jobs' logs say, by the Jobs' names, and when they are read next.
@@ -96,6 +99,21 @@ impl Memory {
         SignedDuration::try_from(now.duration_since(*since)).ok()
     }
 
+    /// For how long its supervisor has not answered.
+    pub fn silent(&mut self, dbid: Dbid, page: &Look<Page, NoPage>) -> Option<SignedDuration> {
+        let is = match page {
+            Look::Unknown(NoPage::Silent(_)) => true,
+            Look::Unknown(NoPage::NotBelieved(_)) | Look::Seen(_) => false,
+        };
+        lasts(&mut self.silent, dbid, is)
+    }
+
+    /// For how long its WAL receiver has said why it receives nothing. One that cannot be asked is not known to receive.
+    pub fn deaf(&mut self, dbid: Dbid, page: Option<&Page>) -> Option<SignedDuration> {
+        let is = page.map_or(self.deaf.contains_key(&dbid), |page| page.is_deaf().is_some());
+        lasts(&mut self.deaf, dbid, is)
+    }
+
     pub fn unwell_since(&self, dbid: Dbid) -> Option<Timestamp> {
         self.unwell.as_ref()?.get(&dbid).copied()
     }
@@ -114,6 +132,16 @@ impl Memory {
             self.unwell = Some(plan.unwell.iter().map(|one| (one.dbid, one.since)).collect());
         }
     }
+}
+
+/// For how long something has been so at an instance.
+fn lasts(since: &mut BTreeMap<Dbid, Instant>, dbid: Dbid, is: bool) -> Option<SignedDuration> {
+    if !is {
+        since.remove(&dbid);
+        return None;
+    }
+    let now = Instant::now();
+    SignedDuration::try_from(now.duration_since(*since.entry(dbid).or_insert(now))).ok()
 }
 
 fn promoted_at(topology: &Topology, dbid: Dbid) -> Option<Timestamp> {
@@ -186,6 +214,27 @@ mod tests {
         assert_eq!(secs(memory.still(Dbid(5), Some(&page))), Some(0), "it goes on");
         tokio::time::advance(Duration::from_secs(7)).await;
         assert_eq!(secs(memory.still(Dbid(5), None)), Some(7), "silence is no progress");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_and_a_receiver_that_gets_nothing_are_timed_by_a_clock_that_nobody_sets() {
+        let (mut memory, row) = (Memory::default(), fixtures::row("5:0mmsu"));
+        let secs = |lasts: Option<SignedDuration>| lasts.map(|lasts| lasts.as_secs());
+        let silent = Look::Unknown(NoPage::Silent("timed out".into()));
+        let mut page = fixtures::page(&row);
+        assert_eq!(secs(memory.silent(Dbid(5), &silent)), Some(0));
+        tokio::time::advance(Duration::from_secs(16)).await;
+        assert_eq!(secs(memory.silent(Dbid(5), &silent)), Some(16));
+        assert_eq!(secs(memory.silent(Dbid(5), &Look::Unknown(NoPage::NotBelieved("another's".into())))), None);
+        assert_eq!(secs(memory.silent(Dbid(5), &silent)), Some(0), "it had answered");
+        assert_eq!(secs(memory.deaf(Dbid(5), Some(&page))), None);
+        (page.receiving, page.receiver_error) = (false, Some("the slot is already active".into()));
+        assert_eq!(secs(memory.deaf(Dbid(5), Some(&page))), Some(0));
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert_eq!(secs(memory.deaf(Dbid(5), None)), Some(31), "silence is no cure");
+        assert_eq!(secs(memory.deaf(Dbid(5), Some(&page))), Some(31));
+        page.receiving = true;
+        assert_eq!(secs(memory.deaf(Dbid(5), Some(&page))), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -251,6 +251,7 @@ impl Observer {
             }
             let page = pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown(NoPage::Silent("it has no pod to ask".into())));
             let still = self.memory.still(row.dbid, page.seen());
+            let (silent, deaf) = (self.memory.silent(row.dbid, &page), self.memory.deaf(row.dbid, page.seen()));
             let instance = Instance {
                 pod: match place {
                     Place::One(pod) => Look::Seen(places::seen(pod)),
@@ -264,6 +265,8 @@ impl Observer {
                 last_history: topology.history.get(&row.dbid).map(|written| written.newest),
                 written: topology.history.get(&row.dbid).map(|written| written.rows),
                 still,
+                silent,
+                deaf,
                 walsender: None,
                 node_lost: None,
                 promoted_at: topology.history.get(&row.dbid).and_then(|written| written.promoted),

@@ -19,6 +19,9 @@ const FALLS: u32 = 5;
 /// So long the last of them was a moment ago.
 const MOMENT: SignedDuration = SignedDuration::from_mins(1);
 
+/// A supervisor that is silent for so long does not only restart: its node is frozen, or it is.
+const SILENT: SignedDuration = SignedDuration::from_secs(15);
+
 /// Adds every unwell instance, and the recoveries that automatic healing makes.
 pub fn triage(desk: &Desk, plan: &mut Plan) {
     let Some(catalog) = &desk.catalog else { return };
@@ -29,12 +32,20 @@ pub fn triage(desk: &Desk, plan: &mut Plan) {
                 let before = plan.unwell.len();
                 pair_of(desk, plan, *content, *pair);
                 unfit(desk, plan, *pair, before);
+                unwatched(desk, plan, *pair);
             }
             Err(why) => {
                 let rows = invalid.get(content).into_iter().flatten();
                 rows.for_each(|row| unwell(desk, plan, row, Reason::Refused(Refusal::CatalogInvalid { why: why.clone() })));
             }
         }
+    }
+}
+
+/// A primary that cannot tell is told of beside whatever else it is: a mirror that hangs would look well.
+fn unwatched(desk: &Desk, plan: &mut Plan, pair: Pair) {
+    if let Some(why) = desk.page_at(pair.primary.dbid).and_then(|page| page.mirror_unwatched.clone()) {
+        plan.unwatched.push(told(desk, pair.primary, Reason::Refused(Refusal::MirrorUnwatched { why })));
     }
 }
 
@@ -122,24 +133,36 @@ fn up_but_not_serving(desk: &Desk, row: &Row) -> Option<Refusal> {
 
 /// Up for FTS, and somebody sees that it does not answer. FTS believes the walsender, which may take minutes to give it up.
 fn holds_up_commits(desk: &Desk, pair: Pair) -> Option<Refusal> {
-    let told = desk.page_at(pair.primary.dbid).and_then(|page| page.mirror_hangs.as_ref());
-    let instance = desk.world.instances.get(&pair.mirror.dbid);
-    let silent = instance.and_then(|one| match &one.page {
+    let primary = pair.primary.dbid;
+    let told = desk.page_at(primary).and_then(|page| page.mirror_hangs.as_ref());
+    let instance = desk.world.instances.get(&pair.mirror.dbid)?;
+    let silent = match &instance.page {
         Look::Unknown(NoPage::Silent(why)) => Some(why),
         Look::Unknown(NoPage::NotBelieved(_)) | Look::Seen(_) => None,
-    });
-    let lost = instance.and_then(|one| one.node_lost.as_ref());
+    };
     let unreachable =
         |silent: &str, sign: &str| Refusal::MirrorUnreachable { why: format!("its supervisor does not answer ({silent}), and {sign}") };
-    match (silent, lost, told) {
+    match (silent, instance.node_lost.as_ref(), told) {
         (Some(silent), Some(lost), _) => Some(unreachable(silent, lost)),
         (Some(silent), None, Some(hang)) => Some(unreachable(silent, &hang.detail)),
-        (None, _, Some(hang)) => Some(Refusal::MirrorHangs { primary: pair.primary.dbid, detail: hang.detail.clone() }),
-        (_, _, None) => {
-            let stalled = desk.page_at(pair.mirror.dbid)?.stalled.clone()?;
-            Some(Refusal::MirrorHangs { primary: pair.primary.dbid, detail: stalled })
+        (Some(silent), None, None) => {
+            let blind = desk.page_at(primary)?.mirror_unwatched.as_ref().filter(|_| instance.silent >= Some(SILENT))?;
+            Some(unreachable(silent, &format!("its primary cannot tell whether it hangs: {blind}")))
+        }
+        (None, _, Some(hang)) if hang.slow => Some(Refusal::MirrorSlow { primary, detail: hang.detail.clone() }),
+        (None, _, Some(hang)) => Some(Refusal::MirrorHangs { primary, detail: hang.detail.clone() }),
+        (None, _, None) => {
+            let page = desk.page_at(pair.mirror.dbid)?;
+            let stalled = page.stalled.clone().map(|detail| Refusal::MirrorHangs { primary, detail });
+            stalled.or_else(|| receives_nothing(desk, instance, page))
         }
     }
+}
+
+/// It comes up, serves, and is kept from its primary for longer than a start takes: by a slot that another walsender holds, say.
+fn receives_nothing(desk: &Desk, instance: &Instance, page: &Page) -> Option<Refusal> {
+    let why = page.is_deaf().filter(|_| instance.deaf > Some(desk.policy.grace))?;
+    Some(Refusal::MirrorNotReceiving { why: why.clone() })
 }
 
 fn mirror_unwell(desk: &Desk, plan: &mut Plan, row: &Row) -> Reason {
@@ -297,11 +320,21 @@ pub fn probe(desk: &Desk, plan: &Plan) -> Option<String> {
     }
     let streams = |dbid| catalog.row(dbid).is_some_and(|row| proof::streams(desk, row));
     let receives = |dbid| desk.page_at(dbid).is_some_and(|p| p.receiving && p.serves == Some(Role::Mirror));
-    let waited_for = |reason: &Reason| {
-        !matches!(reason, Reason::Refused(Refusal::CatchingUp | Refusal::MirrorHangs { .. } | Refusal::MirrorUnreachable { .. }))
-    };
+    let waited_for = |reason: &Reason| !reason.refusal().is_some_and(is_of_a_mirror_that_is_up);
     let back = plan.unwell.iter().find(|u| waited_for(&u.reason) && (streams(u.dbid) || receives(u.dbid)));
     back.map(|u| format!("dbid {} receives again", u.dbid))
+}
+
+/// FTS calls it up already, so that it streams is no news.
+fn is_of_a_mirror_that_is_up(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::CatchingUp
+            | Refusal::MirrorHangs { .. }
+            | Refusal::MirrorSlow { .. }
+            | Refusal::MirrorNotReceiving { .. }
+            | Refusal::MirrorUnreachable { .. }
+    )
 }
 
 #[cfg(test)]

@@ -113,6 +113,58 @@ fn a_mirror_that_holds_up_commits_is_told_of_while_fts_believes_in_it() {
     }
 }
 
+/// A stopped walsender holds its slot: commits wait, nothing hangs by anybody's look, and the receiver alone knows.
+#[test]
+fn a_mirror_that_serves_and_receives_nothing_is_told_of_once_that_lasts() {
+    let deaf = |seconds| {
+        World::of(&["2:0ppsu", "5:0mmsu"])
+            .page(5, |p| (p.receiving, p.receiver_error) = (false, Some("the slot is already active".into())))
+            .instance(5, move |i| i.deaf = Some(SignedDuration::from_secs(seconds)))
+    };
+    let asks = |world: &World| plan(&Policy::default(), world, now()).probe.is_some();
+    for (expected, world) in [
+        ("MirrorNotReceiving", deaf(31)),
+        ("well", deaf(29)), // it has just come up
+        ("well", deaf(31).page(5, |p| p.receiver_error = None)),
+        ("well", deaf(31).page(5, |p| p.receiving = true)),
+        ("MirrorHangs", hanging(deaf(31))),
+        ("SupervisorSays", deaf(31).page(5, |p| p.state = InstanceState::Starting)),
+    ] {
+        assert_eq!(reason(&Policy::default(), &world, 5), expected);
+    }
+    assert!(!asks(&deaf(31)), "FTS calls it up already");
+    assert!(deaf(0).restless(), "it is looked at again soon");
+}
+
+#[test]
+fn a_slow_mirror_is_told_as_that_and_fts_is_not_asked_for_it() {
+    let slow = hanging(World::of(&["2:0ppsu", "5:0mmsu"])).page(2, |p| p.mirror_hangs.as_mut().unwrap().slow = true);
+    assert_eq!(reason(&Policy::default(), &slow, 5), "MirrorSlow");
+    assert!(plan(&Policy::default(), &slow, now()).probe.is_none());
+    assert_eq!(reason(&Policy::default(), &slow.silent(5), 5), "MirrorUnreachable", "its supervisor showed it a moment ago, and is gone");
+}
+
+/// The least right that is documented sees no positions on 6: then nobody sees a mirror hang.
+#[test]
+fn what_cannot_be_watched_is_told_and_silence_counts_there() {
+    let blind = |world: World| world.page(2, |p| p.mirror_unwatched = Some("this login sees nothing".into()));
+    let silent = |seconds| {
+        let world = World::of(&["2:0ppsu", "5:0mmsu"]).silent(5);
+        world.instance(5, move |i| i.silent = Some(SignedDuration::from_secs(seconds)))
+    };
+    let unwatched = |world: &World| {
+        let plan = plan(&Policy::default(), world, now());
+        plan.unwatched.iter().map(|one| (one.dbid, one.reason.refusal().unwrap().code())).collect::<Vec<_>>()
+    };
+    assert_eq!(unwatched(&blind(World::of(&["2:0ppsu", "5:0mmsu"]))), [(Dbid(2), "MirrorUnwatched")]);
+    assert_eq!(unwatched(&World::of(&["2:0ppsu", "5:0mmsu"])), []);
+    assert_eq!(reason(&Policy::default(), &blind(World::of(&["2:0ppsu", "5:0mmsu"])), 5), "well", "it is no fault of the mirror");
+    assert_eq!(reason(&Policy::default(), &blind(silent(15)), 5), "MirrorUnreachable");
+    assert_eq!(reason(&Policy::default(), &blind(silent(14)), 5), "well", "it is being made again");
+    assert_eq!(reason(&Policy::default(), &silent(600), 5), "well", "its primary would tell");
+    assert!(blind(silent(0)).restless() && !silent(0).restless());
+}
+
 /// Its acting primary's supervisor says that the mirror hangs.
 fn hanging(world: World) -> World {
     world.page(2, |page| page.mirror_hangs = Some(a_hang(false)))

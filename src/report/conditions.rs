@@ -1,11 +1,11 @@
-//! The conditions of a cluster: three that kstatus reads, seven for people and alerts.
+//! The conditions of a cluster: three that kstatus reads, eight for people and alerts.
 
 use crate::{
     api::{GreenplumCluster, condition::Wanted},
     model::{Catalog, Content, Dbid, HealingMode, Look, Plan, Reason, Refusal, Role, Unread, Unwell, World},
 };
 
-/// All ten, in the order in which they are shown.
+/// All eleven, in the order in which they are shown.
 pub fn wanted(cluster: &GreenplumCluster, world: &World, plan: &Plan) -> Vec<Wanted> {
     let mut all = match &world.catalog {
         Look::Seen(catalog) => of_instances(catalog, plan),
@@ -25,7 +25,8 @@ fn unreachable(unread: &Unread) -> Vec<Wanted> {
         Wanted::new("HealingBlocked", Some(true), reason, lifted_by),
     ];
     all.extend(
-        ["Degraded", "InSync", "Balanced", "DoubleFault"].map(|kind| Wanted::new(kind, None, reason, "the catalog can not be read")),
+        ["Degraded", "InSync", "Balanced", "DoubleFault", "MirrorsWatched"]
+            .map(|kind| Wanted::new(kind, None, reason, "the catalog can not be read")),
     );
     all
 }
@@ -63,6 +64,7 @@ fn of_instances(catalog: &Catalog, plan: &Plan) -> Vec<Wanted> {
             code(double, "NoDoubleFault"),
             told(double, "every content has an acting primary that answers, or a mirror in sync"),
         ),
+        mirrors_watched(catalog, plan),
         healing_blocked(catalog, plan),
     ]
 }
@@ -83,6 +85,22 @@ fn healing_blocked(catalog: &Catalog, plan: &Plan) -> Wanted {
 fn unfit_of(catalog: &Catalog, plan: &Plan) -> String {
     let segments = catalog.rows.iter().filter(|row| row.content.0 >= 0).count();
     format!("{} of {segments} segments are well and could not be repaired", plan.unfit.len())
+}
+
+/// No alarm of its own: all may be well. But a mirror that hangs would look so, too.
+fn mirrors_watched(catalog: &Catalog, plan: &Plan) -> Wanted {
+    let unwatched = plan.unwatched.iter().find_map(|one| one.reason.refusal().map(|refusal| (one, refusal)));
+    match unwatched {
+        None => Wanted::new("MirrorsWatched", Some(true), "Watched", "no acting primary says that it cannot tell whether its mirror hangs"),
+        Some((one, refusal)) => {
+            let text = format!("{}; {}", unwatched_of(catalog, plan), sentence(one, refusal));
+            Wanted::new("MirrorsWatched", Some(false), refusal.code(), text)
+        }
+    }
+}
+
+fn unwatched_of(catalog: &Catalog, plan: &Plan) -> String {
+    format!("{} of {} acting primaries cannot tell whether their mirror hangs", plan.unwatched.len(), catalog.contents().len())
 }
 
 fn not_blocked() -> Wanted {
@@ -129,7 +147,8 @@ fn ready(catalog: &Catalog, plan: &Plan, lacking: &[Content], in_sync: usize) ->
     let contents = catalog.contents().len();
     if plan.unwell.is_empty() && lacking.is_empty() {
         let but = if plan.unfit.is_empty() { String::new() } else { format!("; {} (HealingBlocked)", unfit_of(catalog, plan)) };
-        return Wanted::new("Ready", Some(true), "InSync", format!("all {contents} contents are in sync{but}"));
+        let unseen = if plan.unwatched.is_empty() { String::new() } else { format!("; {} (MirrorsWatched)", unwatched_of(catalog, plan)) };
+        return Wanted::new("Ready", Some(true), "InSync", format!("all {contents} contents are in sync{but}{unseen}"));
     }
     let worst = first(plan, blocks).or_else(|| first(plan, |_| true));
     let mut recovering = plan.unwell.iter().filter_map(|one| match &one.reason {
@@ -165,6 +184,7 @@ fn blocks(refusal: &Refusal) -> bool {
             refusal,
             Refusal::WithinGrace { .. }
                 | Refusal::CatchingUp
+                | Refusal::MirrorSlow { .. }
                 | Refusal::AlreadyRecovering { .. }
                 | Refusal::JobBudget { .. }
                 | Refusal::SupervisorSays { .. }
@@ -258,6 +278,25 @@ mod tests {
         for kind in ["Ready", "CoordinatorReachable", "Degraded", "InSync", "Balanced", "DoubleFault", "HealingBlocked"] {
             assert!(seen.contains(&(kind, Some(true))) && seen.contains(&(kind, Some(false))), "{kind} was not tried both ways");
         }
+    }
+
+    /// With the documented least right nothing was watched, and nobody was told.
+    #[test]
+    fn a_primary_that_cannot_tell_whether_its_mirror_hangs_is_told_and_hides_nothing() {
+        let of = |world: &World, kind| all(world, &Policy::default()).into_iter().find(|one| one.kind == kind).unwrap();
+        let well = World::of(&["2:0ppsu", "5:0mmsu", "3:1ppsu", "6:1mmsu"]);
+        let watched = of(&well, "MirrorsWatched");
+        assert_eq!((watched.holds, watched.reason.as_str()), (Some(true), "Watched"));
+        let blind = |world: World| world.page(2, |p| p.mirror_unwatched = Some("this login sees nothing".into()));
+        let told = of(&blind(well.clone()), "MirrorsWatched");
+        assert_eq!((told.holds, told.reason.as_str()), (Some(false), "MirrorUnwatched"));
+        let counted = "1 of 2 acting primaries cannot tell whether their mirror hangs";
+        assert!(told.message.starts_with(&format!("{counted}; dbid 2 (content 0): ")) && told.message.contains("this login sees nothing"));
+        let ready = of(&blind(well), "Ready");
+        assert_eq!((ready.holds, ready.message), (Some(true), format!("all 2 contents are in sync; {counted} (MirrorsWatched)")));
+        let down = blind(World::of(&["2:0ppnu", "5:0mmnd", "3:1ppsu", "6:1mmsu"]).page(5, |p| p.state = InstanceState::Retired));
+        assert_eq!(of(&down, "HealingBlocked").reason, "SupervisorSays");
+        assert_eq!(of(&down, "Ready").reason, "SupervisorSays");
     }
 
     #[test]
