@@ -19,7 +19,7 @@ use tokio::{task::JoinHandle, time::sleep};
 use super::{
     bench::{Bench, GRACE},
     product::{login, server},
-    supervised::{acting_and_mirror, await_page, ensure_supervised, supervise},
+    supervised::{acting_and_mirror, await_page, ensure_supervised, supervise, supervise_with},
 };
 
 /// How long a commit may wait beyond FTS' own grace.
@@ -107,6 +107,133 @@ pub async fn a_slow_mirror_is_never_cut(bench: &mut Bench) -> Result<()> {
     ensure!(before == after, "its walsender was {before:?} and is {after:?}");
     ensure!(bench.history(mirror).await? == history, "FTS has marked it down meanwhile");
     await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await.map(drop)
+}
+
+/// Who leaves it to `wal_sender_timeout` is told all the same.
+pub async fn where_nobody_may_end_a_walsender_a_hang_is_told_and_nothing_is_cut(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 0).await?;
+    bench.server(primary).stop()?;
+    supervise_with(bench, primary, &[1], &[("GPHEAL_HASTEN_LOST_MIRROR", "false")])?;
+    bench.await_session(primary).await?;
+    await_page(bench, mirror, "receiving", |page| page.receiving).await?;
+    make_table(bench, primary).await?;
+    let before = walsender(bench, primary).await?;
+    let asleep = bench.server(mirror).freeze(true)?;
+    let insert = commit(bench, primary, "INSERT INTO waits VALUES (5)").await?;
+    let told = |page: &Page| page.mirror_hangs.as_ref().is_some_and(|hang| hang.detail.contains("GPHEAL_HASTEN_LOST_MIRROR is false"));
+    let seen = await_page(bench, primary, "telling that its mirror hangs", told).await;
+    sleep(Duration::from_secs(GRACE + 3)).await;
+    let (after, waits) = (walsender(bench, primary).await, !insert.is_finished());
+    asleep.wake();
+    ensure!(!seen?.mirror_hangs.is_some_and(|hang| hang.ended) && waits, "something was ended");
+    ensure!(after? == before, "its walsender is another one");
+    insert.await??;
+    await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await?;
+    bench.server(primary).stop()?;
+    supervise(bench, primary)?;
+    await_page(bench, primary, "serving", |page| page.state == InstanceState::Serving).await?;
+    await_page(bench, mirror, "receiving", |page| page.receiving).await.map(drop)
+}
+
+/// It works all the while and answers nothing: of 9.4 only when it has read all that came, or at the end of a segment, and the next
+/// one is filled with zeros first. With many sessions that write and a slow disk that takes longer than a mirror may owe an answer.
+pub async fn a_receiver_that_works_and_answers_nothing_is_neither_cut_nor_marked_down(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    await_page(bench, mirror, "receiving", |page| page.receiving).await?;
+    let (healthy, history) = (bench.pair(1).await?, bench.history(mirror).await?);
+    let before = walsender(bench, primary).await?;
+    let until = Instant::now() + SLOW;
+    let postmaster = postmaster(bench, mirror)?;
+    let throttle = std::thread::spawn(move || throttled(postmaster, until));
+    for number in 0..WRITERS {
+        tokio::spawn(write_on(bench.utility(primary).await?, number, until));
+    }
+    let (mut told, mut owed, mut stood) = (std::collections::BTreeSet::new(), None, Duration::ZERO);
+    let session = Session::utility(&server(bench, primary), &login(), None).await?;
+    while Instant::now() < until {
+        if let Senders::Seen(senders) = replication::senders(&session, BOUND).await? {
+            let flush = senders.first().and_then(|one| one.position.flush);
+            let since = owed.filter(|(at, _)| *at == flush).map_or_else(Instant::now, |(_, since)| since);
+            owed = Some((flush, since));
+            stood = stood.max(since.elapsed());
+        }
+        let page = await_page(bench, primary, "any", |_| true).await?;
+        told.extend(page.mirror_hangs.map(|hang| hang.detail));
+        sleep(Duration::from_millis(500)).await;
+    }
+    throttle.join().map_err(|_| anyhow::anyhow!("nobody throttles"))?;
+    println!("       its flush position stood still for {:.1} s; told: {told:#?}", stood.as_secs_f32());
+    let after = walsender(bench, primary).await?;
+    ensure!(before == after, "its walsender was {before:?} and is {after:?}");
+    await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await?;
+    bench.expect_pair(1, &healthy).await?;
+    ensure!(bench.history(mirror).await? == history, "FTS has marked it down meanwhile");
+    Ok(())
+}
+
+const SLOW: Duration = Duration::from_mins(1);
+const WRITERS: usize = 16;
+
+/// The WAL receiver runs for some milliseconds of each half second.
+fn throttled(postmaster: i32, until: Instant) {
+    while Instant::now() < until {
+        let Some(pid) = receiver_of(postmaster) else {
+            std::thread::sleep(Duration::from_millis(50));
+            continue;
+        };
+        for (signal, pause) in [(Signal::SIGSTOP, 490), (Signal::SIGCONT, 6)] {
+            let _ = kill(pid, signal); // it may have ended
+            std::thread::sleep(Duration::from_millis(pause));
+        }
+    }
+}
+
+fn receiver_of(postmaster: i32) -> Option<Pid> {
+    let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).ok()?;
+    let receives = |pid: &i32| {
+        let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let title = String::from_utf8_lossy(&title);
+        title.contains("wal receiver") || title.contains("walreceiver")
+    };
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(receives).map(Pid::from_raw)
+}
+
+async fn write_on(session: super::query::Session, number: usize, until: Instant) {
+    let table = format!("DROP TABLE IF EXISTS load{number}; CREATE TABLE load{number} (i int, t text)");
+    let insert = format!("INSERT INTO load{number} SELECT i, repeat('x', 500) FROM generate_series(1, 20000) i");
+    let mut next = table;
+    while Instant::now() < until && session.rows(&next).await.is_ok() {
+        next.clone_from(&insert);
+    }
+}
+
+/// Its connection is half closed: the mirror has been started again meanwhile, and does not get its slot.
+pub async fn a_stopped_walsender_that_its_mirror_has_left_is_told_of(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    await_page(bench, mirror, "receiving", |page| page.receiving).await?;
+    make_table(bench, primary).await?;
+    let healthy = bench.pair(1).await?;
+    sleep(Duration::from_secs(3)).await; // it has answered all
+    let before = walsender(bench, primary).await?;
+    kill(Pid::from_raw(before.0), Signal::SIGSTOP)?;
+    bench.server(mirror).vanish()?;
+    supervise(bench, mirror)?;
+    await_page(bench, mirror, "serving", |page| page.state == InstanceState::Serving).await?;
+    let insert = commit(bench, primary, "INSERT INTO waits VALUES (4)").await?;
+    let told = |page: &Page| page.mirror_hangs.as_ref().is_some_and(|hang| hang.detail.contains("does not work") && !hang.ended);
+    let seen = await_page(bench, primary, "telling of the walsender", told).await;
+    let waited = !insert.is_finished();
+    let refused = await_page(bench, mirror, "not receiving", |page| !page.receiving && page.receiver_error.is_some()).await;
+    kill(Pid::from_raw(before.0), Signal::SIGCONT)?;
+    println!("       {}", seen?.mirror_hangs.map(|hang| hang.detail).unwrap_or_default());
+    println!("       the mirror: {}", refused?.receiver_error.unwrap_or_default());
+    ensure!(waited, "the commit did not wait");
+    insert.await??;
+    await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await?;
+    bench.await_pair(1, &healthy).await
 }
 
 /// `pg_ctl stop` and `restart` are smart by default on 6: they wait for every session, and a content whose mirror is away would

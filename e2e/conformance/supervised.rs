@@ -163,12 +163,17 @@ pub fn supervise(bench: &mut Bench, dbid: i16) -> Result<()> {
 
 /// With these coordinators to ask.
 pub fn supervise_beside(bench: &mut Bench, dbid: i16, coordinators: &[i16]) -> Result<()> {
+    supervise_with(bench, dbid, coordinators, &[])
+}
+
+/// And with these variables beside those that every one has.
+pub fn supervise_with(bench: &mut Bench, dbid: i16, coordinators: &[i16], variables: &[(&str, &str)]) -> Result<()> {
     let coordinator = coordinators.iter().map(|dbid| server(bench, *dbid).to_string()).collect::<Vec<_>>().join(",");
     let port = page_port(bench)?;
     let listen = format!("{}:{port}", bench.server(dbid).address);
     let mut command = bench.program(&program(bench));
     command.args(["supervise", "--", "postgres"]).env("GPHEAL_CLUSTER", CLUSTER).env("GPHEAL_COORDINATOR", coordinator);
-    command.env("GPHEAL_CREDENTIALS", credentials(bench)).env("GPHEAL_LISTEN", listen);
+    command.env("GPHEAL_CREDENTIALS", credentials(bench)).env("GPHEAL_LISTEN", listen).envs(variables.iter().copied());
     let server = bench.server(dbid);
     command.env("GPHEAL_ADDRESS", &server.address).env("GPHEAL_PORT", server.port.to_string());
     command.env("GPHEAL_DATA_DIRECTORY", &server.directory).env("GPHEAL_PASSFILE", server.volume().join("passfile"));
