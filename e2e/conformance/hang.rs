@@ -168,6 +168,11 @@ pub async fn a_receiver_that_works_and_answers_nothing_is_neither_cut_nor_marked
     let after = walsender(bench, primary).await?;
     ensure!(before == after, "its walsender was {before:?} and is {after:?}");
     await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await?;
+    let session = bench.utility(primary).await?; // what stops it next is not to wait for all that was written
+    for number in 0..WRITERS {
+        session.rows(&format!("DROP TABLE IF EXISTS load{number}")).await?;
+    }
+    session.rows("CHECKPOINT").await?;
     bench.expect_pair(1, &healthy).await?;
     ensure!(bench.history(mirror).await? == history, "FTS has marked it down meanwhile");
     Ok(())
