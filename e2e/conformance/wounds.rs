@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::{
     bench::{Bench, append},
+    bounded,
     losses::await_status,
     query::expect_same,
     supervised::{acting_and_mirror, await_page, ensure_supervised, recover, supervise},
@@ -106,7 +107,8 @@ pub async fn a_lost_primary_whose_commit_log_may_not_be_read_is_not_copied(bench
     states.mode(0o600)?;
     let outcome = recover(bench, old, Repair::Incremental).await?;
     ensure!(outcome.failure.is_none(), "the recovery ended with {outcome:?}");
-    await_page(bench, old, "receiving", |page| page.receiving).await.map(drop)
+    await_page(bench, old, "receiving", |page| page.receiving).await?;
+    bounded::in_sync(bench).await
 }
 
 /// The files that hold the states of transactions.
