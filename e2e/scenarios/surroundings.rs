@@ -70,8 +70,9 @@ pub async fn socket_lock(stage: &mut Stage) -> Result<()> {
 }
 
 async fn dies_and_is_back(stage: &Stage, mirror: &Row) -> Result<()> {
+    let before = stage.page(mirror).await?.last_exit;
     stage.kill_postmaster(mirror).await?;
-    stage.wait_page(mirror, "a mirror that receives again", |page| page.crashes > 0 && page.receiving).await?;
+    stage.wait_page(mirror, "a mirror that receives again", |page| page.last_exit != before && page.receiving).await?;
     stage.wait_healthy().await?;
     nothing_was_repaired(stage).await
 }
