@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     greenplum::wal::{self, Switch, WalEnd},
-    model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Reach, Timeline, incarnation::lineage, page::Shape},
-    volume::places::{self, Commits},
+    model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Reach, Timeline, incarnation::lineage},
+    volume::commits::served_alone,
 };
 
 /// So many of the last bytes are compared, as far as both sides have them. Two servers that were given the same statements
@@ -116,13 +116,13 @@ pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Res
 /// older catalog. The bytes past the fork, where an ex-primary's own begin, are then no remains but the only copy.
 pub fn not_alone(work: &Work, proven: &Proven) -> Result<(), Fault> {
     let data = work.volume.data();
-    match places::commits(data).map_err(FileError::at(data))? {
-        Commits::Alone if proven.target.shape == Shape::Primary && !excused(work) => Err(HistoryError::Alone.into()),
-        Commits::Alone => {
-            tracing::info!("the target's commits waited for no mirror; it is no obstacle to this attempt");
+    match (served_alone(data, proven.target.shape).map_err(FileError::at(data))?, excused(work)) {
+        (false, _) => Ok(()),
+        (true, true) => {
+            tracing::warn!("the target's commits waited for no mirror; it is no obstacle to this attempt");
             Ok(())
         }
-        Commits::WaitForMirror | Commits::Untold => Ok(()),
+        (true, false) => Err(HistoryError::Alone.into()),
     }
 }
 

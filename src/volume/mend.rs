@@ -123,6 +123,7 @@ mod tests {
         assert!(!lock.try_exists().unwrap(), "its socket is left, and refuses");
         std::fs::remove_dir_all(folder).unwrap();
     }
+
     /// A blocking look would hold up its supervisor until the listener is woken.
     #[test]
     fn a_listener_that_lets_nobody_in_any_more_is_somebody_and_is_not_waited_for() {
