@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use gpheal::model::{InstanceState, Repair};
+use gpheal::model::InstanceState;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::LogParams};
 
@@ -70,9 +70,7 @@ pub async fn primary_lost(stage: &mut Stage) -> Result<()> {
     never_opened(stage, &primary).await?;
     stage.mark("the stale primary stayed closed");
     unpause(stage, &primary).await?;
-    let healed = stage.wait_succeeded(primary.dbid).await?;
-    ensure!(healed.type_ == Some(Repair::Incremental), "it was repaired by {:?}", healed.type_);
-    stage.wait_healthy().await?;
+    stage.wait_rewound(primary.dbid).await?;
     ensure!(stage.pair(0).await?.0.dbid == mirror.dbid, "the roles are not swapped");
     Ok(())
 }
@@ -108,7 +106,5 @@ pub async fn sleeper(stage: &mut Stage) -> Result<()> {
         })
         .await?;
     stage.mark("fenced");
-    let healed = stage.wait_succeeded(primary.dbid).await?;
-    ensure!(healed.type_ == Some(Repair::Incremental), "it was repaired by {:?}", healed.type_);
-    stage.wait_healthy().await.map(drop)
+    stage.wait_rewound(primary.dbid).await
 }

@@ -9,7 +9,7 @@ use gpheal::{
         Dialect,
         wal::{self, WalEnd},
     },
-    model::Page,
+    model::{Page, Repair},
 };
 use k8s_openapi::api::batch::v1::Job;
 use kube::{
@@ -221,6 +221,13 @@ impl Stage {
         self.mark(format!("recovery of dbid {dbid} succeeded"));
         self.healed.push(dbid);
         instance_of(&recovery, dbid).context("the recovery has lost its instance")
+    }
+
+    /// Waits until an instance is healed by a rewind, and every pair is in sync.
+    pub async fn wait_rewound(&mut self, dbid: i16) -> Result<()> {
+        let healed = self.wait_succeeded(dbid).await?;
+        ensure!(healed.type_ == Some(Repair::Incremental), "it was repaired by {:?}", healed.type_);
+        self.wait_healthy().await.map(drop)
     }
 
     /// Waits until the status of the cluster gives this reason for an instance.
