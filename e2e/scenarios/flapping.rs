@@ -19,6 +19,7 @@ use serde_json::json;
 
 use super::{
     Stage,
+    crashes::nothing_was_repaired,
     stage::{CLUSTER, HEALED_WITHIN, instance_of, until},
 };
 use crate::{
@@ -26,8 +27,10 @@ use crate::{
     fixture::{DATA_DIRECTORY, Row},
 };
 
-/// Shorter than what FTS waits for between two looks at a mirror that has just connected.
-const APART: Duration = Duration::from_millis(300);
+/// Shorter than what a mirror needs from its checkpointer to its WAL receiver: one that streams between two ends stays up for FTS.
+const APART: Duration = Duration::from_millis(20);
+/// Aborts between two looks at what came of them.
+const ABORTS: u32 = 15;
 
 /// The checkpointer of a mirror is aborted again and again within a postmaster that lives, until a repair has begun; so twice, and
 /// the third is not begun by itself. A person's is.
@@ -64,6 +67,23 @@ pub async fn flapping(stage: &mut Stage) -> Result<()> {
     stage.wait_healthy().await.map(drop)
 }
 
+/// A mirror begins anew each time that it streams, faster than FTS' grace: it stays up and in sync for FTS, and is told of all the same.
+pub async fn crash_looping(stage: &mut Stage) -> Result<()> {
+    let (_, mirror) = stage.pair(2).await?;
+    let container = stage.container(&mirror).await?;
+    for ends in 1..=5 {
+        abort_checkpointer(&container)?;
+        let anew = |page: &Page| page.restarts >= ends && page.receiving;
+        stage.wait_page(&mirror, &format!("beginning anew, {ends} times"), anew).await?;
+    }
+    stage.mark("its checkpointer was aborted five times");
+    let told = stage.wait_reason(mirror.dbid, "CrashLooping").await?;
+    ensure!(told.row.ends_with("mmsu") && told.message.contains("checkpointer"), "{}: {}", told.row, told.message);
+    stage.mark("CrashLooping, though it is up and in sync");
+    stage.wait_healthy().await?;
+    nothing_was_repaired(stage).await
+}
+
 /// Repairs of this instance of which an attempt began.
 async fn begun(stage: &Stage, row: &Row) -> Result<Vec<(Phase, InstanceStatus)>> {
     let phase = |status: &gpheal::api::SegmentRecoveryStatus| status.phase;
@@ -76,8 +96,10 @@ async fn abort_until(stage: &Stage, row: &Row, what: &str, seen: impl AsyncFn(&S
     let (container, end) = (stage.container(row).await?, Instant::now() + HEALED_WITHIN);
     while !seen(stage).await? {
         ensure!(Instant::now() < end, "waited {} s for {what}", HEALED_WITHIN.as_secs());
-        abort_checkpointer(&container)?;
-        tokio::time::sleep(APART).await;
+        for _ in 0..ABORTS {
+            abort_checkpointer(&container)?;
+            tokio::time::sleep(APART).await;
+        }
     }
     Ok(())
 }

@@ -47,6 +47,7 @@ pub fn all() -> Vec<Scenario> {
         "damage-in-redo", flapping::damage_in_redo, Sample, "a folder of the mirror that every start needs removed: it dies of its own files, full copy within minutes";
         "settings-broken", flapping::settings_broken, All, "a setting of the mirror that no server takes: told, no repair is begun for it, well once it is mended";
         "flapping", flapping::flapping, All, "checkpointer of a mirror aborted again and again, in three rounds: the third repair is not begun by itself, a person's is";
+        "crash-looping", flapping::crash_looping, All, "checkpointer of a mirror aborted each time that it streams: up and in sync for FTS, told of all the same";
         "mode-open", surroundings::mode_open, All, "data directories opened by a kubelet's fsGroup: a mirror closes its own and is back, a lost primary is rewound";
         "socket-lock", surroundings::socket_lock, All, "stale locks of a mirror's socket, empty and with a stranger's number: back by itself";
         "settings-in-gbk", surroundings::settings_in_gbk, All, "settings that are no UTF-8: the pod comes back, a full copy carries them along";

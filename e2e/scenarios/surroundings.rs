@@ -25,7 +25,7 @@ use super::{
     stage::{HEALED_WITHIN, until},
 };
 use crate::{
-    bed::fault::{delete_pod, delete_pod_now, keep_down},
+    bed::fault::{delete_pod, keep_down},
     fixture::{DATA_DIRECTORY, NAMESPACE, Row, place_of},
 };
 
@@ -114,15 +114,19 @@ pub async fn settings_outside(stage: &mut Stage) -> Result<()> {
 }
 
 async fn includes_and_dies(stage: &mut Stage, primary: &Row, mirror: &Row) -> Result<()> {
-    restarted(stage, mirror).await?;
+    for row in [mirror, primary] {
+        restarted(stage, row).await?;
+    }
     let file = |stage: &Stage, row: &Row| Ok::<_, anyhow::Error>(data(stage, row)?.join("postgresql.conf"));
     let before = [fs::read(file(stage, mirror)?)?, fs::read(file(stage, primary)?)?];
     for row in [mirror, primary] {
         let line = format!("\ninclude '{ELSEWHERE}/extra.conf'\n");
         OpenOptions::new().append(true).open(file(stage, row)?)?.write_all(line.as_bytes())?;
     }
-    delete_pod_now(&stage.bed, NAMESPACE, primary.pod()).await?;
-    stage.mark("both include what an init container writes; the primary's pod is killed");
+    let down = keep_down(&stage.container(primary).await?)?;
+    stage.mark("both include what an init container writes; the primary is kept down");
+    stage.wait_row(mirror.dbid, "pnu").await?;
+    down.release()?;
     let healed = stage.wait_rewound(primary.dbid).await;
     for (row, text) in [mirror, primary].into_iter().zip(before) {
         fs::write(file(stage, row)?, text)?; // the same file: its owner stays

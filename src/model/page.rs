@@ -11,6 +11,10 @@ use super::{
 /// Version of the page's shape; a page of another version is not believed.
 pub const PAGE_VERSION: u32 = 1;
 
+/// Ends of a postgres in a row, of those that are no news any more once it has served for a while, after which its next start is not
+/// waited for.
+const ENDS: u32 = 5;
+
 reasons! {
     /// What the supervisor of an instance does now (design §3.3).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -347,7 +351,21 @@ fn if_known<'de, T: serde::de::DeserializeOwned, D: serde::Deserializer<'de>>(pa
 impl Page {
     /// It serves, neither it nor its mirror hangs, and a mirror receives.
     pub fn is_calm(&self) -> bool {
-        self.state == InstanceState::Serving && self.mirror_hangs.is_none() && self.stalled.is_none() && self.is_deaf().is_none()
+        self.state == InstanceState::Serving
+            && self.mirror_hangs.is_none()
+            && self.stalled.is_none()
+            && self.is_deaf().is_none()
+            && !self.keeps_ending()
+    }
+
+    /// Ends of its postgres, as a whole or within its postmaster, since it last served for a while.
+    pub const fn ends(&self) -> u32 {
+        self.crashes.saturating_add(self.restarts)
+    }
+
+    /// They are so many that its next start is not waited for.
+    pub const fn keeps_ending(&self) -> bool {
+        self.ends() >= ENDS
     }
 
     /// Of a postgres that ended: what it saw of its mirror, and that it was stopped.

@@ -72,6 +72,8 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("MirrorUnreachable", "*", "its supervisor does not answer (timed out), and its node n2 is not ready"),
     ("MirrorSlow", "*", "the mirror was sent the log up to 0/C240000, and has acknowledged nothing past 0/C03B448 since; its WAL receiver works"),
     ("MirrorNotReceiving", "*", "could not start WAL streaming: ERROR:  replication slot \"internal_wal_replication_slot\" is already active"),
+    ("CrashLooping", "*", "last at 2026-01-01T00:00:00Z (checkpointer process (PID 318) was terminated by signal 6: Aborted, within a \
+        postmaster that lives; Unclassified): its log says nothing"),
     ("MirrorUnwatched", "*", "this login does not see how far a mirror is"),
     ("TakenUpAgain", "why", "SourceBusy: another repair of this content holds the source"),
     ("AttemptStuck", "why", "its node n2 is not ready since 08:14"),

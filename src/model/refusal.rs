@@ -99,6 +99,8 @@ reasons! {
         MirrorNotReceiving { why: String },
         /// The acting primary's supervisor cannot tell whether its mirror hangs: commits may wait for `wal_sender_timeout`, unseen.
         MirrorUnwatched { why: String },
+        /// Up for FTS, and its postgres ends again and again, as a whole or within its postmaster, between two looks of FTS.
+        CrashLooping { times: u32, last: String },
         /// The supervisor is in a state that no repair answers, or not yet.
         SupervisorSays { state: InstanceState, detail: String },
     }
@@ -333,6 +335,10 @@ sentences! { Refusal {
         ("whether its mirror hangs cannot be told: {why}"),
         ("lifted when its supervisor sees how far the mirror is (docs/hang.md, \"What it needs\"); until then a mirror that hangs is left \
              to wal_sender_timeout");
+    CrashLooping { times, last }: PASSES,
+        ("it is up for FTS, and its postgres has ended {times} times without serving for a while, {last}"),
+        ("lifted by itself when its postgres has served for a while, or FTS has marked it down; mend what ends it, of which the log of \
+             its pod tells");
     SupervisorSays { state, detail }: Lasting { person: state.needs_a_person(), for_good: false },
         ("its supervisor says {state:?}: {detail}"),
         ("{}", state.lifted_by());

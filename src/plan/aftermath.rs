@@ -136,14 +136,16 @@ pub fn receiver(page: &Page) -> Option<String> {
     Some(format!("its WAL receiver says: {}", crate::error::cut(error, LONGEST)))
 }
 
-/// What a supervisor says, and how its postgres ended last where that is no old story.
+/// What a supervisor says.
 pub fn told(page: &Page) -> String {
-    let fresh = page.last_exit.as_ref().filter(|_| page.crashes > 0 || page.restarts > 0);
-    let said = format!("{:?}: {}", page.state, page.detail);
-    match fresh.map(last) {
-        Some(last) if !page.last_exit.as_ref().is_some_and(|exit| !exit.evidence.is_empty() && said.contains(&exit.evidence)) => {
-            format!("{said}; {last}")
-        }
+    format!("{:?}: {}", page.state, detail(page))
+}
+
+/// What a supervisor says of its state, and how its postgres ended last where that is no old story.
+pub fn detail(page: &Page) -> String {
+    let (said, fresh) = (page.detail.clone(), page.last_exit.as_ref().filter(|_| page.ends() > 0));
+    match fresh {
+        Some(exit) if exit.evidence.is_empty() || !said.contains(&exit.evidence) => format!("{said}; {}", last(exit)),
         Some(_) | None => said,
     }
 }
@@ -153,7 +155,8 @@ fn ends(exit: &LastExit) -> String {
     format!("its postgres has ended {times} since the repair, {}", last(exit))
 }
 
-fn last(exit: &LastExit) -> String {
+/// How a postgres ended.
+pub fn last(exit: &LastExit) -> String {
     let inside = if exit.inside { ", within a postmaster that lives" } else { "" };
     let evidence = crate::error::cut(&exit.evidence, LONGEST);
     let evidence = if evidence.is_empty() { "its log says nothing".to_owned() } else { evidence };

@@ -3,7 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::desk::Desk;
+use super::{aftermath, desk::Desk};
 use crate::model::{
     CatalogIndex, Content, Dbid, Instance, InstanceState, Look, NoPage, Page, Pair, Refusal, Role, Row, Source, Status, page::Shape,
     refusal::ContractPoint,
@@ -246,7 +246,7 @@ pub fn says(dbid: Dbid, page: &Page) -> Refusal {
         | InstanceState::BackingOff
         | InstanceState::Replaced
         | InstanceState::PutBack
-        | InstanceState::CatalogOutdated) => Refusal::SupervisorSays { state, detail: page.detail.clone() },
+        | InstanceState::CatalogOutdated) => Refusal::SupervisorSays { state, detail: aftermath::detail(page) },
     }
 }
 

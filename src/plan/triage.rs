@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{breaker, desk::Desk, follow, gates, gates::Admitted, ladder, proof};
+use super::{aftermath, breaker, desk::Desk, follow, gates, gates::Admitted, ladder, proof};
 use crate::model::{
     CatalogIndex, Content, Dbid, HealingMode, Instance, InstanceState, Look, NewRecovery, NoPage, Page, Pair, Plan, Reason, Refusal, Role,
     Row, Status, Unwell,
@@ -14,8 +14,6 @@ use crate::model::{
 /// A start may take long (crash recovery, a long replay queue); when nothing of it has moved for so long it is no start any more.
 const START_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
-/// Ends in a row, of those that are no news any more once it has served for a while, after which a start is not waited for.
-const FALLS: u32 = 5;
 /// So long the last of them was a moment ago.
 const MOMENT: SignedDuration = SignedDuration::from_mins(1);
 
@@ -71,7 +69,7 @@ fn pair_of(desk: &Desk, plan: &mut Plan, content: Content, pair: Pair) {
         // Both rows in sync are one of four points: until all are proven its recovery works on it.
         if let Some(reason) = worked_on(desk, pair.mirror) {
             unwell(desk, plan, pair.mirror, reason);
-        } else if let Some(refusal) = holds_up_commits(desk, pair).or_else(|| up_but_not_serving(desk, pair.mirror)) {
+        } else if let Some(refusal) = up_and_of_no_use(desk, pair) {
             unwell(desk, plan, pair.mirror, Reason::Refused(refusal));
         }
     } else {
@@ -114,10 +112,25 @@ fn primary_unwell(desk: &Desk, content: Content, pair: Pair) -> Option<Refusal> 
         return Some(gates::says(dbid, replaced)); // that it does not answer follows from it
     }
     match desk.world.sources.get(&content)? {
-        Look::Unknown(why) => Some(gates::primary_gone(desk, &pair, why)),
+        Look::Unknown(why) => {
+            let gone = gates::primary_gone(desk, &pair, why);
+            let passing = matches!(gone, Refusal::ActingPrimaryNotAnswering { .. });
+            Some(crash_loops(desk, pair.primary).filter(|_| passing).unwrap_or(gone))
+        }
         Look::Seen(source) if source.in_recovery => Some(Refusal::PeerSuspect { primary: dbid, why: not_promoted(page) }),
-        Look::Seen(_) => up_but_not_serving(desk, pair.primary),
+        Look::Seen(_) => crash_loops(desk, pair.primary).or_else(|| up_but_not_serving(desk, pair.primary)),
     }
+}
+
+/// Why a mirror that FTS calls well is none.
+fn up_and_of_no_use(desk: &Desk, pair: Pair) -> Option<Refusal> {
+    holds_up_commits(desk, pair).or_else(|| crash_loops(desk, pair.mirror)).or_else(|| up_but_not_serving(desk, pair.mirror))
+}
+
+/// FTS looks once a minute, and a postgres that begins anew at once is up and in sync at each of its looks.
+fn crash_loops(desk: &Desk, row: &Row) -> Option<Refusal> {
+    let page = desk.page_at(row.dbid).filter(|page| falls(desk.now, page))?;
+    Some(Refusal::CrashLooping { times: page.ends(), last: aftermath::last(page.last_exit.as_ref()?) })
 }
 
 fn not_promoted(page: Option<&Page>) -> String {
@@ -256,8 +269,7 @@ fn still_coming(desk: &Desk, admitted: &Admitted) -> Result<(), Refusal> {
 /// Its postgres ends again and again, as a whole or within its postmaster, and did a moment ago: that it always has just changed is
 /// no sign of life. One that replays since may have left that behind.
 fn falls(now: Timestamp, page: &Page) -> bool {
-    let often = page.crashes.saturating_add(page.restarts) >= FALLS;
-    often && page.last_exit.as_ref().is_some_and(|exit| now.duration_since(exit.at).abs() < MOMENT)
+    page.keeps_ending() && page.last_exit.as_ref().is_some_and(|exit| now.duration_since(exit.at).abs() < MOMENT)
 }
 
 /// Counts from the later of the row's fall and what happened there `quiet` ago. Never more than the patience: a fall that
@@ -332,6 +344,7 @@ fn is_of_a_mirror_that_is_up(refusal: &Refusal) -> bool {
         Refusal::CatchingUp
             | Refusal::MirrorHangs { .. }
             | Refusal::MirrorSlow { .. }
+            | Refusal::CrashLooping { .. }
             | Refusal::MirrorNotReceiving { .. }
             | Refusal::MirrorUnreachable { .. }
     )

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     model::{
         Dbid, Failure, FailureClass, Outcome, Policy, Repair, Source, Step, World,
-        page::ExitClass,
+        page::{ExitClass, LastExit},
         world::fixtures::{ago, asked, now, running, walsender},
     },
     plan::{names, plan},
@@ -142,6 +142,38 @@ fn a_slow_mirror_is_told_as_that_and_fts_is_not_asked_for_it() {
     assert_eq!(reason(&Policy::default(), &slow, 5), "MirrorSlow");
     assert!(plan(&Policy::default(), &slow, now()).probe.is_none());
     assert_eq!(reason(&Policy::default(), &slow.silent(5), 5), "MirrorUnreachable", "its supervisor showed it a moment ago, and is gone");
+}
+
+/// Each look of FTS finds it up: only its supervisor sees that it does not stay so.
+#[test]
+fn what_crashes_again_and_again_and_is_up_for_fts_is_told_of() {
+    let ends = |world: World, dbid, times, ago_s| {
+        world.page(dbid, move |p| {
+            let (how, class, evidence) = ("signal 6".into(), ExitClass::Unclassified, String::new());
+            let exit = LastExit { at: ago(ago_s), how, class, evidence, after: None, since: times, inside: true };
+            (p.restarts, p.last_exit) = (times, Some(exit));
+        })
+    };
+    let well = || World::of(&["2:0ppsu", "5:0mmsu"]);
+    let gone = |world: World| world.source(0, Look::Unknown("connection refused".into()));
+    let starting = |world: World, dbid| world.page(dbid, |p| p.state = InstanceState::Starting);
+    for (expected, dbid, world) in [
+        ("CrashLooping", 5, ends(well(), 5, 5, 10)),
+        ("CrashLooping", 5, starting(ends(well(), 5, 5, 10), 5)),
+        ("SupervisorSays", 5, starting(ends(well(), 5, 4, 10), 5)),
+        ("well", 5, ends(well(), 5, 4, 10)),
+        ("well", 5, ends(well(), 5, 5, 90)), // it has served for a minute since
+        ("MirrorHangs", 5, hanging(ends(well(), 5, 5, 10))),
+        ("CrashLooping", 2, ends(well(), 2, 5, 10)),
+        ("CrashLooping", 2, gone(ends(well(), 2, 5, 10))),
+        ("DoubleFault", 2, gone(ends(World::of(&["2:0ppnu", "5:0mmnd"]), 2, 5, 10))),
+    ] {
+        assert_eq!(reason(&Policy::default(), &world, dbid), expected, "{dbid}");
+    }
+    let told = starting(ends(well(), 5, 1, 10), 5);
+    let one = plan(&Policy::default(), &told, now()).unwell.remove(0);
+    assert!(one.reason.refusal().unwrap().to_string().contains("signal 6"), "{:?}", one.reason);
+    assert!(plan(&Policy::default(), &ends(well(), 5, 5, 10), now()).probe.is_none(), "that it receives is no news");
 }
 
 /// The least right that is documented sees no positions on 6: then nobody sees a mirror hang.

@@ -61,11 +61,9 @@ impl Supervisor {
         }
     }
 
-    /// Another checkpointer under the same postmaster: one of its processes ended wrongly, and it ended all others.
+    /// Others under the same postmaster: one of its processes ended wrongly, and it ended all others.
     fn notice_restart(&mut self, running: &mut Running) {
-        let Some(checkpointer) = running.postgres.checkpointer() else { return };
-        let before = running.generation.replace(checkpointer);
-        if before.is_none_or(|before| before == checkpointer) {
+        if !running.generation.turns_into(running.postgres.generation()) {
             return;
         }
         self.memory.restarts += 1;

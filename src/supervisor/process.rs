@@ -185,9 +185,11 @@ impl Postgres {
         Some(Work { pid: progress.pid, written: Some(progress.written), disk })
     }
 
-    /// Its checkpointer: every other process of a server comes and goes while the postmaster has not begun anew.
-    pub fn checkpointer(&self) -> Option<i32> {
-        children_of(self.pid).into_iter().find(|pid| is_checkpointer(&title(*pid)))
+    /// By whom it is known that its postmaster has not begun anew.
+    pub fn generation(&self) -> Generation {
+        let titles: Vec<_> = children_of(self.pid).into_iter().map(|pid| (pid, title(pid))).collect();
+        let find = |is: fn(&str) -> bool| titles.iter().find(|(_, title)| is(title)).map(|(pid, _)| *pid);
+        Generation { startup: find(is_startup), checkpointer: find(is_checkpointer) }
     }
 
     /// How a process without which a mirror does nothing is doing: one that is stopped, else the WAL receiver.
@@ -205,6 +207,25 @@ impl Postgres {
     /// What its startup process replays: `startup recovering 0000…0A` (7), `startup process   recovering 0000…0A` (6).
     pub fn replays(&self) -> Option<String> {
         children_of(self.pid).into_iter().find_map(|pid| replayed(&title(pid)))
+    }
+}
+
+/// Two processes that a server has once, or has no more, until its postmaster begins anew: every other one comes and goes. A
+/// checkpointer that dies as soon as it begins is hardly ever seen; a primary has no startup process once it serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Generation {
+    startup: Option<i32>,
+    checkpointer: Option<i32>,
+}
+
+impl Generation {
+    /// Takes down who is there now. Whether they are others than before.
+    pub fn turns_into(&mut self, now: Self) -> bool {
+        let other = |before: Option<i32>, now: Option<i32>| before.is_some() && now.is_some() && before != now;
+        let anew = other(self.startup, now.startup) || other(self.checkpointer, now.checkpointer);
+        let known = if anew { Self::default() } else { *self };
+        *self = Self { startup: now.startup.or(known.startup), checkpointer: now.checkpointer.or(known.checkpointer) };
+        anew
     }
 }
 
@@ -250,6 +271,15 @@ fn title(pid: i32) -> String {
 fn is_checkpointer(title: &str) -> bool {
     let title = title.trim_end();
     title.starts_with("postgres:") && title.strip_suffix(" process").unwrap_or(title).ends_with(" checkpointer")
+}
+
+/// `postgres: 6001, startup   recovering 0000…0A` (7), `postgres:  6001, startup process   waiting for 0000…0A` (6). A session that is
+/// being let in ends in the same word, behind its role, its database and its client.
+fn is_startup(title: &str) -> bool {
+    let Some(words) = title.strip_prefix("postgres:") else { return false };
+    let words: Vec<_> = words.split_whitespace().filter(|word| *word != "process").collect();
+    let named = words.first().is_some_and(|first| first.ends_with([',', ':']));
+    matches!(&words[usize::from(named)..], ["startup"] | ["startup", "recovering", _] | ["startup", "waiting", "for", _])
 }
 
 /// `wal receiver process` (6), `walreceiver` (7).
@@ -369,6 +399,44 @@ mod tests {
         for title in ["postgres: checkpointer postgres 10.0.0.1(4711) idle", "postgres: background writer", "x checkpointer"] {
             assert!(!is_checkpointer(title), "{title}");
         }
+    }
+
+    #[test]
+    fn a_startup_process_is_known_by_its_title_and_no_session_for_one() {
+        for title in [
+            "postgres: startup ",
+            "postgres:  6001, startup   recovering 00000001000000000000000A ",
+            "postgres:  6001, startup process   waiting for 00000001000000000000000A",
+            "postgres: name: startup waiting for 00000001000000000000000A",
+        ] {
+            assert!(is_startup(title), "{title}");
+        }
+        for title in [
+            "postgres: mallory postgres 10.0.0.1(4711) startup",
+            "postgres:  6001, mallory postgres 10.0.0.1(4711) con5 seg0 startup",
+            "postgres: startup postgres [local] idle",
+            "postgres: startup recovering [local] idle",
+            "postgres:  6001, startup process 10.0.0.1(4711) con5 cmd3 idle",
+            "postgres: walsender startup 10.0.0.1(4711) streaming 0/3000060",
+            "startup",
+        ] {
+            assert!(!is_startup(title), "{title}");
+        }
+    }
+
+    #[test]
+    fn a_postmaster_that_begins_anew_is_counted_once_however_little_of_it_is_seen() {
+        let of = |startup, checkpointer| Generation { startup, checkpointer };
+        let counted = |seen: &[(Option<i32>, Option<i32>)]| {
+            let mut generation = Generation::default();
+            seen.iter().filter(|(startup, checkpointer)| generation.turns_into(of(*startup, *checkpointer))).count()
+        };
+        assert_eq!(counted(&[(Some(1), None), (Some(1), Some(2)), (Some(1), Some(2))]), 0, "a mirror");
+        assert_eq!(counted(&[(Some(1), Some(2)), (None, Some(2)), (None, Some(2))]), 0, "promoted");
+        assert_eq!(counted(&[(Some(1), Some(2)), (None, None), (Some(3), None), (Some(3), Some(4))]), 1, "a mirror anew");
+        assert_eq!(counted(&[(Some(1), Some(2)), (Some(3), None), (Some(4), None), (Some(5), None)]), 3, "no checkpointer is seen again");
+        assert_eq!(counted(&[(Some(1), Some(2)), (None, Some(2)), (Some(3), None), (None, Some(4))]), 1, "a primary anew");
+        assert_eq!(counted(&[(None, Some(2)), (None, Some(4)), (Some(3), Some(4)), (None, Some(4))]), 1, "its checkpointer comes first");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
     history,
     idle::{Here, IN_PLACE, MARKS},
     mirror::MirrorWatch,
-    process::{self, End, Postgres},
+    process::{self, End, Generation, Postgres},
     questions::{OthersRead, RowRead, SourceRead},
     serving::Answered,
 };
@@ -88,8 +88,8 @@ pub(super) struct Running {
     pub(super) outdated: Option<String>,
     /// It began as a primary, by crash recovery that has not ended yet.
     pub(super) recovers: bool,
-    /// The process by which a postmaster that began anew is known, and when it is looked at again.
-    pub(super) generation: Option<i32>,
+    /// By whom a postmaster that began anew is known, and when they are looked at again.
+    pub(super) generation: Generation,
     pub(super) next_generation: Instant,
     /// When its WAL receiver's words are looked for again.
     pub(super) next_receiver_error: Instant,
@@ -153,7 +153,7 @@ impl Supervisor {
             source_here: Look::Unknown("not asked since the start".into()),
             refused: None,
             outdated: None,
-            generation: None,
+            generation: Generation::default(),
             next_generation: now,
             next_receiver_error: now,
             mirror: MirrorWatch::default(),
@@ -372,6 +372,11 @@ impl Supervisor {
     async fn ended(&mut self, running: &Running, end: End) {
         self.board.counts.crashes.inc();
         self.memory.crashes += 1;
+        self.board.show(|page| {
+            (page.state, page.detail, page.serves, page.receiving) =
+                (InstanceState::Deciding, format!("postgres ended: {end}"), None, false);
+            page.forget_mirror();
+        });
         self.kill_all(&running.postgres).await; // orphans of a killed postmaster
         let lines = running.postgres.last_lines(self.volume.data(), running.dialect);
         let (class, evidence) = crash::classify(end.signal(), &lines);
