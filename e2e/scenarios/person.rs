@@ -46,13 +46,15 @@ pub async fn held_elsewhere(stage: &mut Stage) -> Result<()> {
     std::fs::write(&lock, record.to_string())?;
     down.release()?;
     let page = stage.wait_page(&mirror, "HeldElsewhere", |page| page.state == InstanceState::HeldElsewhere).await?;
-    ensure!(page.detail.contains("gpheal.io/node-gone=n9"), "it does not say what lifts it: {}", page.detail);
+    let lifts = page.detail.split_once("gpheal.io/node-gone=").and_then(|(_, said)| said.split_whitespace().next());
+    let lifts =
+        lifts.filter(|lifts| lifts.starts_with("n9@")).with_context(|| format!("it does not say what lifts it: {}", page.detail))?;
     stage.wait_row(mirror.dbid, "mnd").await?;
     let unwell = stage.wait_reason(mirror.dbid, "SupervisorSays").await?;
     stage.mark(format!("SupervisorSays: {}", unwell.message));
     crashes::nothing_was_repaired(stage).await?;
 
-    annotate(stage, &mirror, json!({ "gpheal.io/node-gone": "n9" })).await?;
+    annotate(stage, &mirror, json!({ "gpheal.io/node-gone": lifts })).await?;
     stage.wait_healthy().await?;
     stage.mark("a person said that the node is gone: back by itself");
     annotate(stage, &mirror, json!({ "gpheal.io/node-gone": null })).await

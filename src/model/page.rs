@@ -102,8 +102,8 @@ impl InstanceState {
             Self::VolumeUnrecognised => "lifted when the right volume is mounted; a person who knows that it is lost may restore the token",
             Self::NotInCatalog => "never, while the catalog does not name this place",
             Self::Replaced => {
-                "lifted when FTS has marked it a mirror again and it is repaired, or by annotating the pod with gpheal.io/not-replaced=DBID, \
-                 when a person knows that the other side holds nothing that this one lacks"
+                "lifted when FTS has marked it a mirror again and it is repaired, or by annotating the pod with gpheal.io/not-replaced and \
+                 what its message gives for it, when a person knows that the other side holds nothing that this one lacks"
             }
             Self::CatalogOutdated => {
                 "lifted when a coordinator whose catalog knows of the last failover dispatches; gpheal never writes roles, so a person sees to \
@@ -111,12 +111,15 @@ impl InstanceState {
             }
             Self::PutBack => {
                 "lifted when FTS has promoted its mirror and it is repaired, when its newest volume is back, or by annotating the pod with \
-                 gpheal.io/not-replaced=DBID, when a person knows that what the other side holds may be lost; a coordinator's standby is \
+                 gpheal.io/not-replaced and what its message gives for it, when a person knows that what the other side holds may be lost; a coordinator's standby is \
                  activated by a person"
             }
             Self::Retired => "lifted by removing the retired mark; never, where the place was moved away",
             Self::Maintenance => "lifted by removing the maintenance mark, or the annotation that made it",
-            Self::HeldElsewhere => "lifted by annotating the pod with gpheal.io/node-gone=NODE, when a person knows that node to be gone",
+            Self::HeldElsewhere => {
+                "lifted by annotating the pod with gpheal.io/node-gone and what its message gives for it, when a person knows that holder to be \
+                 gone"
+            }
             Self::WaitingForCoordinator => "lifted when a coordinator answers in utility mode",
             Self::WaitingForPrimary => "lifted when the acting primary answers in utility mode",
             Self::WaitingForPeer => {

@@ -127,7 +127,7 @@ impl<'a> Desk<'a> {
                 | Standing::Failed
                 | Standing::Over => None,
             };
-            let trouble = one.note.clone().or_else(|| words::backing_off(one));
+            let trouble = words::trouble(one);
             self.working.entry(*dbid).or_insert_with(|| Working { recovery: recovery.name.clone(), stuck, trouble });
         }
     }

@@ -145,6 +145,11 @@ fn two_jobs_at_once_and_one_recovery_per_content() {
     let jobs = plan.recoveries.values().flat_map(|r| r.instances.values()).filter(|i| i.create_job.is_some()).count();
     assert_eq!(jobs, 2);
     assert_eq!(plan.recoveries["r"].instances[&Dbid(7)].standing, Standing::Waiting(Refusal::JobBudget { max: 2 }));
+    let trouble = plan.unwell.iter().find(|one| one.dbid == Dbid(7)).map(|one| match &one.reason {
+        Reason::Recovering { trouble, .. } => trouble.clone().unwrap_or_default(),
+        Reason::Refused(_) | Reason::Planned { .. } => String::new(),
+    });
+    assert!(trouble.is_some_and(|told| told.starts_with("it waits (JobBudget): 2 Jobs are running already")), "the cluster says so, too");
     assert!(matches!(plan.recoveries["s"].instances[&Dbid(5)].standing, Standing::Waiting(Refusal::AlreadyRecovering { .. })));
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{desk::Desk, proof};
-use crate::model::{Dbid, InstanceNext, Missing, Phase, RecoveryInstance, Repair, Standing};
+use crate::model::{Dbid, InstanceNext, Missing, Phase, RecoveryInstance, Refusal, Repair, Standing};
 
 /// The message of a recovery.
 pub fn message(desk: &Desk, phase: Phase, instances: &BTreeMap<Dbid, InstanceNext>) -> String {
@@ -18,7 +18,7 @@ pub fn message(desk: &Desk, phase: Phase, instances: &BTreeMap<Dbid, InstanceNex
 fn line(desk: &Desk, dbid: Dbid, next: &InstanceNext) -> Option<String> {
     let state = &next.state;
     let said = match &next.standing {
-        Standing::Waiting(refusal) => format!("waits ({}): {refusal}; {}", refusal.code(), refusal.lifted_by()),
+        Standing::Waiting(refusal) => waiting(refusal),
         Standing::Refused(refusal) => format!("refused ({}): {refusal}; {}", refusal.code(), refusal.lifted_by()),
         Standing::BackingOff { .. } => format!("{}{}", backing_off(next)?, in_a_row(desk, state)),
         Standing::Attempting => attempt(state),
@@ -34,8 +34,28 @@ fn line(desk: &Desk, dbid: Dbid, next: &InstanceNext) -> Option<String> {
     Some(next.note.as_ref().map_or(said.clone(), |note| format!("{said}; {note}")))
 }
 
+/// Why nothing goes on with an instance just now, if so, for the status of its cluster.
+pub fn trouble(next: &InstanceNext) -> Option<String> {
+    let waits = || match &next.standing {
+        Standing::Waiting(refusal) => Some(format!("it {}", waiting(refusal))),
+        Standing::BackingOff { .. } => backing_off(next),
+        Standing::Refused(_)
+        | Standing::Attempting
+        | Standing::Stuck(_)
+        | Standing::Proving(_)
+        | Standing::Healed
+        | Standing::Failed
+        | Standing::Over => None,
+    };
+    next.note.clone().or_else(waits)
+}
+
+fn waiting(refusal: &Refusal) -> String {
+    format!("waits ({}): {refusal}; {}", refusal.code(), refusal.lifted_by())
+}
+
 /// What an instance waits for between two attempts, if it does, and what may be done about it meanwhile.
-pub fn backing_off(next: &InstanceNext) -> Option<String> {
+fn backing_off(next: &InstanceNext) -> Option<String> {
     let (Standing::BackingOff { until }, failure) = (&next.standing, next.state.failure.as_ref()) else { return None };
     let lifted = failure.map_or(String::new(), |failure| format!("; lifted {}", failure.class.lifted_by()));
     Some(format!("next attempt at {until} after {}{lifted}", self::failure(&next.state)))

@@ -9,6 +9,7 @@ use super::{
     history::{opens, other_history},
     others,
     peer::{self, Other},
+    person::Allowed,
 };
 use crate::{
     greenplum::{
@@ -80,7 +81,10 @@ async fn one(config: &Config, server: &Server, known: Known) -> Result<Answer, U
 fn believe(server: &Server, answer: Answer, known: Known) -> Result<Answer, Unread> {
     let (now, seen) = (answer.timeline, known.seen);
     if now < seen {
-        return Err(Unread::OldCoordinator { why: format!("{server} is on timeline {now}, older than {seen} which was seen before") });
+        let how = Allowed::how(now, seen);
+        return Err(Unread::OldCoordinator {
+            why: format!("{server} is on timeline {now}, older than {seen} which was seen before ({how})"),
+        });
     }
     match (answer.system_identifier, known.coordinator) {
         (Some(theirs), Some(ours)) if theirs != ours => Err(Unread::NotCoordinator {

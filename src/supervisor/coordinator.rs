@@ -149,7 +149,7 @@ impl Supervisor {
                  a majority has to"
             )),
             // A person lets it be believed nevertheless: while it answers, the segments learn that.
-            Witnesses::Against(why) if self.memory.allowed_timeline.is_some() => May::NotYet(why),
+            Witnesses::Against(why) if self.memory.allowed.is_some() => May::NotYet(why),
             Witnesses::Against(why) => {
                 self.memory.refuted = Some((Instant::now(), why));
                 May::Not

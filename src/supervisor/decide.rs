@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::person::{Allowed, NotReplaced};
 use crate::{
     model::{Content, InstanceState, Look, Role, Timeline, page::Shape},
     volume::{Marks, TokenState},
@@ -92,12 +93,10 @@ pub struct Facts {
     pub primary: Look<PrimaryHere>,
     /// How a coordinator may do without an answer of the others.
     pub alone: Alone,
-    /// A person says that what shows that it was replaced, or put back on an older copy, does not count.
-    pub not_replaced: bool,
+    pub not_replaced: NotReplaced,
     /// Whether its start can wait for the other side for some seconds more.
     pub may_wait: bool,
-    /// The timeline down to which a person allows a coordinator to be believed.
-    pub allowed_timeline: Option<Timeline>,
+    pub allowed: Option<Allowed>,
     /// The pair was in sync when the catalog was last read.
     pub was_in_sync: bool,
     /// postgres died on this directory in a way that a start can not mend.
@@ -240,30 +239,37 @@ fn newer_than_peer(facts: &Facts) -> Option<String> {
 
 /// Why a directory that would open as a primary may hold less than the other side.
 fn was_replaced(facts: &Facts) -> Option<String> {
-    if facts.not_replaced {
-        return None;
-    }
+    let counts = |evidence: &String| !facts.not_replaced.lifts(evidence);
     let promoted = facts.peer.seen().filter(|peer| peer.role == PeerRole::Promoted).and_then(|peer| peer.timeline);
-    if let Some(theirs) = promoted.filter(|theirs| facts.timeline.is_some_and(|own| own < *theirs)) {
-        return Some(format!("the other side is a primary on timeline {theirs} of this content, higher than this one's"));
+    if let Some(theirs) = promoted.filter(|theirs| facts.timeline.is_some_and(|own| own < *theirs))
+        && let Some(evidence) = Some(format!("timeline-{theirs}")).filter(counts)
+    {
+        let how = facts.not_replaced.how(&evidence);
+        return Some(format!("the other side is a primary on timeline {theirs} of this content, higher than this one's{how}"));
     }
     let TokenState::Mine(token) = &facts.token else { return None };
-    let replaced = token.replaced.as_ref()?;
+    let replaced = token.replaced.as_ref().filter(|replaced| counts(&replaced.evidence()))?;
     Some(format!(
-        "at {} a coordinator on timeline {} called it a mirror, and it was not repaired since",
-        replaced.at, replaced.coordinator_timeline
+        "at {} a coordinator on timeline {} called it a mirror, and it was not repaired since{}",
+        replaced.at,
+        replaced.coordinator_timeline,
+        facts.not_replaced.how(&replaced.evidence())
     ))
 }
 
 /// What the other side holds, and a directory that would open as a primary lacks: it was put back on an older copy.
-fn was_put_back(facts: &Facts) -> Option<&str> {
-    let more = facts.peer.seen()?.holds_more.as_ref().filter(|_| !facts.not_replaced)?;
-    Some(&more.why)
+fn was_put_back(facts: &Facts) -> Option<String> {
+    more_than_counts(facts, facts.peer.seen()?.holds_more.as_ref()?)
+}
+
+/// Why what another copy holds keeps this one closed, unless a person knows better.
+fn more_than_counts(facts: &Facts, more: &HoldsMore) -> Option<String> {
+    (!facts.not_replaced.lifts(&more.copy)).then(|| format!("{}{}", more.why, facts.not_replaced.how(&more.copy)))
 }
 
 /// Why it cannot be told yet whether it was; that is waited for a few seconds, by one whose volume may have been exchanged.
 fn unsettled(facts: &Facts) -> Option<&str> {
-    facts.peer.seen()?.unsettled.as_deref().filter(|_| facts.may_wait && !facts.not_replaced)
+    facts.peer.seen()?.unsettled.as_deref().filter(|_| facts.may_wait)
 }
 
 fn primary(facts: &Facts, in_sync: bool) -> Decision {
@@ -326,10 +332,10 @@ fn coordinator(facts: &Facts) -> Decision {
         },
         (Shape::Primary, _) if let Some(why) = overtaken(facts) => stay(InstanceState::WaitingForPeer, why),
         (Shape::Primary, None)
-            if let Look::Seen(OtherHere::HoldsMore(HoldsMore { why, .. })) = &facts.other
-                && !facts.not_replaced =>
+            if let Look::Seen(OtherHere::HoldsMore(more)) = &facts.other
+                && let Some(why) = more_than_counts(facts, more) =>
         {
-            stay(InstanceState::PutBack, why.clone())
+            stay(InstanceState::PutBack, why)
         }
         (Shape::Empty | Shape::Unusable | Shape::Unknown, _) => stay(InstanceState::PrimaryDataMissing, facts.shape_why.clone()),
         (Shape::Primary | Shape::Mirror, Some(why)) => stay(InstanceState::PrimaryDataMissing, why.clone()),
@@ -342,13 +348,18 @@ fn overtaken(facts: &Facts) -> Option<String> {
         Look::Seen(OtherHere::Overtook(timeline)) => Some(timeline),
         Look::Seen(OtherHere::Behind | OtherHere::HoldsMore(_)) | Look::Unknown(_) => None,
     };
-    let remembered = match &facts.token {
-        TokenState::Mine(token) => Some(token.coordinator_timeline.min(facts.allowed_timeline.unwrap_or(token.coordinator_timeline)))
-            .filter(|seen| facts.timeline.is_some_and(|own| own < *seen)),
-        TokenState::Absent | TokenState::Foreign(_) => None,
+    let took_over = |theirs: Timeline| {
+        format!("the other coordinator has taken over on timeline {theirs}, higher than this one's; make this one its standby")
     };
-    let Timeline(theirs) = told.or(remembered)?;
-    Some(format!("the other coordinator has taken over on timeline {theirs}, higher than this one's; make this one its standby"))
+    if let Some(theirs) = told {
+        return Some(took_over(theirs));
+    }
+    let seen = match &facts.token {
+        TokenState::Mine(token) => token.coordinator_timeline,
+        TokenState::Absent | TokenState::Foreign(_) => return None,
+    };
+    let own = facts.timeline.filter(|own| *own < Allowed::floor(facts.allowed, seen))?;
+    Some(format!("{}, or let it be believed ({})", took_over(seen), Allowed::how(own, seen)))
 }
 
 fn beside_others(facts: &Facts) -> Decision {

@@ -43,12 +43,12 @@ fn facts(shape: Shape, row: Look<RowHere>) -> Facts {
         other: Look::Unknown("silent".into()),
         primary: Look::Seen(PrimaryHere::HasAll),
         alone: Alone::Waits,
-        not_replaced: false,
+        not_replaced: NotReplaced { dbid: Some(Dbid(2)), said: vec![] },
         was_in_sync: true,
         unusable: None,
         diverged: None,
         may_wait: true,
-        allowed_timeline: None,
+        allowed: None,
     }
 }
 
@@ -156,8 +156,10 @@ fn a_primary_that_lacks_what_its_mirror_holds_stays_closed_where_that_can_be_pro
         assert_eq!(says(&with(row(Role::Primary, true))), "PutBack", "{role:?}");
         assert_eq!(says(&with(row(Role::Primary, false))), "start", "{role:?}: FTS has decided for this one");
         assert_eq!(says(&with(Look::Unknown("no coordinator".into()))), "PutBack", "{role:?}");
-        let lifted = Facts { not_replaced: true, ..with(row(Role::Primary, true)) };
-        assert_eq!(says(&lifted), "start", "{role:?}: a person said so");
+        let of = |row, copy: &str| says(&Facts { not_replaced: not_replaced(copy), ..with(row) });
+        assert_eq!(of(row(Role::Primary, true), &more("").copy), "start", "{role:?}: a person said so");
+        assert_eq!(of(row(Role::Primary, true), "another"), "PutBack", "{role:?}: of another copy");
+        assert_eq!(of(Look::Unknown("no coordinator".into()), "another"), "PutBack", "{role:?}");
     }
     let idle = Facts { peer: peer(PeerRole::Idle, Some(1)), ..facts(Shape::Primary, Look::Unknown("no coordinator".into())) };
     assert_eq!(says(&idle), "WaitingForPeer", "whether it was promoted, a directory does not say");
@@ -203,7 +205,8 @@ fn a_coordinator_and_its_standby_are_held_against_each_other_too() {
     let put_back = Facts { other: Look::Seen(OtherHere::HoldsMore(more("dbid 8 holds more"))), ..of(Shape::Primary) };
     assert_eq!(says(&put_back), "PutBack");
     assert_eq!(says(&Facts { alone: Alone::InPlace, ..put_back.clone() }), "PutBack");
-    assert_eq!(says(&Facts { not_replaced: true, ..put_back }), "start in two steps");
+    assert_eq!(says(&Facts { not_replaced: not_replaced("another"), ..put_back.clone() }), "PutBack", "of another copy");
+    assert_eq!(says(&Facts { not_replaced: not_replaced(&more("").copy), ..put_back }), "start in two steps");
 }
 
 /// The annotation that lets segments believe a coordinator that was put back lets that one dispatch.
@@ -216,9 +219,16 @@ fn a_person_can_lift_that_a_coordinator_was_overtaken() {
         ..facts(Shape::Primary, Look::Unknown("itself".into()))
     };
     assert_eq!(says(&overtaken), "WaitingForPeer");
-    assert_eq!(says(&Facts { allowed_timeline: Some(Timeline(0)), ..overtaken.clone() }), "start in two steps");
+    let allowed = |seen| Some(Allowed::new(Timeline(0), Timeline(seen)));
+    assert_eq!(says(&Facts { allowed: allowed(1), ..overtaken.clone() }), "start in two steps");
+    assert_eq!(says(&Facts { allowed: allowed(2), ..overtaken.clone() }), "WaitingForPeer", "said of another one");
     let other = Look::Seen(OtherHere::Overtook(Timeline(1)));
-    assert_eq!(says(&Facts { allowed_timeline: Some(Timeline(0)), other, ..overtaken }), "WaitingForPeer", "it takes writes now");
+    assert_eq!(says(&Facts { allowed: allowed(1), other, ..overtaken }), "WaitingForPeer", "it takes writes now");
+}
+
+/// What a person says of dbid 2.
+fn not_replaced(evidence: &str) -> NotReplaced {
+    NotReplaced { dbid: Some(Dbid(2)), said: vec![format!("2@{evidence}")] }
 }
 
 fn replaced() -> TokenState {
@@ -237,8 +247,15 @@ fn a_primary_that_was_replaced_is_not_opened_on_the_word_of_an_older_catalog() {
     assert_eq!(with(mine(), peer(PeerRole::Promoted, Some(1))), "start", "the stale one of the two");
     assert_eq!(with(mine(), peer(PeerRole::InRecovery, Some(1))), "start");
     assert_eq!(with(mine(), silent()), "start", "a silent side leaves it to the row");
-    let lifted = Facts { token: replaced(), not_replaced: true, ..facts(Shape::Primary, row(Role::Primary, true)) };
-    assert_eq!(says(&lifted), "start", "a person said so");
+    let lifted = |token, peer, evidence: &str| {
+        says(&Facts { token, peer, not_replaced: not_replaced(evidence), ..facts(Shape::Primary, row(Role::Primary, true)) })
+    };
+    let at = Timestamp::UNIX_EPOCH.to_string();
+    assert_eq!(lifted(replaced(), silent(), &at), "start", "a person said so");
+    assert_eq!(lifted(replaced(), silent(), "2026-01-01T00:00:00Z"), "Replaced", "of another time");
+    assert_eq!(lifted(mine(), peer(PeerRole::Promoted, Some(2)), "timeline-2"), "start");
+    assert_eq!(lifted(mine(), peer(PeerRole::Promoted, Some(3)), "timeline-2"), "Replaced", "of the promotion before");
+    assert_eq!(lifted(replaced(), peer(PeerRole::Promoted, Some(2)), "timeline-2"), "Replaced", "both have to be lifted");
 }
 
 #[test]

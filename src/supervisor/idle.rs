@@ -12,7 +12,7 @@ use super::{
     history, is_dead,
     others::{self, Own},
     peer::{self, Other},
-    person::Said,
+    person::{NotReplaced, Said},
 };
 use crate::{
     model::{Begins, Content, Dbid, InstanceState, Look, Reach, Role, Timeline, page::Shape},
@@ -48,8 +48,8 @@ impl Supervisor {
             return Ok(Round::End);
         }
         let said = self.heed_person();
-        self.memory.allowed_timeline = said.coordinator_timeline;
-        let lock = match self.volume.try_lock(&self.config.holder(), said.gone_node.as_deref()) {
+        self.memory.allowed = said.coordinator;
+        let lock = match self.volume.try_lock(&self.config.holder(), said.gone.as_deref()) {
             Ok(lock) => lock,
             Err(LockError::Busy(who)) => return self.stay_out(&who).await,
             Err(error @ LockError::Elsewhere(_)) => return self.stay(InstanceState::HeldElsewhere, error.to_string()).await,
@@ -175,10 +175,10 @@ impl Supervisor {
             row,
             peer,
             other,
-            not_replaced: said.not_replaced.is_some() && said.not_replaced == here.dbid,
+            not_replaced: NotReplaced { dbid: here.dbid, said: said.not_replaced.clone() },
             was_in_sync: matches!(&here.token, TokenState::Mine(token) if token.peer.as_ref().is_some_and(|peer| peer.in_sync)),
             diverged: self.memory.diverged.clone(),
-            allowed_timeline: self.memory.allowed_timeline,
+            allowed: self.memory.allowed,
         }
     }
 
@@ -239,15 +239,19 @@ impl Supervisor {
     /// A person said so; the annotation may go.
     fn forget_replaced(&self, facts: &Facts) {
         let TokenState::Mine(token) = self.token_now() else { return };
+        let lifts = |evidence: &String| facts.not_replaced.lifts(evidence);
         let left_behind = match (&facts.peer, &facts.other) {
-            (Look::Seen(PeerHere { holds_more: Some(more), .. }), _) | (_, Look::Seen(OtherHere::HoldsMore(more))) => Some(&more.copy),
+            (Look::Seen(PeerHere { holds_more: Some(more), .. }), _) | (_, Look::Seen(OtherHere::HoldsMore(more))) => {
+                Some(more.copy.clone())
+            }
             (Look::Seen(_) | Look::Unknown(_), Look::Seen(_) | Look::Unknown(_)) => None,
         };
-        if token.replaced.is_none() && left_behind.is_none() {
+        let replaced = token.replaced.clone().filter(|replaced| !lifts(&replaced.evidence()));
+        let waived = left_behind.filter(lifts).or_else(|| token.waived.clone());
+        if (&replaced, &waived) == (&token.replaced, &token.waived) {
             return;
         }
-        let waived = left_behind.cloned().or_else(|| token.waived.clone());
-        let token = Token { replaced: None, waived, ..*token };
+        let token = Token { replaced, waived, ..*token };
         if let Err(error) = self.volume.write_token(&token) {
             tracing::warn!(%error, "that this instance was not replaced could not be written down");
         }
@@ -315,9 +319,7 @@ impl Supervisor {
             anyhow::ensure!(matches!(here.token, TokenState::Mine(_)), "the volume can not be adopted: {error:#}");
             tracing::warn!(%error, "the token could not be brought up to date");
         }
-        if facts.not_replaced {
-            self.forget_replaced(facts);
-        }
+        self.forget_replaced(facts);
         // Only under the lock: a pid of another namespace proves nothing, and a live postmaster whose file is gone ends itself.
         let _ = std::fs::remove_file(self.volume.data().join("postmaster.pid"));
         mend::mode(self.volume.data(), here.shaped.dialect);

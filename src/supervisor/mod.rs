@@ -91,7 +91,7 @@ struct Memory {
     /// When segments were found to know, or perhaps to know, of a higher timeline than this coordinator's, and what was seen.
     refuted: Option<(tokio::time::Instant, String)>,
     /// The timeline down to which a person allows a coordinator to be believed.
-    allowed_timeline: Option<Timeline>,
+    allowed: Option<person::Allowed>,
     /// The data directory on which postgres was last run here.
     ran: Option<u64>,
     /// Since when the other side does not tell how far its log reaches.
@@ -241,7 +241,7 @@ impl Supervisor {
 
     /// A coordinator that was put back on an older copy of itself is believed when a person says so.
     fn floor(&self, seen: Timeline) -> Timeline {
-        self.memory.allowed_timeline.map_or(seen, |allowed| allowed.min(seen))
+        person::Allowed::floor(self.memory.allowed, seen)
     }
 
     fn remember(&mut self, look: &Look<Answer, NotRead>) {

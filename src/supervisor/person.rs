@@ -11,12 +11,16 @@ use crate::{
 
 /// A person works here: postgres runs without being asked about, and gpheal keeps away (design §3.2).
 const MAINTENANCE: &str = "gpheal.io/maintenance";
-/// The named node is gone: what its pods did not give back may be taken.
+// What lifts a refusal names what it refuses: an annotation that nobody took away, or that stands in a pod's template, says nothing
+// of what happens later.
+
+/// The named holder of the volume, on the named node, is gone: what it did not give back may be taken.
 const NODE_GONE: &str = "gpheal.io/node-gone";
-/// The dbid of this instance: what shows that another one took its place as primary does not count.
-const NOT_REPLACED: &str = "gpheal.io/not-replaced";
-/// The timeline of the coordinator that is to be believed although a higher one was seen: it was put back on an older copy.
-const COORDINATOR_TIMELINE: &str = "gpheal.io/coordinator-timeline";
+/// `DBID@EVIDENCE`, several with commas: that does not count as showing that another one took this instance's place as primary.
+pub const NOT_REPLACED: &str = "gpheal.io/not-replaced";
+/// `TIMELINE:SEEN`: coordinators are to be believed down to that timeline although that higher one was seen. It was put back on an
+/// older copy.
+pub const COORDINATOR_TIMELINE: &str = "gpheal.io/coordinator-timeline";
 /// The volume is this place's, though its token names another: address, port, directory or cluster were changed on
 /// purpose. The value is the database's system identifier, so that it says nothing about another volume that is mounted later.
 const ADOPT_VOLUME: &str = "gpheal.io/adopt-volume";
@@ -27,10 +31,64 @@ const BY_ANNOTATION: &str = "by annotation\n";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
     maintenance: bool,
-    pub gone_node: Option<String>,
-    pub not_replaced: Option<Dbid>,
-    pub coordinator_timeline: Option<Timeline>,
+    pub gone: Option<String>,
+    pub not_replaced: Vec<String>,
+    pub coordinator: Option<Allowed>,
     adopt: Option<SystemIdentifier>,
+}
+
+/// A coordinator of a lower timeline that a person lets be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// Down to this one.
+    believed: Timeline,
+    /// Although this one was seen. Another that is seen later is another story.
+    seen: Timeline,
+}
+
+impl Allowed {
+    pub const fn new(believed: Timeline, seen: Timeline) -> Self {
+        Self { believed, seen }
+    }
+
+    /// `1:5`
+    fn parse(value: &str) -> Option<Self> {
+        let (believed, seen) = value.split_once(':')?;
+        Some(Self::new(Timeline(believed.parse().ok()?), Timeline(seen.parse().ok()?)))
+    }
+
+    /// The timeline below which no coordinator is believed, where this one was seen.
+    pub fn floor(allowed: Option<Self>, seen: Timeline) -> Timeline {
+        allowed.filter(|allowed| allowed.seen == seen).map_or(seen, |allowed| allowed.believed.min(seen))
+    }
+
+    /// How a person allows it.
+    pub fn how(believed: Timeline, seen: Timeline) -> String {
+        format!("{COORDINATOR_TIMELINE}={believed}:{seen}")
+    }
+}
+
+/// Of what shows that an instance was replaced, or put back on an older copy, a person says that it does not count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NotReplaced {
+    pub dbid: Option<Dbid>,
+    pub said: Vec<String>,
+}
+
+impl NotReplaced {
+    pub fn lifts(&self, evidence: &str) -> bool {
+        self.value(evidence).is_some_and(|value| self.said.contains(&value))
+    }
+
+    /// `2@timeline-5`; `None` for one that does not know its dbid.
+    fn value(&self, evidence: &str) -> Option<String> {
+        self.dbid.map(|dbid| format!("{dbid}@{evidence}"))
+    }
+
+    /// What a person who knows better says, for the end of a sentence.
+    pub fn how(&self, evidence: &str) -> String {
+        self.value(evidence).map_or_else(String::new, |value| format!(" ({NOT_REPLACED}={value})"))
+    }
 }
 
 /// Reads the file of the downward API: a line `key="value"` each, the value quoted as in Go. `None`: it can not be read
@@ -44,9 +102,9 @@ fn read(file: &Path) -> Option<Said> {
     let maintenance = value(MAINTENANCE).is_some_and(|value| value != "false");
     Some(Said {
         maintenance,
-        gone_node: value(NODE_GONE).filter(|node| !node.is_empty()),
-        not_replaced: value(NOT_REPLACED).and_then(|dbid| dbid.parse().ok()).map(Dbid),
-        coordinator_timeline: value(COORDINATOR_TIMELINE).and_then(|timeline| timeline.parse().ok()).map(Timeline),
+        gone: value(NODE_GONE).filter(|holder| !holder.is_empty()),
+        not_replaced: value(NOT_REPLACED).map(|all| all.split(',').map(|one| one.trim().to_owned()).collect()).unwrap_or_default(),
+        coordinator: value(COORDINATOR_TIMELINE).and_then(|value| Allowed::parse(&value)),
         adopt: value(ADOPT_VOLUME).and_then(|value| value.parse().ok()),
     })
 }
@@ -142,11 +200,20 @@ mod tests {
         assert!(says(&format!("{other}gpheal.io/maintenance=\"\"\n")).maintenance);
         assert!(says("gpheal.io/maintenance=\"disk is swapped, \\\"Ann\\\"\"\n").maintenance);
         assert!(!says("gpheal.io/maintenance=\"false\"\n").maintenance);
-        assert_eq!(says("gpheal.io/node-gone=\"n2\"\n").gone_node.as_deref(), Some("n2"));
-        assert_eq!(says("gpheal.io/node-gone=\"\"\n").gone_node, None);
-        assert_eq!(says("gpheal.io/not-replaced=\"5\"\n").not_replaced, Some(Dbid(5)));
-        assert_eq!(says("gpheal.io/not-replaced=\"yes\"\n").not_replaced, None, "it has to name the dbid");
-        assert_eq!(says("gpheal.io/coordinator-timeline=\"2\"\n").coordinator_timeline, Some(Timeline(2)));
+        assert_eq!(says("gpheal.io/node-gone=\"n2@2026-01-01T00:00:00Z\"\n").gone.as_deref(), Some("n2@2026-01-01T00:00:00Z"));
+        assert_eq!(says("gpheal.io/node-gone=\"\"\n").gone, None);
+        let said = says("gpheal.io/not-replaced=\"5@timeline-7, 5@3f2a9c1e\"\n").not_replaced;
+        assert_eq!(said, ["5@timeline-7", "5@3f2a9c1e"]);
+        let of = |dbid| NotReplaced { dbid: Some(Dbid(dbid)), said: said.clone() };
+        assert!(of(5).lifts("timeline-7") && of(5).lifts("3f2a9c1e"));
+        assert!(!of(5).lifts("timeline-8") && !of(6).lifts("timeline-7") && !NotReplaced::default().lifts("timeline-7"));
+        assert_eq!(of(5).how("timeline-8"), " (gpheal.io/not-replaced=5@timeline-8)");
+        let allowed = says("gpheal.io/coordinator-timeline=\"2:5\"\n").coordinator;
+        let floor = |seen| Allowed::floor(allowed, Timeline(seen)).0;
+        assert_eq!((floor(5), floor(4), floor(6), floor(1)), (2, 4, 6, 1), "of the one that was named alone");
+        for none in ["2", "2:", "yes", ""] {
+            assert_eq!(says(&format!("gpheal.io/coordinator-timeline=\"{none}\"\n")).coordinator, None, "{none}: it has to say which");
+        }
         assert_eq!(says("gpheal.io/adopt-volume=\"7123456789012345678\"\n").adopt, Some(SystemIdentifier(7_123_456_789_012_345_678)));
         assert_eq!(says("gpheal.io/adopt-volume=\"true\"\n").adopt, None, "it has to say which");
         assert_eq!(read(Path::new("/nowhere/annotations")), None, "not readable says nothing");

@@ -16,6 +16,7 @@ use super::{
     history,
     idle::{Here, IN_PLACE, MARKS},
     mirror::MirrorWatch,
+    person::NotReplaced,
     process::{self, End, Generation, Postgres},
     questions::{OthersRead, RowRead, SourceRead},
     serving::Answered,
@@ -246,7 +247,7 @@ impl Supervisor {
 
     /// Marks and row against a running postgres.
     fn judge(&mut self, running: &mut Running) -> Option<Outcome> {
-        self.memory.allowed_timeline = self.heed_person().coordinator_timeline;
+        self.memory.allowed = self.heed_person().coordinator;
         self.look_after(&mut running.lock);
         let marks = self.marks();
         self.show_volume(&marks);
@@ -266,12 +267,12 @@ impl Supervisor {
             other: running.other.clone(),
             primary: running.source_here.clone(),
             alone: Alone::Waits,
-            not_replaced: false,
+            not_replaced: NotReplaced::default(),
             was_in_sync: false,
             unusable: None,
             diverged: None,
             may_wait: false,
-            allowed_timeline: None,
+            allowed: None,
         };
         let verdict = watch(&facts);
         self.say_outdated(running, if let Watch::NotOverruled(why) = &verdict { Some(why) } else { None });

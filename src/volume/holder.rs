@@ -50,10 +50,10 @@ impl Holder {
     }
 
     /// Once `taker` has the flock, nobody of this record can live any more: it ended by itself, or it was on this kernel,
-    /// or on an earlier boot of this node, or a person says that its node is gone.
+    /// or on an earlier boot of this node, or a person says that it is gone.
     pub(super) fn is_gone_for(&self, taker: &Self, gone_node: Option<&str>) -> bool {
         let same_boot = !self.boot.is_empty() && self.boot == taker.boot;
-        self.released || same_boot || self.was_before(taker) || gone_node.is_some_and(|gone| gone == self.named_node())
+        self.released || same_boot || self.was_before(taker) || gone_node.is_some_and(|gone| gone == self.named())
     }
 
     /// The taker's kernel is a later boot of the same node. Pods with a kernel of their own (Kata, gVisor) are on one
@@ -66,9 +66,14 @@ impl Holder {
         same_node && later
     }
 
-    /// How a person names its node.
-    fn named_node(&self) -> &str {
-        if self.what.is_empty() { UNKNOWN_NODE } else { &self.node }
+    /// How a person names it: its node, and when it wrote this down. What is said of one holder says nothing of a later one on the
+    /// same node, however long it stays said.
+    pub fn named(&self) -> String {
+        match self.written {
+            _ if self.what.is_empty() => UNKNOWN_NODE.into(),
+            Some(written) => format!("{}@{written}", self.node),
+            None => self.node.clone(),
+        }
     }
 
     /// What nobody can read.
@@ -78,9 +83,9 @@ impl Holder {
 
     /// What a person has to make sure of, and what to say then.
     pub fn how_to_end(&self) -> String {
-        let node = self.named_node();
         format!(
-            "make sure that whoever it was is gone, with its node or its virtual machine, or has lost the volume; then annotate this pod with gpheal.io/node-gone={node}"
+            "make sure that whoever it was is gone, with its node or its virtual machine, or has lost the volume; then annotate this pod with gpheal.io/node-gone={}",
+            self.named()
         )
     }
 }
@@ -176,7 +181,11 @@ mod tests {
         assert!(!silent.is_gone_for(&taker("", before), None), "kernels that tell no boot are not the same one");
         assert!(!Holder { written: None, ..holder.clone() }.is_gone_for(&taker("two", after), None));
         assert!(Holder { released: true, ..holder.clone() }.is_gone_for(&taker("two", before), None));
-        assert!(holder.is_gone_for(&taker("two", before), Some("n1")) && !holder.is_gone_for(&taker("two", before), Some("n2")));
+        let said = |gone: &str| holder.is_gone_for(&taker("two", before), Some(gone));
+        assert!(said(&holder.named()) && said("n1@2026-01-01T12:00:00Z"), "a person says it, {}", holder.named());
+        assert!(!said("n1") && !said("n2@2026-01-01T12:00:00Z"), "of this holder");
+        let later = Holder { written: after, ..holder.clone() };
+        assert!(!later.is_gone_for(&taker("two", before), Some(&holder.named())), "and not of the next one on the same node");
     }
 
     #[test]

@@ -53,11 +53,12 @@ pub enum LockError {
 }
 
 impl Volume {
-    /// Takes the lock if it is free, and writes down who holds it. `gone_node`: a node that a person knows to be gone.
+    /// Takes the lock if it is free, and writes down who holds it. `gone`: the last holder ([`Holder::named`]) that a
+    /// person knows to be gone.
     ///
     /// # Errors
     /// [`LockError::Busy`] when it is not free, [`LockError::Elsewhere`] when its last holder may live on another kernel.
-    pub fn try_lock(&self, holder: &Holder, gone_node: Option<&str>) -> Result<Held, LockError> {
+    pub fn try_lock(&self, holder: &Holder, gone: Option<&str>) -> Result<Held, LockError> {
         let path = self.mark("lock");
         let io = |source| LockError::Io { path: path.clone(), source };
         let file = open(&path).map_err(io)?;
@@ -69,7 +70,7 @@ impl Volume {
         if !is_at(&file, &path).map_err(io)? {
             return Err(LockError::Busy("its file was replaced while it was taken".into()));
         }
-        if let Some(last) = holder::last(&file).map_err(io)?.filter(|last| !last.is_gone_for(holder, gone_node)) {
+        if let Some(last) = holder::last(&file).map_err(io)?.filter(|last| !last.is_gone_for(holder, gone)) {
             return Err(LockError::Elsewhere(Box::new(last)));
         }
         fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| io(e.into()))?; // children keep it
@@ -276,10 +277,16 @@ mod tests {
         let last = Holder { boot: "other".into(), boot_began: None, ..Holder::here("n2", "a", "supervisor") };
         let left = |last: &Holder| std::fs::write(volume.mark("lock"), serde_json::to_vec(last).unwrap()).unwrap();
         left(&last);
-        assert!(matches!(volume.try_lock(&here("b"), None), Err(LockError::Elsewhere(who)) if who.pod == last.pod));
-        assert!(matches!(volume.try_lock(&here("b"), Some("n3")), Err(LockError::Elsewhere(_))), "another node's end says nothing");
+        let Err(LockError::Elsewhere(who)) = volume.try_lock(&here("b"), None) else { panic!("it may live") };
+        assert_eq!(who.pod, last.pod);
+        for other in ["n2", &who.named().replacen("n2", "n3", 1)] {
+            assert!(
+                matches!(volume.try_lock(&here("b"), Some(other)), Err(LockError::Elsewhere(_))),
+                "{other}: another's end says nothing"
+            );
+        }
         assert!(matches!(volume.try_lock(&Holder { node: String::new(), ..here("b") }, None), Err(LockError::Elsewhere(_))));
-        volume.try_lock(&here("b"), Some("n2")).expect("a person says that the node is gone");
+        volume.try_lock(&here("b"), Some(&who.named())).expect("a person says that it is gone");
         for gone in [
             Holder { released: true, ..last.clone() },
             Holder { boot: here("b").boot, ..last.clone() },

@@ -52,6 +52,13 @@ pub struct Replaced {
     pub at: Timestamp,
 }
 
+impl Replaced {
+    /// What tells this time from another.
+    pub fn evidence(&self) -> String {
+        self.at.to_string()
+    }
+}
+
 impl Token {
     /// The same after a repair: nothing of what the old directory followed or was counts for the new one.
     #[must_use]
