@@ -15,11 +15,10 @@ use super::{
     person::{NotReplaced, Said},
 };
 use crate::{
-    model::{Begins, Content, Dbid, InstanceState, Look, Reach, Role, Timeline, page::Shape},
+    model::{Begins, Content, Dbid, InstanceState, Look, Reach, Role, page::Shape},
     volume::{
-        Held, LockError, Marks, Token, TokenState, mend, places,
+        Held, LockError, Marks, TokenState, mend, places,
         shape::{self, Shaped},
-        token::Replaced,
     },
 };
 
@@ -39,6 +38,13 @@ pub(super) struct Here {
     pub dbid: Option<Dbid>,
     pub content: Option<Content>,
     pub token: TokenState,
+}
+
+impl Here {
+    /// Which instance it is, and of which database.
+    pub(super) const fn is_known(&self) -> bool {
+        self.dbid.is_some() && self.content.is_some() && self.shaped.control.is_some()
+    }
 }
 
 impl Supervisor {
@@ -226,52 +232,6 @@ impl Supervisor {
         if since.elapsed() > Duration::from_secs(self.config.coordinator_wait) { Alone::Waited } else { Alone::Waits }
     }
 
-    /// The other coordinator may be silent the next time.
-    pub(super) fn remember_who_overtook(&mut self, here: &Here, timeline: Timeline) {
-        self.memory.dispatched = None;
-        let TokenState::Mine(token) = &here.token else { return };
-        let token = Token { coordinator_timeline: token.coordinator_timeline.max(timeline), ..(**token).clone() };
-        if let Err(error) = self.volume.write_token(&token) {
-            tracing::warn!(%error, "that the other coordinator has taken over could not be written down");
-        }
-    }
-
-    /// A person said so; the annotation may go.
-    fn forget_replaced(&self, facts: &Facts) {
-        let TokenState::Mine(token) = self.token_now() else { return };
-        let lifts = |evidence: &String| facts.not_replaced.lifts(evidence);
-        let left_behind = match (&facts.peer, &facts.other) {
-            (Look::Seen(PeerHere { holds_more: Some(more), .. }), _) | (_, Look::Seen(OtherHere::HoldsMore(more))) => {
-                Some(more.copy.clone())
-            }
-            (Look::Seen(_) | Look::Unknown(_), Look::Seen(_) | Look::Unknown(_)) => None,
-        };
-        let replaced = token.replaced.clone().filter(|replaced| !lifts(&replaced.evidence()));
-        let waived = left_behind.filter(lifts).or_else(|| token.waived.clone());
-        if (&replaced, &waived) == (&token.replaced, &token.waived) {
-            return;
-        }
-        let token = Token { replaced, waived, ..*token };
-        if let Err(error) = self.volume.write_token(&token) {
-            tracing::warn!(%error, "that this instance was not replaced could not be written down");
-        }
-    }
-
-    /// The next catalog may be one from before this instance was replaced.
-    fn remember_replaced(&self, here: &Here) {
-        self.adopt_or_warn(here);
-        let token = match self.token_now() {
-            TokenState::Mine(token) if token.replaced.is_none() => token,
-            TokenState::Mine(_) | TokenState::Absent | TokenState::Foreign(_) => return,
-        };
-        let replaced = Replaced { coordinator_timeline: token.coordinator_timeline, at: Timestamp::now() };
-        // What it followed before it was a primary itself says nothing of what it wrote since.
-        let token = Token { replaced: Some(replaced), followed: vec![], followed_in: None, ..*token };
-        if let Err(error) = self.volume.write_token(&token) {
-            tracing::warn!(%error, "that this instance was replaced could not be written down");
-        }
-    }
-
     /// Asked only for a mirror that may start: the acting primary by its row or, without a coordinator, by the row of before.
     async fn ask_primary(&self, here: &Here, row: &Look<RowHere>, reaches: Look<Reach>) -> Look<PrimaryHere> {
         let may_start = match row {
@@ -334,57 +294,6 @@ impl Supervisor {
             Decision::StartCoordinator => self.run_coordinator(lock, here).await,
             Decision::Start | Decision::Dispatch | Decision::Stay(..) | Decision::Replaced(_) => self.run_segment(lock, primary).await,
         }
-    }
-
-    /// A stale primary that came under a supervisor after it was replaced never starts, and its repair wants the token: it
-    /// has the database, dbid and place of its row, which is all that a first start asks for.
-    fn adopt_or_warn(&self, here: &Here) {
-        if let Err(error) = self.adopt(here) {
-            tracing::warn!(%error, "the volume could not be adopted");
-        }
-    }
-
-    /// Writes the token at the first start, and what was learned from the catalog since.
-    pub(super) fn adopt(&self, here: &Here) -> anyhow::Result<()> {
-        let (Some(dbid), Some(content), Some(control)) = (here.dbid, here.content, &here.shaped.control) else { return Ok(()) };
-        if matches!(here.token, TokenState::Foreign(_)) {
-            return Ok(()); // a person works here (maintenance); whose volume it is stays written
-        }
-        let old = match &here.token {
-            TokenState::Mine(token) => Some((**token).clone()),
-            _ => None,
-        };
-        let mut token = old.clone().unwrap_or_else(|| Token {
-            cluster: self.config.cluster.clone(),
-            system_identifier: control.system_identifier,
-            dbid,
-            content,
-            address: self.config.address.clone(),
-            port: self.config.port,
-            data_directory: self.config.data_directory.to_string_lossy().into_owned(),
-            coordinator_timeline: Timeline(0),
-            peer: None,
-            followed: vec![],
-            followed_in: None,
-            waived: None,
-            replaced: None,
-            coordinator: None,
-            adopted: Timestamp::now(),
-        });
-        if let Some(answer) = &self.memory.answer {
-            // Of a coordinator that does not know this place nothing is learned.
-            if let Look::Seen(RowHere::Mine { role, .. }) = ask::row_here(&self.config, &answer.catalog, Some(dbid)) {
-                token.coordinator_timeline = self.floor(token.coordinator_timeline).max(answer.timeline);
-                token.coordinator = token.coordinator.or(answer.system_identifier);
-                token.peer = ask::peer_of(&answer.catalog, content, dbid).or(token.peer);
-                // Whoever made it a mirror again, by hand perhaps, ended that it was a stale primary.
-                token.replaced = token.replaced.filter(|_| role == Role::Primary || here.shaped.shape != Shape::Mirror);
-            }
-        }
-        if old.as_ref() != Some(&token) {
-            self.volume.write_token(&token)?;
-        }
-        Ok(())
     }
 
     /// A hold whose attempt is dead: its heartbeat is old and nobody holds the lock but us. One that cannot be removed

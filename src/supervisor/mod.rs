@@ -25,6 +25,7 @@ mod peer;
 mod person;
 mod process;
 mod questions;
+mod remember;
 mod serving;
 mod squatter;
 mod walsender;
