@@ -75,7 +75,7 @@ e2e-all: build ## Every scenario on the bed
 demo: build ## Watch a cluster get hurt in three ways and heal
 	$(BIN)/e2e demo
 
-figures: build ## What healing costs, beside the same by hand (20 min, once compiled); writes docs/performance.md
+figures: build ## What healing costs, beside the same by hand (25 min, once compiled); writes docs/performance.md
 	$(BIN)/e2e figures
 
 bed-test: packages ## The bed's own test, on a bed beside

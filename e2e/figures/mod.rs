@@ -1,11 +1,12 @@
 //! `make figures`: what healing costs, each figure the median of several runs in one go, and beside it the same
 //! commands by hand in the same go.
 //!
-//! `heal` measures crashes and lost primaries, `full` a copy of several GiB, `idle` what gpheal does while all is
-//! well, `hand` what a person does on bare processes; `page` writes `docs/performance.md`.
+//! `heal` measures crashes and lost primaries, `full` a copy of several GiB, `hang` how long commits wait for a
+//! mirror that hangs, `idle` what gpheal does while all is well, `hand` what a person does on bare processes; `page` writes `docs/performance.md`.
 
 mod full;
 mod hand;
+mod hang;
 mod heal;
 mod idle;
 mod page;
@@ -72,6 +73,7 @@ pub async fn run(bed: Bed, options: &Options) -> Result<bool> {
     let mut figures = idle::measure(&stage, options.idle_minutes).await?;
     figures.extend(heal::crashed(&mut stage, options.runs).await?);
     figures.extend(heal::lost(&mut stage, options.runs).await?);
+    figures.extend(hang::measure(&mut stage).await?);
     figures.extend(full::measure(&mut stage, options.runs, options.gibibytes).await?);
     figures.extend(idle::memory(&stage).await?);
     page::write(&options.page, options, &figures)?;

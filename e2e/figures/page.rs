@@ -16,6 +16,9 @@ command by hand differs by a fifth from run to run.
 
 A lost primary is lost by its postgres, its container lives on. Its mirror's promotion takes up to five seconds, by chance: PostgreSQL
 waits for so long between two attempts to reach a primary (`wal_retrieve_retry_interval`).
+
+A mirror that hangs is marked down when FTS' grace is over, here 10 s (30 by default), counted from the moment at which its walsender ends. Without gpheal
+that moment is `wal_sender_timeout`: 60 s by default, 5 min on Greenplum 6.
 ";
 
 pub fn write(path: &Path, options: &Options, figures: &[Figure]) -> Result<()> {

@@ -34,7 +34,7 @@ mod rights;
 mod runner;
 mod squatters;
 mod stage;
-mod surroundings;
+pub mod surroundings;
 mod tablespaces;
 mod tls;
 mod volumes;

@@ -36,7 +36,7 @@ const NO_UTF8: &[u8] = b"\n# \xd6\xd0\xce\xc4\n";
 /// Where the settings lie that an init container writes.
 const ELSEWHERE: &str = "/etc/gp";
 const SETS: [&str; 2] = ["gp-primary", "gp-mirror"];
-const ON_DELETE: &str = "OnDelete";
+pub const ON_DELETE: &str = "OnDelete";
 const ROLLING: &str = "RollingUpdate";
 
 /// First under a mirror, which comes back by itself; then under a primary that is lost, which is rewound and not copied.
@@ -148,7 +148,7 @@ fn with_settings() -> Value {
     } } } })
 }
 
-async fn put_back(sets: &Api<StatefulSet>, as_built: &StatefulSet, strategy: &str) -> Result<()> {
+pub async fn put_back(sets: &Api<StatefulSet>, as_built: &StatefulSet, strategy: &str) -> Result<()> {
     let name = as_built.name_any();
     let mut now = sets.get(&name).await?;
     now.spec.clone_from(&as_built.spec);
@@ -159,7 +159,7 @@ async fn put_back(sets: &Api<StatefulSet>, as_built: &StatefulSet, strategy: &st
 }
 
 /// Its pod is replaced, and the pair is in sync.
-async fn restarted(stage: &Stage, row: &Row) -> Result<()> {
+pub async fn restarted(stage: &Stage, row: &Row) -> Result<()> {
     let uid = async || Ok::<_, anyhow::Error>(stage.cluster.pods().get_opt(row.pod()).await?.and_then(|pod| pod.metadata.uid));
     let before = uid().await?;
     delete_pod(&stage.bed, NAMESPACE, row.pod()).await?;
