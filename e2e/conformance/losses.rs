@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use gpheal::model::{FailureClass, InstanceState, Repair, Role};
+use gpheal::{
+    greenplum::Dialect,
+    model::{FailureClass, InstanceState, Lsn, Repair, Role},
+    volume::Volume,
+};
 use tokio::time::sleep;
 
 use super::{
@@ -129,19 +133,68 @@ pub async fn what_was_acknowledged_alone_is_not_overwritten(bench: &mut Bench) -
     bench.start_again().await
 }
 
+/// The mirror's volume is put back on an older copy, its primary is lost before FTS has looked, and FTS promotes what is left: the rows
+/// that both had acknowledged are on the old primary alone.
+pub async fn what_a_mirror_had_confirmed_before_it_was_put_back_is_not_overwritten(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (old, new) = acting_and_mirror(bench, 1).await?;
+    await_page(bench, new, "following", |page| page.receiving && !page.followed.is_empty()).await?;
+    let older = older_copy(bench, new).await?;
+    bench.utility(old).await?.rows("CREATE TABLE confirmed (i int); INSERT INTO confirmed SELECT generate_series(1, 1000)").await?;
+    await_confirmed(bench, old).await?;
+    for lost in [new, old] {
+        bench.server(lost).vanish()?;
+    }
+    put_back(bench, new, &older)?;
+    supervise(bench, new)?;
+    await_value(bench, &format!("SELECT role::text FROM gp_segment_configuration WHERE dbid = {new}"), "p").await?;
+    await_page(bench, new, "serving as a primary", |page| page.serves == Some(Role::Primary)).await?;
+    supervise(bench, old)?;
+    await_page(bench, old, "being a mirror", |page| page.state == InstanceState::NeedsRecovery).await?;
+    let before = files(bench, old)?;
+    for repair in [Repair::Incremental, Repair::Full] {
+        let class = recover(bench, old, repair).await?.failure.map(|failure| failure.class);
+        expect_same(&format!("how {repair} fails"), &class, &Some(FailureClass::PromotedBehind))?;
+    }
+    ensure!(before == files(bench, old)?, "the only copy of the rows was changed");
+    let given_up = recover_waived(bench, old).await?;
+    ensure!(given_up.failure.is_none(), "a person cannot give it up: {given_up:?}");
+    std::fs::remove_dir_all(&older)?;
+    bench.start_again().await
+}
+
+/// All that the primary has written so far is confirmed, and that is on its volume.
+async fn await_confirmed(bench: &mut Bench, primary: i16) -> Result<()> {
+    let sql = match bench.dialect().of_gpheal() {
+        Dialect::Six => "SELECT pg_current_xlog_location()",
+        Dialect::Seven => "SELECT pg_current_wal_lsn()",
+    };
+    let written: Lsn = bench.utility(primary).await?.value(sql).await?.parse().map_err(|_| anyhow::anyhow!("no position"))?;
+    let volume = Volume::open(&bench.server(primary).directory)?;
+    for _ in 0..100 {
+        if volume.confirmed()?.is_some_and(|confirmed| confirmed.end >= written) {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!("what the mirror has confirmed is not written down")
+}
+
 /// Rows that are acknowledged while the pair is in sync, and that the older copy lacks.
 const ONLY_IN_SYNC: &str = "CREATE TABLE only_in_sync (i int); INSERT INTO only_in_sync SELECT generate_series(1, 1000)";
 
-/// A copy of the primary's volume; the pair is in sync again afterwards.
-async fn older_copy(bench: &mut Bench, primary: i16) -> Result<PathBuf> {
+/// A copy of its volume; the pair is in sync again afterwards.
+async fn older_copy(bench: &mut Bench, dbid: i16) -> Result<PathBuf> {
     let healthy = bench.pair(1).await?;
-    let volume = bench.server(primary).volume().to_owned();
+    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    let volume = bench.server(dbid).volume().to_owned();
     let older = volume.with_extension("older");
     bench.utility(primary).await?.rows("CHECKPOINT").await?;
-    bench.server(primary).vanish()?; // FTS looks once a minute, or when it is asked
+    bench.server(dbid).vanish()?; // FTS looks once a minute, or when it is asked
     copy(&volume, &older)?;
-    supervise(bench, primary)?;
+    supervise(bench, dbid)?;
     bench.await_session(primary).await?;
+    await_page(bench, mirror, "following", |page| page.receiving && !page.followed.is_empty()).await?;
     bench.await_pair(1, &healthy).await?;
     Ok(older)
 }

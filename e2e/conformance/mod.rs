@@ -112,6 +112,7 @@ const CHECKS: &[(&str, Check)] = checks![
     losses::a_restored_primary_that_wrote_past_its_mirror_is_not_followed,
     losses::a_primary_put_back_while_its_mirror_is_in_sync_stays_closed,
     losses::what_was_acknowledged_alone_is_not_overwritten,
+    losses::what_a_mirror_had_confirmed_before_it_was_put_back_is_not_overwritten,
     losses::a_coordinator_whose_standby_is_activated_is_fenced,
 ];
 

@@ -9,7 +9,7 @@ use super::{
     jobs::job_pod_at,
 };
 use crate::{
-    bed::fault::{Asleep, Container, KeptDown, freeze, lose_node},
+    bed::fault::{Container, freeze, lose_node},
     fixture::{CONTENTS, NAMESPACE, Row, place_of},
 };
 
@@ -24,8 +24,13 @@ pub async fn node_frozen(stage: &mut Stage) -> Result<()> {
         pause_at(stage, mirror, &Step::Copying.to_string()).await?;
         copies::empty(stage, mirror).await?;
     }
+    // Both before a node is lost: they may be on one.
+    let mut jobs = vec![];
     for mirror in &lost {
-        held.push(frozen(stage, mirror).await?);
+        jobs.push(job_at_work(stage, mirror).await?);
+    }
+    for job in &jobs {
+        held.push((freeze(job)?, lose_node(job)?));
     }
     stage.mark("the nodes of two Jobs are lost, and their processes frozen");
     copies::empty(stage, &spared).await?;
@@ -65,8 +70,7 @@ async fn apart(stage: &Stage) -> Result<(Row, Vec<Row>)> {
     anyhow::bail!("no mirror is alone on its node")
 }
 
-async fn frozen(stage: &Stage, mirror: &Row) -> Result<(Asleep, KeptDown)> {
+async fn job_at_work(stage: &Stage, mirror: &Row) -> Result<Container> {
     let pod = job_pod_at(stage, mirror, Step::Copying).await?;
-    let job = Container::find(&stage.bed, NAMESPACE, &pod, WORKER).await?;
-    Ok((freeze(&job)?, lose_node(&job)?))
+    Container::find(&stage.bed, NAMESPACE, &pod, WORKER).await
 }

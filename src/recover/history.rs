@@ -14,7 +14,7 @@ use super::{
     source::SourceLock,
 };
 use crate::{
-    greenplum::wal::{self, Switch, WalEnd},
+    greenplum::wal::{self, At, Switch, WalEnd},
     model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Reach, Timeline, incarnation::lineage},
     volume::commits::served_alone,
 };
@@ -40,6 +40,11 @@ pub enum HistoryError {
          another one was promoted all the same: what it acknowledged then is nowhere else"
     )]
     Alone,
+    #[error(
+        "as a mirror the acting primary had confirmed the log up to {confirmed} on timeline {timeline}, and it was promoted at {fork}: it was \
+         put back on an older copy of itself, or its disk has lost what it had called safe. What was acknowledged beyond is on the target alone"
+    )]
+    Behind { confirmed: Lsn, timeline: Timeline, fork: Lsn },
 }
 
 impl Classified for HistoryError {
@@ -48,6 +53,7 @@ impl Classified for HistoryError {
             Self::Differs { .. } => FailureClass::HistoryDiffers,
             Self::Unknown { .. } => FailureClass::HistoryUnknown,
             Self::Alone => FailureClass::ServedAlone,
+            Self::Behind { .. } => FailureClass::PromotedBehind,
         }
     }
 }
@@ -124,6 +130,37 @@ pub fn not_alone(work: &Work, proven: &Proven) -> Result<(), Fault> {
         }
         (true, false) => Err(HistoryError::Alone.into()),
     }
+}
+
+/// What lies past the fork are an ex-primary's remains as long as its mirror had it all when it was promoted. A commit is acknowledged
+/// when the mirror has confirmed it, so one that forks below a whole record that it had confirmed has lost acknowledged commits.
+pub fn not_behind(work: &Work, proven: &Proven) -> Result<(), Fault> {
+    let Some(end) = proven.wal_end else { return Ok(()) }; // there is no log that could be lost
+    let confirmed = match work.volume.confirmed() {
+        Ok(None) => return Ok(()),
+        Ok(Some(confirmed)) => confirmed,
+        Err(error) if excused(work) => return Ok(tracing::warn!(%error, "what the mirror had confirmed is not known")),
+        Err(error) => return Err(HistoryError::Unknown { target: end.end, timeline: end.timeline, why: error.to_string() }.into()),
+    };
+    let folder = work.volume.data().join(proven.dialect.wal_folder());
+    let behind = promoted_behind(&folder, end, confirmed, &proven.history).map_err(FileError::at(&folder))?;
+    let Some(behind) = behind else { return Ok(()) };
+    if excused(work) {
+        tracing::warn!(%behind, "it is no obstacle to this attempt");
+        return Ok(());
+    }
+    Err(behind.into())
+}
+
+fn promoted_behind(folder: &Path, end: WalEnd, confirmed: Reach, history: &[Switch]) -> io::Result<Option<HistoryError>> {
+    let Reach { timeline, end: confirmed } = confirmed;
+    let Some(fork) = wal::fork(history, timeline).filter(|fork| timeline == end.timeline && *fork < confirmed) else { return Ok(None) };
+    Ok(match wal::at(folder, end, fork)? {
+        // A mirror confirms bytes, and is promoted at the end of a record: of the last one it may have had a part.
+        At::Record(last_byte) if last_byte > confirmed => None,
+        At::Nothing => None,
+        At::Record(_) | At::Gone => Some(HistoryError::Behind { confirmed, timeline, fork }),
+    })
 }
 
 /// A person waives it by name; or an attempt that proved it has begun to overwrite the directory, and was cut off.

@@ -240,3 +240,34 @@ fn an_ex_primary_is_known_by_who_followed_it() {
     assert!(matches!(stands(&[own, restored]), Lineage::Differs(_)), "put back before the fork");
     assert!(matches!(stands(&[]), Lineage::Unknown(_)));
 }
+
+/// A mirror that was promoted at `fork` had confirmed the log up to `confirmed`.
+fn behind(log: &Written, from: u64, fork: u64, confirmed: (u32, u64)) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    leave(log, dir.path(), 1, from);
+    let history = [Switch { timeline: Timeline(1), switch: Lsn(fork) }];
+    let confirmed = Reach { timeline: Timeline(confirmed.0), end: Lsn(confirmed.1) };
+    let end = wal::end(dir.path()).unwrap().unwrap();
+    promoted_behind(dir.path(), end, confirmed, &history).unwrap().is_some()
+}
+
+#[test]
+fn a_mirror_that_was_promoted_below_a_whole_record_that_it_had_confirmed_has_lost_commits() {
+    for (magic, block) in LAYOUTS {
+        let mut log = written(magic, block, 300);
+        let fork = log.end();
+        let next = log.append(&[7; 9000]); // over pages
+        let last = log.append(&[8; 64]);
+        let from = log.start + 2 * log.segment;
+        while log.end() < from + log.segment {
+            write(&mut log, 1, 300);
+        }
+        let behind_at = |fork, confirmed| behind(&log, log.start, fork, (1, confirmed));
+        assert!(!behind_at(fork, fork) && !behind_at(fork, fork - 1), "it had all");
+        assert!(!behind_at(fork, fork + 8) && !behind_at(fork, next - 1), "of the next record it had a part");
+        assert!(behind_at(fork, next) && behind_at(fork, last) && behind_at(fork, log.end()));
+        assert!(!behind(&log, log.start, fork, (2, log.end())), "confirmed on another timeline");
+        assert!(!behind_at(log.end(), log.end() + 100), "nothing of the target's lies there");
+        assert!(behind(&log, from, fork, (1, log.end())), "far below: the target has no file for it any more");
+    }
+}

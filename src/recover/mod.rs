@@ -200,12 +200,14 @@ impl Work {
         prove::not_ahead(self, &proven)?;
         history::prove(self, &source_lock, &proven).await?;
         history::not_alone(self, &proven)?;
+        history::not_behind(self, &proven)?;
         let done = match self.attempt.repair {
             Repair::Incremental => incremental::repair(self, &source_lock, &proven, lock).await?,
             Repair::Full => Done { note: full::repair(self, &source_lock, &proven, lock).await?, changed: true },
         };
         self.step(Step::Releasing).await;
         self.volume.write_token(&proven.token.after_repair())?;
+        self.volume.forget_confirmed()?;
         Ok(done)
     }
 

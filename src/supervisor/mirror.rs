@@ -20,9 +20,10 @@ use crate::{
         replication::{self, Sender, Senders},
     },
     model::{
-        Look, Page, Role,
+        Look, Page, Reach, Role, Timeline,
         page::{MirrorHang, Work},
     },
+    volume::Volume,
 };
 
 /// Bound of one statement to our own postgres.
@@ -74,6 +75,9 @@ pub struct MirrorWatch {
     slow: Option<Instant>,
     /// Looks in a row that failed.
     failed: u32,
+    /// What the mirror has confirmed and is on the volume, or being written there.
+    confirmed: Option<Reach>,
+    noting: Option<JoinHandle<()>>,
 }
 
 /// What came of an errand. Both bring the session back.
@@ -213,6 +217,7 @@ impl Supervisor {
 
     fn judge_mirror(&mut self, running: &mut Running, sights: &[Sight], before: Option<(i32, Vec<u8>)>) {
         let watch = &mut running.mirror;
+        note_confirmed(watch, &self.volume, running.timeline, sights);
         let (standing, about) = watch.track.judge(sights, std::time::Instant::now());
         watch.quiet = None;
         watch.is_back = watch.ended.is_some() && !sights.is_empty();
@@ -233,7 +238,9 @@ impl Supervisor {
                 }
                 Standing::Lives => {
                     // Its title is read before the next look, to be held against what that shows.
-                    let caught_up = sights.len() == 1 && sender.position.sent.is_some() && sender.position.sent == sender.position.flush;
+                    let noted = watch.noting.as_ref().is_none_or(JoinHandle::is_finished);
+                    let caught_up =
+                        noted && sights.len() == 1 && sender.position.sent.is_some() && sender.position.sent == sender.position.flush;
                     let title = before.filter(|(pid, _)| caught_up && *pid == sender.pid);
                     watch.quiet = Some(title.unwrap_or((sender.pid, vec![])));
                     watch.settled();
@@ -330,6 +337,30 @@ impl Supervisor {
         let since = before.map_or(since, |before| before.since);
         self.board.show(|page| page.mirror_hangs = Some(MirrorHang { since, detail, ended: false, slow }));
     }
+}
+
+/// Writes down how far the mirror is by its own word, beside the loop: a disk that hangs must not hold that up. A position never goes
+/// back on its timeline: one that a mirror confirmed once was acknowledged.
+fn note_confirmed(watch: &mut MirrorWatch, volume: &Volume, timeline: Option<Timeline>, sights: &[Sight]) {
+    if watch.noting.as_ref().is_some_and(|noting| !noting.is_finished()) {
+        return;
+    }
+    let position = |(sender, _): &Sight| sender.position.flush.map(|flush| sender.position.own.map_or(flush, |own| flush.min(own)));
+    let (Some(timeline), Some(end)) = (timeline, sights.iter().filter_map(position).max()) else { return };
+    let (seen, volume) = (Reach { timeline, end }, volume.clone());
+    if watch.confirmed.is_some_and(|before| before.timeline == timeline && before.end >= end) {
+        return;
+    }
+    watch.confirmed = Some(seen);
+    watch.noting = Some(tokio::task::spawn_blocking(move || {
+        let known = volume.confirmed().ok().flatten();
+        if known.is_some_and(|known| known.timeline == seen.timeline && known.end >= seen.end) {
+            return;
+        }
+        if let Err(error) = volume.write_confirmed(seen) {
+            tracing::warn!(%error, "how far the mirror is could not be written down");
+        }
+    }));
 }
 
 /// Ends that walsender, and asks how long FTS waits for another.

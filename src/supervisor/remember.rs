@@ -40,7 +40,8 @@ impl Supervisor {
             return;
         }
         let token = Token { replaced, waived, ..*token };
-        if let Err(error) = self.volume.write_token(&token) {
+        // What was confirmed before may be of the history that a person leaves behind.
+        if let Err(error) = self.volume.forget_confirmed().and_then(|()| self.volume.write_token(&token)) {
             tracing::warn!(%error, "that this instance was not replaced could not be written down");
         }
     }

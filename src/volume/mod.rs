@@ -3,6 +3,7 @@
 //! Shared by the supervisor and the Job; it is where the two meet (design §3.2, §3.4).
 
 pub mod commits;
+pub mod confirmed;
 pub mod holder;
 pub mod incarnations;
 pub mod lock;

@@ -95,6 +95,33 @@ fn end_of_segment(wal: &Path, names: &[String], name: &str) -> io::Result<Option
     }))
 }
 
+/// What stands at one place of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// A whole record begins there; its own bytes end here.
+    Record(Lsn),
+    /// None does, though there is a file of the log for it.
+    Nothing,
+    /// There is no file for it any more.
+    Gone,
+}
+
+/// What stands at `at` of the log that ends at `end`.
+///
+/// # Errors
+/// As of the file system.
+pub fn at(wal: &Path, end: WalEnd, at: Lsn) -> io::Result<At> {
+    if segment_of(wal, at, end.segment_size, end.timeline)?.is_none() {
+        return Ok(At::Gone);
+    }
+    let last = Lsn(end.at_least.0 - end.at_least.0 % u64::from(end.segment_size));
+    let name = segment_of(wal, last, end.segment_size, end.timeline)?;
+    let Some(name) = name else { return Ok(At::Gone) };
+    let Some(first) = header(&File::open(wal.join(name))?, 0)?.filter(Header::is_sound) else { return Ok(At::Nothing) };
+    let mut log = Log::ending_with(wal, &segments(wal)?, end.timeline.0, &first);
+    Ok(records::whole(&mut log, at.0, &first)?.map_or(At::Nothing, |end| At::Record(Lsn(end))))
+}
+
 /// Number of the last page in a row that belongs to its segment.
 fn last_page(file: &File, first: &Header, timeline: u32) -> io::Result<u64> {
     let (block, pages) = (u64::from(first.block_size), u64::from(first.segment_size / first.block_size));

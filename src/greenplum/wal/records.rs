@@ -81,6 +81,18 @@ pub fn end(log: &mut Log, last: u64, layout: &Header) -> io::Result<Option<End>>
     Ok(walk(log, layout, begin)?.0.found)
 }
 
+/// End of the bytes of the record that begins at `at`; `None`: no whole one does.
+///
+/// # Errors
+/// As of the file system.
+pub fn whole(log: &mut Log, at: u64, layout: &Header) -> io::Result<Option<u64>> {
+    let layout = if layout.has_long_records() { LONG } else { SHORT };
+    match record(log, layout, Place { at, previous: None, found: None }, true)? {
+        Found::Record(place) => Ok(place.found.map(|found| found.last_byte)),
+        Found::Nothing(_) => Ok(None),
+    }
+}
+
 /// The first place in a segment at which a record begins.
 fn begin(log: &mut Log, segment: u64) -> io::Result<Option<Place>> {
     let Some((header, _)) = log.page(segment)? else { return Ok(None) };
