@@ -3,6 +3,10 @@
 use std::{
     fs::OpenOptions,
     io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,9 +32,9 @@ use crate::{
 };
 
 /// Shorter than what a mirror needs from its checkpointer to its WAL receiver: one that streams between two ends stays up for FTS.
-const APART: Duration = Duration::from_millis(20);
-/// Aborts between two looks at what came of them.
-const ABORTS: u32 = 15;
+const APART: Duration = Duration::from_millis(5);
+/// Between two looks at what came of the aborts.
+const LOOKS: Duration = Duration::from_millis(300);
 
 /// The checkpointer of a mirror is aborted again and again within a postmaster that lives, until a repair has begun; so twice, and
 /// the third is not begun by itself. A person's is.
@@ -93,15 +97,42 @@ async fn begun(stage: &Stage, row: &Row) -> Result<Vec<(Phase, InstanceStatus)>>
 }
 
 async fn abort_until(stage: &Stage, row: &Row, what: &str, seen: impl AsyncFn(&Stage) -> Result<bool>) -> Result<()> {
-    let (container, end) = (stage.container(row).await?, Instant::now() + HEALED_WITHIN);
+    let (aborts, end) = (Aborts::begin(stage.container(row).await?), Instant::now() + HEALED_WITHIN);
     while !seen(stage).await? {
         ensure!(Instant::now() < end, "waited {} s for {what}", HEALED_WITHIN.as_secs());
-        for _ in 0..ABORTS {
-            abort_checkpointer(&container)?;
-            tokio::time::sleep(APART).await;
-        }
+        aborts.go_on()?;
+        tokio::time::sleep(LOOKS).await;
     }
     Ok(())
+}
+
+/// Aborts each checkpointer as soon as there is one, until it is dropped.
+struct Aborts(Arc<AtomicBool>, std::thread::JoinHandle<Result<()>>);
+
+impl Aborts {
+    fn begin(container: Container) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let told = over.clone();
+        let thread = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                abort_checkpointer(&container)?;
+                std::thread::sleep(APART);
+            }
+            Ok(())
+        });
+        Self(over, thread)
+    }
+
+    fn go_on(&self) -> Result<()> {
+        ensure!(!self.1.is_finished(), "the container's processes cannot be looked at any more");
+        Ok(())
+    }
+}
+
+impl Drop for Aborts {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// There may be none just now: its postmaster begins anew, or was stopped for a repair.
