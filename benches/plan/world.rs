@@ -66,6 +66,7 @@ fn instance(row: &Row) -> Instance {
         still: None,
         silent: None,
         deaf: None,
+        ended: None,
         node_lost: None,
         walsender: None,
     }

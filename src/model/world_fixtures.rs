@@ -90,6 +90,7 @@ fn instance(row: &Row) -> Instance {
         still: None,
         silent: None,
         deaf: None,
+        ended: None,
         walsender: None,
         node_lost: None,
         promoted_at: (row.role != row.preferred_role && row.role == Role::Primary).then(|| ago(7200)),

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
-use super::{Unanswered, database::Topology, jobs::Said, receivers::Receivers, recoveries::RecoverySeen, stuck::Signs};
+use super::{Unanswered, database::Topology, ends::Ends, jobs::Said, receivers::Receivers, recoveries::RecoverySeen, stuck::Signs};
 use crate::{
     api::{GreenplumCluster, convert},
     greenplum::{Login, SessionError},
@@ -32,6 +32,8 @@ pub struct Memory {
     /// Since when supervisors have not answered, and since when WAL receivers have said why they receive nothing; by that clock.
     silent: BTreeMap<Dbid, Instant>,
     deaf: BTreeMap<Dbid, Instant>,
+    /// How often the postgres of instances was seen to end.
+    pub ends: Ends,
     /// Which walsenders mirrors belong to.
     pub receivers: Receivers,
     /// What Jobs' logs say, by the Jobs' names, and when they are read next.
