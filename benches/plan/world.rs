@@ -67,6 +67,7 @@ fn instance(row: &Row) -> Instance {
         silent: None,
         deaf: None,
         ended: None,
+        ends_lately: 0,
         node_lost: None,
         walsender: None,
     }

@@ -64,6 +64,8 @@ pub struct Instance {
     pub deaf: Option<SignedDuration>,
     /// When its postgres was last seen to end, by the same clock.
     pub ended: Option<Changed>,
+    /// How often it was within the last half hour, having served for a while in between: those of one row are one.
+    pub ends_lately: u32,
     /// The walsender, by its process, whose positions those of its WAL receiver go along with.
     pub walsender: Option<i32>,
     /// Its node is known not to run pods: why. Looked at while its supervisor is silent.

@@ -91,6 +91,7 @@ fn instance(row: &Row) -> Instance {
         silent: None,
         deaf: None,
         ended: None,
+        ends_lately: 0,
         walsender: None,
         node_lost: None,
         promoted_at: (row.role != row.preferred_role && row.role == Role::Primary).then(|| ago(7200)),

@@ -253,7 +253,7 @@ impl Observer {
             let page = pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown(NoPage::Silent("it has no pod to ask".into())));
             let still = self.memory.still(row.dbid, page.seen());
             let (silent, deaf) = (self.memory.silent(row.dbid, &page), self.memory.deaf(row.dbid, page.seen()));
-            let ended = self.memory.ends.look(row.dbid, page.seen());
+            let (ended, ends_lately) = self.memory.ends.look(row.dbid, page.seen());
             let instance = Instance {
                 pod: match place {
                     Place::One(pod) => Look::Seen(places::seen(pod)),
@@ -270,6 +270,7 @@ impl Observer {
                 silent,
                 deaf,
                 ended,
+                ends_lately,
                 walsender: None,
                 node_lost: None,
                 promoted_at: topology.history.get(&row.dbid).and_then(|written| written.promoted),

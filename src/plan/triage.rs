@@ -17,6 +17,11 @@ const START_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 /// So long the last of them was a moment ago.
 const MOMENT: SignedDuration = SignedDuration::from_mins(1);
 
+/// So many ends within half an hour are no accident, however long its postgres serves between two of them.
+const OFTEN: u32 = 5;
+/// Nor is it over before the next one of so many is overdue.
+const OVERDUE: SignedDuration = SignedDuration::from_mins(6);
+
 /// A supervisor that is silent for so long does not only restart: its node is frozen, or it is.
 const SILENT: SignedDuration = SignedDuration::from_secs(15);
 
@@ -118,13 +123,17 @@ fn primary_unwell(desk: &Desk, content: Content, pair: Pair) -> Option<Refusal> 
             Some(crash_loops(desk, pair.primary).filter(|_| passing).unwrap_or(gone))
         }
         Look::Seen(source) if source.in_recovery => Some(Refusal::PeerSuspect { primary: dbid, why: not_promoted(page) }),
-        Look::Seen(_) => crash_loops(desk, pair.primary).or_else(|| up_but_not_serving(desk, pair.primary)),
+        Look::Seen(_) => not_as_up_as_it_looks(desk, pair.primary),
     }
 }
 
 /// Why a mirror that FTS calls well is none.
 fn up_and_of_no_use(desk: &Desk, pair: Pair) -> Option<Refusal> {
-    holds_up_commits(desk, pair).or_else(|| crash_loops(desk, pair.mirror)).or_else(|| up_but_not_serving(desk, pair.mirror))
+    holds_up_commits(desk, pair).or_else(|| not_as_up_as_it_looks(desk, pair.mirror))
+}
+
+fn not_as_up_as_it_looks(desk: &Desk, row: &Row) -> Option<Refusal> {
+    crash_loops(desk, row).or_else(|| up_but_not_serving(desk, row)).or_else(|| crash_loops_slowly(desk, row))
 }
 
 /// FTS looks once a minute, and a postgres that begins anew at once is up and in sync at each of its looks.
@@ -132,9 +141,17 @@ fn crash_loops(desk: &Desk, row: &Row) -> Option<Refusal> {
     let (page, instance) = (desk.page_at(row.dbid)?, desk.world.instances.get(&row.dbid));
     let last = aftermath::last(page.last_exit.as_ref()?);
     match falls(desk.now, instance, page) {
-        Falls::Yes | Falls::NotKnown => Some(Refusal::CrashLooping { times: page.ends(), last }),
+        Falls::Yes | Falls::NotKnown => Some(Refusal::CrashLooping { times: page.ends(), serves_between: false, last }),
         Falls::No => None,
     }
+}
+
+/// One that serves for more than a minute each time has left its ends behind for its supervisor, which counts those in a row alone.
+fn crash_loops_slowly(desk: &Desk, row: &Row) -> Option<Refusal> {
+    let (page, instance) = (desk.page_at(row.dbid)?, desk.world.instances.get(&row.dbid)?);
+    let again = instance.ends_lately >= OFTEN && instance.ended.and_then(|ended| ended.within(OVERDUE)) == Some(true);
+    let last = aftermath::last(page.last_exit.as_ref().filter(|_| again)?);
+    Some(Refusal::CrashLooping { times: instance.ends_lately, serves_between: true, last })
 }
 
 fn not_promoted(page: Option<&Page>) -> String {

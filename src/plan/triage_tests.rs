@@ -248,6 +248,25 @@ fn no_clock_of_a_node_hides_that_what_is_up_for_fts_ends_again_and_again() {
     }
 }
 
+/// Its supervisor counts those in a row alone, and had forgotten each end before the next one.
+#[test]
+fn what_ends_every_minute_or_two_and_serves_in_between_is_told_of() {
+    let slowly = |times, ago| {
+        ended(World::of(&["2:0ppsu", "5:0mmsu"]), 5, InstanceState::Serving, 0, 2).instance(5, move |one| {
+            changed(ago)(one);
+            one.ends_lately = times;
+        })
+    };
+    for (expected, times, ago) in
+        [("CrashLooping", 5, 1), ("CrashLooping", 5, 70), ("CrashLooping", 5, 359), ("well", 5, 360), ("well", 4, 1), ("well", 0, 1)]
+    {
+        assert_eq!(reason(&Policy::default(), &slowly(times, ago), 5), expected, "{times} {ago}");
+    }
+    let one = plan(&Policy::default(), &slowly(7, 70), now()).unwell.remove(0);
+    let told = one.reason.refusal().unwrap().to_string();
+    assert!(told.contains("7 times within half an hour, though it serves in between, last at"), "{told}");
+}
+
 /// The least right that is documented sees no positions on 6: then nobody sees a mirror hang.
 #[test]
 fn what_cannot_be_watched_is_told_and_silence_counts_there() {
