@@ -231,9 +231,7 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
         return Err(Refusal::CatchingUp);
     }
     let admitted = gates::admit(desk, row.dbid)?;
-    if let Some(other) = desk.taken_by_other(row.content, "") {
-        return Err(Refusal::AlreadyRecovering { content: row.content, recovery: other.to_owned() });
-    }
+    desk.is_left_by_others("", row.content)?;
     // No grace for a fault that was worked on.
     if admitted.page.receiving || follow::before(desk, row.dbid).is_none() {
         still_coming(desk, &admitted)?;

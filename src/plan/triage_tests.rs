@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     model::{
-        Changed, Dbid, Failure, FailureClass, Outcome, Policy, Repair, Source, Step, World,
+        Changed, Dbid, Failure, FailureClass, JobState, JobView, Outcome, Policy, Repair, Source, Standing, Step, World,
         page::{ExitClass, LastExit},
         world::fixtures::{ago, asked, now, running, walsender},
     },
@@ -428,6 +428,46 @@ fn an_attempt_that_makes_no_progress_is_a_reason_and_not_only_a_recovery_at_work
     let mut recovery = running("by-hand", 5, 0, Repair::Full, crate::model::JobState::Active);
     recovery.instances.get_mut(&Dbid(5)).unwrap().job.as_mut().unwrap().stuck = Some("node n2 is not ready".into());
     assert_eq!(reason(&Policy::default(), &needs_recovery().recovery(recovery), 5), "AttemptStuck");
+}
+
+/// One that is deleted in the foreground stays for as long as its Job's pod does, which may be on a node that is lost: nobody moves it
+/// on, and what it waits for is told all the same, also of those that wait behind it.
+#[test]
+fn what_holds_up_a_recovery_that_is_being_deleted_is_told() {
+    let recovery = |deleting, change: fn(&mut JobView)| {
+        let mut recovery = running("by-hand", 5, 0, Repair::Full, JobState::Active);
+        recovery.deleting = deleting;
+        change(recovery.instances.get_mut(&Dbid(5)).unwrap().job.as_mut().unwrap());
+        recovery
+    };
+    let stuck = |job: &mut JobView| job.stuck = Some("its node n2 is not ready".into());
+    let refused = |job: &mut JobView| job.refused = Some("exceeded quota".into());
+    let ended = |job: &mut JobView| job.state = JobState::Lost("it is gone".into());
+    let later = "by-hand-2";
+    for (expected, recovery) in [
+        ("AttemptStuck", recovery(false, stuck)),
+        ("AttemptStuck", recovery(true, stuck)),
+        ("PodRefused", recovery(true, refused)),
+        ("JobNotEnded", recovery(true, |_| {})),
+        ("AlreadyRecovering", recovery(true, ended)),
+    ] {
+        let world = needs_recovery().down_for(5, 7 * 86_400).recovery(recovery.clone());
+        assert_eq!(reason(&Policy::default(), &world, 5), expected, "{recovery:?}");
+        let lost = world.clone().silent(5);
+        let hidden = if expected == "AlreadyRecovering" { "SupervisorSilent" } else { expected };
+        assert_eq!(reason(&Policy::default(), &lost, 5), hidden, "its own node is the same");
+        let plan = plan(&Policy::default(), &world.recovery(asked(later, &[5], None)), now());
+        let waits = match &plan.recoveries[later].instances[&Dbid(5)].standing {
+            Standing::Waiting(refusal) => refusal.code(),
+            other => panic!("{other:?}"),
+        };
+        let behind = if recovery.deleting { expected } else { "AlreadyRecovering" };
+        assert_eq!(waits, behind, "{recovery:?}");
+        assert!(
+            plan.new_recoveries.is_empty()
+                && plan.recoveries.values().flat_map(|one| one.instances.values()).all(|one| one.create_job.is_none())
+        );
+    }
 }
 
 /// Whatever it is, its state has always just changed, so that a grace that counts from its last change was never over.
