@@ -68,6 +68,7 @@ fn instance(row: &Row) -> Instance {
         deaf: None,
         ended: None,
         ends_lately: 0,
+        marked: None,
         node_lost: None,
         walsender: None,
     }

@@ -52,6 +52,8 @@ pub struct Instance {
     pub seen_promoted: bool,
     /// When the catalog made it the primary, by the history; `None`: it always was, or it is a mirror.
     pub promoted_at: Option<Timestamp>,
+    /// When that was last seen to change, by a clock that nobody sets.
+    pub marked: Option<Changed>,
     /// Time of the newest row that `gp_configuration_history` has for it. The coordinator's clock may have been set back since.
     pub last_history: Option<Timestamp>,
     /// How many rows `gp_configuration_history` has for it: what no clock moves, so it tells one fault from the next.

@@ -92,6 +92,7 @@ fn instance(row: &Row) -> Instance {
         deaf: None,
         ended: None,
         ends_lately: 0,
+        marked: None,
         walsender: None,
         node_lost: None,
         promoted_at: (row.role != row.preferred_role && row.role == Role::Primary).then(|| ago(7200)),

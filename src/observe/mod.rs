@@ -253,6 +253,8 @@ impl Observer {
             let page = pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown(NoPage::Silent("it has no pod to ask".into())));
             let still = self.memory.still(row.dbid, page.seen());
             let (silent, deaf) = (self.memory.silent(row.dbid, &page), self.memory.deaf(row.dbid, page.seen()));
+            let promoted_at = topology.history.get(&row.dbid).and_then(|written| written.promoted);
+            let marked = self.memory.marked(row.dbid, promoted_at);
             let (ended, ends_lately) = self.memory.ends.look(row.dbid, page.seen());
             let instance = Instance {
                 pod: match place {
@@ -273,7 +275,8 @@ impl Observer {
                 ends_lately,
                 walsender: None,
                 node_lost: None,
-                promoted_at: topology.history.get(&row.dbid).and_then(|written| written.promoted),
+                promoted_at,
+                marked,
             };
             (row.dbid, instance)
         };
