@@ -66,6 +66,9 @@ fn instance(row: &Row) -> Instance {
         still: None,
         silent: None,
         deaf: None,
+        ended: None,
+        ends_lately: 0,
+        marked: None,
         node_lost: None,
         walsender: None,
     }

@@ -28,4 +28,4 @@ pub use plan::{InstanceNext, Missing, NewRecovery, Plan, Reason, RecoveryNext, R
 pub use policy::{Breaker, HealingMode, Policy};
 pub use refusal::Refusal;
 pub use unread::Unread;
-pub use world::{Instance, JobState, JobView, Phase, Recovery, RecoveryInstance, Source, Targets, World};
+pub use world::{Changed, Instance, JobState, JobView, Phase, Recovery, RecoveryInstance, Source, Targets, World};

@@ -197,6 +197,12 @@ impl Example for Vec<String> {
     }
 }
 
+impl Example for bool {
+    fn of(_: &str, _: &str) -> Self {
+        false
+    }
+}
+
 impl Example for i64 {
     fn of(_: &str, _: &str) -> Self {
         25

@@ -100,7 +100,7 @@ reasons! {
         /// The acting primary's supervisor cannot tell whether its mirror hangs: commits may wait for `wal_sender_timeout`, unseen.
         MirrorUnwatched { why: String },
         /// Up for FTS, and its postgres ends again and again, as a whole or within its postmaster, between two looks of FTS.
-        CrashLooping { times: u32, last: String },
+        CrashLooping { times: u32, serves_between: bool, last: String },
         /// The supervisor is in a state that no repair answers, or not yet.
         SupervisorSays { state: InstanceState, detail: String },
     }
@@ -335,8 +335,8 @@ sentences! { Refusal {
         ("whether its mirror hangs cannot be told: {why}"),
         ("lifted when its supervisor sees how far the mirror is (docs/hang.md, \"What it needs\"); until then a mirror that hangs is left \
              to wal_sender_timeout");
-    CrashLooping { times, last }: PASSES,
-        ("it is up for FTS, and its postgres has ended {times} times without serving for a while, {last}"),
+    CrashLooping { times, serves_between, last }: PASSES,
+        ("it is up for FTS, and its postgres has ended {times} times {}, {last}", between(*serves_between)),
         ("lifted by itself when its postgres has served for a while, or FTS has marked it down; mend what ends it, of which the log of \
              its pod tells");
     SupervisorSays { state, detail }: Lasting { person: state.needs_a_person(), for_good: false },
@@ -363,6 +363,11 @@ impl Refusal {
     pub fn is_final(&self) -> bool {
         self.lasting().for_good
     }
+}
+
+/// What of its ends makes them many.
+const fn between(serves: bool) -> &'static str {
+    if serves { "within half an hour, though it serves in between" } else { "without serving for a while" }
 }
 
 /// `(1) …; (2) …`, in their order.

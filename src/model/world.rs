@@ -52,6 +52,8 @@ pub struct Instance {
     pub seen_promoted: bool,
     /// When the catalog made it the primary, by the history; `None`: it always was, or it is a mirror.
     pub promoted_at: Option<Timestamp>,
+    /// When that was last seen to change, by a clock that nobody sets.
+    pub marked: Option<Changed>,
     /// Time of the newest row that `gp_configuration_history` has for it. The coordinator's clock may have been set back since.
     pub last_history: Option<Timestamp>,
     /// How many rows `gp_configuration_history` has for it: what no clock moves, so it tells one fault from the next.
@@ -62,10 +64,33 @@ pub struct Instance {
     pub silent: Option<SignedDuration>,
     /// For how long its WAL receiver has said why it receives nothing, by the same clock.
     pub deaf: Option<SignedDuration>,
+    /// When its postgres was last seen to end, by the same clock.
+    pub ended: Option<Changed>,
+    /// How often it was within the last half hour, having served for a while in between: those of one row are one.
+    pub ends_lately: u32,
     /// The walsender, by its process, whose positions those of its WAL receiver go along with.
     pub walsender: Option<i32>,
     /// Its node is known not to run pods: why. Looked at while its supervisor is silent.
     pub node_lost: Option<String>,
+}
+
+/// When something was last seen to change, by a clock that nobody sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// It was seen to, so long ago.
+    Ago(SignedDuration),
+    /// Not for as long as anybody has looked, which is so long: when it was before, nobody has seen.
+    NotFor(SignedDuration),
+}
+
+impl Changed {
+    /// Whether it changed within `moment`. `None`: nobody has looked for long enough to know.
+    pub fn within(self, moment: SignedDuration) -> Option<bool> {
+        match self {
+            Self::Ago(ago) => Some(ago < moment),
+            Self::NotFor(looked) => (looked >= moment).then_some(false),
+        }
+    }
 }
 
 /// A Job that has not ended, or of which a pod lives.

@@ -6,11 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
-use super::{Unanswered, database::Topology, jobs::Said, receivers::Receivers, recoveries::RecoverySeen, stuck::Signs};
+use super::{Unanswered, database::Topology, ends::Ends, jobs::Said, receivers::Receivers, recoveries::RecoverySeen, stuck::Signs};
 use crate::{
     api::{GreenplumCluster, convert},
     greenplum::{Login, SessionError},
-    model::{Content, Dbid, InstanceState, Look, NoPage, Page, Plan, Role, Row, Source, World},
+    model::{Changed, Content, Dbid, InstanceState, Look, NoPage, Page, Plan, Role, Row, Source, World},
 };
 
 /// How long credentials are used before the Secret is read again.
@@ -25,6 +25,9 @@ pub struct Memory {
     login: Option<(String, Login, Instant)>,
     /// Acting primaries that answered read-write, with when the catalog had made them primaries.
     promoted: BTreeMap<Dbid, Option<Timestamp>>,
+    /// When the catalog made instances primaries, by its coordinator's clock; since when it has said so, by one that nobody sets, and
+    /// whether it was seen to begin to.
+    marked: BTreeMap<Dbid, (Option<Timestamp>, Instant, bool)>,
     /// Since when instances have not been well; `None` before the status was read.
     unwell: Option<BTreeMap<Dbid, Timestamp>>,
     /// What the pages of instances said last, and since when they have said so, by a clock that nobody sets.
@@ -32,6 +35,8 @@ pub struct Memory {
     /// Since when supervisors have not answered, and since when WAL receivers have said why they receive nothing; by that clock.
     silent: BTreeMap<Dbid, Instant>,
     deaf: BTreeMap<Dbid, Instant>,
+    /// How often the postgres of instances was seen to end.
+    pub ends: Ends,
     /// Which walsenders mirrors belong to.
     pub receivers: Receivers,
     /// What Jobs' logs say, by the Jobs' names, and when they are read next.
@@ -70,6 +75,17 @@ impl Memory {
     /// It answered read-write since the catalog made it the primary.
     pub fn seen_promoted(&self, row: &Row, topology: &Topology) -> bool {
         row.role == Role::Primary && self.promoted.get(&row.dbid) == Some(&promoted_at(topology, row.dbid))
+    }
+
+    /// When the catalog was last seen to make an instance a primary.
+    pub fn marked(&mut self, dbid: Dbid, at: Option<Timestamp>) -> Option<Changed> {
+        let now = Instant::now();
+        let (known, since, seen) = self.marked.entry(dbid).or_insert((at, now, false));
+        if *known != at {
+            (*known, *since, *seen) = (at, now, true);
+        }
+        let lasts = SignedDuration::try_from(now.duration_since(*since)).ok()?;
+        Some(if *seen { Changed::Ago(lasts) } else { Changed::NotFor(lasts) })
     }
 
     /// After a restart: what the status remembers.
@@ -179,6 +195,20 @@ mod tests {
         assert!(memory.seen_promoted(&degraded.catalog.rows[0], &degraded), "its mirror's fall is not another promotion");
         let again = topology(&["2:0ppnu", "5:0mmnd"], Some(1));
         assert!(!memory.seen_promoted(&again.catalog.rows[0], &again));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_promotion_was_when_it_was_seen_whatever_the_clock_of_its_coordinator_says() {
+        let secs = SignedDuration::from_secs;
+        for offset in [0, 61, -61, 86_400, -86_400] {
+            let mut memory = Memory::default();
+            assert_eq!(memory.marked(Dbid(5), None), Some(Changed::NotFor(secs(0))));
+            tokio::time::advance(Duration::from_secs(40)).await;
+            assert_eq!(memory.marked(Dbid(5), None), Some(Changed::NotFor(secs(40))));
+            assert_eq!(memory.marked(Dbid(5), Some(fixtures::ago(offset))), Some(Changed::Ago(secs(0))), "{offset}");
+            tokio::time::advance(Duration::from_secs(3)).await;
+            assert_eq!(memory.marked(Dbid(5), Some(fixtures::ago(offset))), Some(Changed::Ago(secs(3))), "{offset}");
+        }
     }
 
     #[test]

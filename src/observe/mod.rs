@@ -5,6 +5,7 @@ pub mod agreed;
 pub mod background;
 pub mod cluster;
 pub mod database;
+pub mod ends;
 mod glance;
 pub mod jobs;
 pub mod kernel;
@@ -252,6 +253,9 @@ impl Observer {
             let page = pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown(NoPage::Silent("it has no pod to ask".into())));
             let still = self.memory.still(row.dbid, page.seen());
             let (silent, deaf) = (self.memory.silent(row.dbid, &page), self.memory.deaf(row.dbid, page.seen()));
+            let promoted_at = topology.history.get(&row.dbid).and_then(|written| written.promoted);
+            let marked = self.memory.marked(row.dbid, promoted_at);
+            let (ended, ends_lately) = self.memory.ends.look(row.dbid, page.seen());
             let instance = Instance {
                 pod: match place {
                     Place::One(pod) => Look::Seen(places::seen(pod)),
@@ -267,9 +271,12 @@ impl Observer {
                 still,
                 silent,
                 deaf,
+                ended,
+                ends_lately,
                 walsender: None,
                 node_lost: None,
-                promoted_at: topology.history.get(&row.dbid).and_then(|written| written.promoted),
+                promoted_at,
+                marked,
             };
             (row.dbid, instance)
         };

@@ -7,10 +7,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::words;
+use super::{recovery, words};
 use crate::model::{
-    CatalogIndex, Content, Dbid, JobState, Page, Phase, Plan, Policy, Recovery, RecoveryInstance, Refusal, Standing, Targets, World,
-    world::AtWork,
+    CatalogIndex, Content, Dbid, JobState, JobView, Page, Phase, Plan, Policy, Recovery, RecoveryInstance, Refusal, Standing, Targets,
+    World, world::AtWork,
 };
 
 /// One planning pass.
@@ -111,8 +111,12 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// By its next state, which may name its instances in this very pass.
+    /// By its next state, which may name its instances in this very pass. One that is being deleted has none.
     fn works(&mut self, recovery: &Recovery, plan: &Plan) {
+        for (dbid, _, job) in outlived_by(recovery) {
+            let working = || Working { recovery: recovery.name.clone(), stuck: Some(waited_for(job)), trouble: None };
+            self.working.entry(dbid).or_insert_with(working);
+        }
         let next = plan.recoveries.get(&recovery.name).filter(|_| !recovery.phase.is_over());
         let instances = next.into_iter().flat_map(|next| &next.instances).filter(|(_, one)| !one.state.phase.is_over());
         for (dbid, one) in instances {
@@ -161,9 +165,15 @@ impl<'a> Desk<'a> {
         self.world.page_of(self.catalog.as_ref()?.row(dbid)?).ok()
     }
 
-    /// The recovery other than `name` that works on `content`.
-    pub fn taken_by_other(&self, content: Content, name: &str) -> Option<&str> {
-        self.taken.get(&content)?.iter().map(String::as_str).find(|by| *by != name)
+    /// Whether no recovery other than `name` works on `content`. One that is being deleted is not moved on any more, and is gone
+    /// once its Job is: that is what is waited for, and a Job that makes no progress may be waited for in vain.
+    ///
+    /// # Errors
+    /// [`Refusal::AlreadyRecovering`], [`Refusal::JobNotEnded`], [`Refusal::AttemptStuck`], [`Refusal::PodRefused`]
+    pub fn is_left_by_others(&self, name: &str, content: Content) -> Result<(), Refusal> {
+        let Some(other) = self.taken.get(&content).and_then(|names| names.iter().find(|by| *by != name)) else { return Ok(()) };
+        let mut jobs = self.recovery(other).into_iter().flat_map(outlived_by).filter(|(_, at, _)| *at == content);
+        Err(jobs.next().map_or_else(|| Refusal::AlreadyRecovering { content, recovery: other.clone() }, |(.., job)| waited_for(job)))
     }
 
     /// Whether a recovery named `name` may begin anything at `content`: not under a name, nor beside a Job, that nobody can
@@ -212,4 +222,19 @@ impl<'a> Desk<'a> {
 /// Its Job runs and goes on: one that makes no progress, or gets no pod, takes nothing that another one could use.
 fn runs(one: &RecoveryInstance) -> bool {
     one.job.as_ref().is_some_and(|job| job.state == JobState::Active && job.stuck.is_none() && job.refused.is_none())
+}
+
+/// Jobs at work of a recovery that is being deleted: it stays for as long as their pods do where it is deleted in the foreground.
+fn outlived_by(recovery: &Recovery) -> impl Iterator<Item = (Dbid, Content, &JobView)> {
+    let deleted = recovery.deleting && !recovery.phase.is_over();
+    let live = recovery.instances.iter().filter(move |(_, one)| deleted && !one.phase.is_over());
+    let at_work = |one: &&JobView| one.state == JobState::Active;
+    live.filter_map(move |(dbid, one)| Some((*dbid, one.content, one.job.as_ref().filter(at_work)?)))
+}
+
+fn waited_for(job: &JobView) -> Refusal {
+    match &job.stuck {
+        Some(why) => recovery::held_up(job, why),
+        None => recovery::refused(job).unwrap_or_else(|| Refusal::JobNotEnded { job: job.name.clone() }),
+    }
 }

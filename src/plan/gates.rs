@@ -5,8 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{aftermath, desk::Desk};
 use crate::model::{
-    CatalogIndex, Content, Dbid, Instance, InstanceState, Look, NoPage, Page, Pair, Refusal, Role, Row, Source, Status, page::Shape,
-    refusal::ContractPoint,
+    CatalogIndex, Changed, Content, Dbid, Instance, InstanceState, Look, NoPage, Page, Pair, Refusal, Role, Row, Source, Status,
+    page::Shape, refusal::ContractPoint,
 };
 
 /// FTS writes the row first and promotes then: so long a mirror may take to become what its row says.
@@ -106,21 +106,33 @@ pub fn primary_gone(desk: &Desk, pair: &Pair, why: &str) -> Refusal {
     if desk.page_at(primary).is_some_and(|page| page.state == InstanceState::Starting) {
         return Refusal::ActingPrimaryNotAnswering { primary, why }; // it is being promoted, or comes back by itself
     }
-    let flipped = pair.mirror.status == Status::Down && instance.is_some_and(never_promoted);
-    // Either way: the coordinator's clock may be ahead of ours.
-    let just_marked = instance.and_then(|i| i.promoted_at).is_some_and(|at| desk.now.duration_since(at).abs() < PROMOTION);
-    match (flipped, just_marked) {
+    let flipped = pair.mirror.status == Status::Down && instance.is_some_and(|one| never_promoted(desk.now, one));
+    match (flipped, instance.is_some_and(|one| just_marked(desk.now, one))) {
         (true, true) => Refusal::ActingPrimaryNotAnswering { primary, why },
         (true, false) => Refusal::FlippedDouble { primary, mirror, why },
         (false, true | false) => Refusal::DoubleFault { primary, mirror, why },
     }
 }
 
+/// The catalog has made it the primary a moment ago: as this operator saw or, before it has looked for so long, by the coordinator's
+/// clock, which may be ahead of ours.
+fn just_marked(now: Timestamp, instance: &Instance) -> bool {
+    let by_the_clocks = || instance.promoted_at.is_some_and(|at| now.duration_since(at).abs() < PROMOTION);
+    instance.marked.and_then(|marked| marked.within(PROMOTION)).unwrap_or_else(by_the_clocks)
+}
+
 /// The catalog made it the primary, and nobody has seen it serve since: not we, and not an operator before us, by whose
 /// memory it was unwell from about that moment on.
-fn never_promoted(instance: &Instance) -> bool {
-    let unwell_from_then = |at| instance.unwell_since.is_none_or(|since: Timestamp| since.duration_since(at) < PROMOTION);
-    !instance.seen_promoted && instance.promoted_at.is_some_and(unwell_from_then)
+fn never_promoted(now: Timestamp, instance: &Instance) -> bool {
+    let well_for = |at: Timestamp| {
+        let since = instance.unwell_since?;
+        Some(match instance.marked {
+            Some(Changed::Ago(ago)) => ago.saturating_sub(now.duration_since(since)),
+            // Nobody else was there to see it. Either answer repairs nothing and calls for a person.
+            Some(Changed::NotFor(_)) | None => since.duration_since(at),
+        })
+    };
+    !instance.seen_promoted && instance.promoted_at.is_some_and(|at| well_for(at).is_none_or(|well| well < PROMOTION))
 }
 
 fn source_is_itself(row: &Row, source: &Source) -> Result<(), Refusal> {
@@ -369,5 +381,27 @@ mod tests {
         let marked = |at| marked.clone().instance(5, |i| (i.seen_promoted, i.promoted_at) = (false, Some(ago(at))));
         assert_eq!(code(&marked(3), 2), "ActingPrimaryNotAnswering");
         assert_eq!(code(&marked(30), 2), "FlippedDouble");
+    }
+
+    /// A promotion under way was a double fault that calls for a person, and one that never came was another one, where the
+    /// coordinator's clock was not ours.
+    #[test]
+    fn no_clock_of_the_coordinator_makes_a_promotion_under_way_a_double_fault() {
+        let flipped = World::of(&["2:0mpnd", "5:0pmnu"]).source(0, Look::Unknown("is a mirror in recovery".into()));
+        let (ago_of, not_for) = (|s| Changed::Ago(SignedDuration::from_secs(s)), |s| Changed::NotFor(SignedDuration::from_secs(s)));
+        for offset in [0, 61, -61, 86_400, -86_400] {
+            let told = |marked, since: i64, unwell: Option<i64>| {
+                let world = flipped.clone().instance(5, |i| {
+                    (i.seen_promoted, i.promoted_at, i.marked) = (false, Some(ago(since - offset)), Some(marked));
+                    i.unwell_since = unwell.map(ago);
+                });
+                code(&world, 2)
+            };
+            assert_eq!(told(ago_of(3), 3, None), "ActingPrimaryNotAnswering", "{offset:+}");
+            assert_eq!(told(ago_of(3), 3, Some(2)), "ActingPrimaryNotAnswering", "{offset:+}");
+            assert_eq!(told(ago_of(30), 30, Some(29)), "FlippedDouble", "{offset:+}");
+            assert_eq!(told(ago_of(300), 300, Some(30)), "DoubleFault", "{offset:+}: it was well for long after");
+            assert_eq!(told(not_for(20), 23, None), "FlippedDouble", "{offset:+}: it was so when we began");
+        }
     }
 }

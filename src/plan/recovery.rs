@@ -99,12 +99,16 @@ fn stuck(state: RecoveryInstance, job: &JobView, why: &str) -> InstanceNext {
         (false, false) => Some(format!("it has not begun to copy: {why}")),
         (true, false) => None,
     };
-    let refusal = refused(job).unwrap_or_else(|| Refusal::AttemptStuck { job: job.name.clone(), why: why.to_owned() });
-    InstanceNext { end_job, ..standing(state, Standing::Stuck(refusal)) }
+    InstanceNext { end_job, ..standing(state, Standing::Stuck(held_up(job, why))) }
+}
+
+/// Of a Job that makes no progress.
+pub(super) fn held_up(job: &JobView, why: &str) -> Refusal {
+    refused(job).unwrap_or_else(|| Refusal::AttemptStuck { job: job.name.clone(), why: why.to_owned() })
 }
 
 /// Its pod was never made, and somebody says why: known within seconds, and not believed to pass while it is watched.
-fn refused(job: &JobView) -> Option<Refusal> {
+pub(super) fn refused(job: &JobView) -> Option<Refusal> {
     let why = job.refused.clone().filter(|_| !job.begun)?;
     Some(Refusal::PodRefused { job: job.name.clone(), why })
 }
@@ -260,9 +264,7 @@ fn why(recovery: &Recovery, state: &RecoveryInstance, admitted: &Admitted) -> St
 
 fn permit<'a>(desk: &Desk<'a>, recovery: &Recovery, dbid: Dbid, state: &RecoveryInstance) -> Result<(Admitted<'a>, Repair), Refusal> {
     let admitted = gates::admit(desk, dbid)?;
-    if let Some(other) = desk.taken_by_other(state.content, &recovery.name) {
-        return Err(Refusal::AlreadyRecovering { content: state.content, recovery: other.to_owned() }); // [13]
-    }
+    desk.is_left_by_others(&recovery.name, state.content)?; // [13]
     desk.is_free(&recovery.name, state.content)?;
     let earlier = state.repair.or_else(|| follow::begin(desk, recovery.follows.as_deref(), dbid).repair);
     let repair = ladder::choose(desk.policy, recovery.wanted, earlier, admitted.page)?;

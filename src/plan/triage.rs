@@ -17,6 +17,11 @@ const START_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 /// So long the last of them was a moment ago.
 const MOMENT: SignedDuration = SignedDuration::from_mins(1);
 
+/// So many ends within half an hour are no accident, however long its postgres serves between two of them.
+const OFTEN: u32 = 5;
+/// Nor is it over before the next one of so many is overdue.
+const OVERDUE: SignedDuration = SignedDuration::from_mins(6);
+
 /// A supervisor that is silent for so long does not only restart: its node is frozen, or it is.
 const SILENT: SignedDuration = SignedDuration::from_secs(15);
 
@@ -118,19 +123,35 @@ fn primary_unwell(desk: &Desk, content: Content, pair: Pair) -> Option<Refusal> 
             Some(crash_loops(desk, pair.primary).filter(|_| passing).unwrap_or(gone))
         }
         Look::Seen(source) if source.in_recovery => Some(Refusal::PeerSuspect { primary: dbid, why: not_promoted(page) }),
-        Look::Seen(_) => crash_loops(desk, pair.primary).or_else(|| up_but_not_serving(desk, pair.primary)),
+        Look::Seen(_) => not_as_up_as_it_looks(desk, pair.primary),
     }
 }
 
 /// Why a mirror that FTS calls well is none.
 fn up_and_of_no_use(desk: &Desk, pair: Pair) -> Option<Refusal> {
-    holds_up_commits(desk, pair).or_else(|| crash_loops(desk, pair.mirror)).or_else(|| up_but_not_serving(desk, pair.mirror))
+    holds_up_commits(desk, pair).or_else(|| not_as_up_as_it_looks(desk, pair.mirror))
+}
+
+fn not_as_up_as_it_looks(desk: &Desk, row: &Row) -> Option<Refusal> {
+    crash_loops(desk, row).or_else(|| up_but_not_serving(desk, row)).or_else(|| crash_loops_slowly(desk, row))
 }
 
 /// FTS looks once a minute, and a postgres that begins anew at once is up and in sync at each of its looks.
 fn crash_loops(desk: &Desk, row: &Row) -> Option<Refusal> {
-    let page = desk.page_at(row.dbid).filter(|page| falls(desk.now, page))?;
-    Some(Refusal::CrashLooping { times: page.ends(), last: aftermath::last(page.last_exit.as_ref()?) })
+    let (page, instance) = (desk.page_at(row.dbid)?, desk.world.instances.get(&row.dbid));
+    let last = aftermath::last(page.last_exit.as_ref()?);
+    match falls(desk.now, instance, page) {
+        Falls::Yes | Falls::NotKnown => Some(Refusal::CrashLooping { times: page.ends(), serves_between: false, last }),
+        Falls::No => None,
+    }
+}
+
+/// One that serves for more than a minute each time has left its ends behind for its supervisor, which counts those in a row alone.
+fn crash_loops_slowly(desk: &Desk, row: &Row) -> Option<Refusal> {
+    let (page, instance) = (desk.page_at(row.dbid)?, desk.world.instances.get(&row.dbid)?);
+    let again = instance.ends_lately >= OFTEN && instance.ended.and_then(|ended| ended.within(OVERDUE)) == Some(true);
+    let last = aftermath::last(page.last_exit.as_ref().filter(|_| again)?);
+    Some(Refusal::CrashLooping { times: instance.ends_lately, serves_between: true, last })
 }
 
 fn not_promoted(page: Option<&Page>) -> String {
@@ -210,14 +231,12 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
         return Err(Refusal::CatchingUp);
     }
     let admitted = gates::admit(desk, row.dbid)?;
-    if let Some(other) = desk.taken_by_other(row.content, "") {
-        return Err(Refusal::AlreadyRecovering { content: row.content, recovery: other.to_owned() });
-    }
+    desk.is_left_by_others("", row.content)?;
     // No grace for a fault that was worked on.
     if admitted.page.receiving || follow::before(desk, row.dbid).is_none() {
         still_coming(desk, &admitted)?;
     }
-    copying_would_mend(desk.now, row.dbid, admitted.page)?;
+    copying_would_mend(desk, row.dbid, admitted.page)?;
     let next = follow::next(desk, &admitted)?;
     breaker::lets(desk, &admitted)?;
     desk.is_free(&next.name, row.content)?;
@@ -235,8 +254,9 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
 
 /// What its machine or a setting keeps from starting is whole, as far as anybody knows: the same would keep the copy from it.
 /// A start that lasts is another matter.
-fn copying_would_mend(now: Timestamp, dbid: Dbid, page: &Page) -> Result<(), Refusal> {
-    let starts = page.state == InstanceState::BackingOff || (page.state == InstanceState::Starting && falls(now, page));
+fn copying_would_mend(desk: &Desk, dbid: Dbid, page: &Page) -> Result<(), Refusal> {
+    let again = || falls(desk.now, desk.world.instances.get(&dbid), page) != Falls::No;
+    let starts = page.state == InstanceState::BackingOff || (page.state == InstanceState::Starting && again());
     let Some(last) = page.last_exit.as_ref().filter(|_| starts && page.crashes > 0) else { return Ok(()) };
     match last.class {
         ExitClass::Environment | ExitClass::Configuration => {
@@ -256,7 +276,7 @@ fn still_coming(desk: &Desk, admitted: &Admitted) -> Result<(), Refusal> {
         return Err(Refusal::SupervisorSays { state: page.state, detail: "it streams; FTS will mark it up".into() });
     }
     let instance = desk.world.instances.get(&dbid);
-    let left = if falls(desk.now, page) {
+    let left = if falls(desk.now, instance, page) == Falls::Yes {
         left(desk.now, instance, desk.policy.grace, SignedDuration::MAX)
     } else if page.state == InstanceState::Starting {
         left(desk.now, instance, START_PATIENCE, moved(desk.now, instance, page))
@@ -266,10 +286,29 @@ fn still_coming(desk: &Desk, admitted: &Admitted) -> Result<(), Refusal> {
     if left > 0 { Err(Refusal::WithinGrace { seconds_left: left }) } else { Ok(()) }
 }
 
+/// Whether a postgres ends again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Falls {
+    Yes,
+    /// It did, and whether it still does nobody has looked for long enough to know: that is told, and nothing is done for it.
+    NotKnown,
+    No,
+}
+
 /// Its postgres ends again and again, as a whole or within its postmaster, and did a moment ago: that it always has just changed is
-/// no sign of life. One that replays since may have left that behind.
-fn falls(now: Timestamp, page: &Page) -> bool {
-    page.keeps_ending() && page.last_exit.as_ref().is_some_and(|exit| now.duration_since(exit.at).abs() < MOMENT)
+/// no sign of life. One that replays since may have left that behind. When it was, this operator has seen; before it has looked
+/// for a moment, its node's clock may show that it does, and never that it does not.
+fn falls(now: Timestamp, instance: Option<&Instance>, page: &Page) -> Falls {
+    if !page.keeps_ending() {
+        return Falls::No;
+    }
+    let told = page.last_exit.as_ref().is_some_and(|exit| now.duration_since(exit.at).abs() < MOMENT);
+    match instance.and_then(|one| one.ended).map(|ended| ended.within(MOMENT)) {
+        Some(Some(true)) => Falls::Yes,
+        Some(None) | None if told => Falls::Yes,
+        Some(None) => Falls::NotKnown,
+        Some(Some(false)) | None => Falls::No,
+    }
 }
 
 /// Counts from the later of the row's fall and what happened there `quiet` ago. Never more than the patience: a fall that

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     model::{
-        Dbid, Failure, FailureClass, Outcome, Policy, Repair, Source, Step, World,
+        Changed, Dbid, Failure, FailureClass, JobState, JobView, Outcome, Policy, Repair, Source, Standing, Step, World,
         page::{ExitClass, LastExit},
         world::fixtures::{ago, asked, now, running, walsender},
     },
@@ -176,6 +176,97 @@ fn what_crashes_again_and_again_and_is_up_for_fts_is_told_of() {
     assert!(plan(&Policy::default(), &ends(well(), 5, 5, 10), now()).probe.is_none(), "that it receives is no news");
 }
 
+/// Its postgres has ended so often, and did last so long ago by the clock of its node.
+fn ended(world: World, dbid: i16, state: InstanceState, times: u32, at: i64) -> World {
+    world.page(dbid, |p| {
+        let exit = serde_json::json!({"at": ago(at), "how": "signal 6", "class": "Unclassified", "inside": true});
+        (p.state, p.since, p.receiving) = (state, ago(at - 1), p.receiving && state == InstanceState::Serving);
+        (p.restarts, p.last_exit) = (times, serde_json::from_value(exit).unwrap());
+    })
+}
+
+const OFFSETS: [i64; 5] = [0, 61, -61, 86_400, -86_400];
+const SECOND: SignedDuration = SignedDuration::from_secs(1);
+
+fn changed(ago: i64) -> impl Fn(&mut Instance) {
+    move |one| (one.ended, one.still) = (Some(Changed::Ago(SECOND * i32::try_from(ago).unwrap())), Some(SECOND))
+}
+
+fn not_for(looked: i64) -> impl Fn(&mut Instance) {
+    move |one| (one.ended, one.still) = (Some(Changed::NotFor(SECOND * i32::try_from(looked).unwrap())), Some(SECOND))
+}
+
+/// A node's clock that was off by a minute made each of its ends one of long ago, or one to come: a mirror that ended every other
+/// second was a start that is waited for, for ever.
+#[test]
+fn no_clock_of_a_node_makes_a_mirror_that_ends_again_and_again_one_that_is_coming() {
+    let down = |state, offset| ended(World::of(&["2:0ppnu", "5:0mmnd"]).down_for(5, 3600), 5, state, 5000, 2 - offset);
+    for offset in OFFSETS {
+        for state in [InstanceState::Starting, InstanceState::BackingOff] {
+            let told = |change: &dyn Fn(&mut Instance)| reason(&Policy::default(), &down(state, offset).instance(5, change), 5);
+            assert_eq!(told(&changed(1)), "planned Incremental", "{state:?} {offset:+}");
+            assert_eq!(told(&changed(59)), "planned Incremental", "{state:?} {offset:+}");
+        }
+        let replays =
+            |change: &dyn Fn(&mut Instance)| reason(&Policy::default(), &down(InstanceState::Starting, offset).instance(5, change), 5);
+        assert_eq!(replays(&changed(60)), "WithinGrace", "{offset:+}: it replays since");
+        assert_eq!(replays(&not_for(60)), "WithinGrace", "{offset:+}: and has for as long as this operator looks");
+    }
+}
+
+/// It costs one more end to be seen, a minute at most: what has left its ends behind and replays is not stopped for a restart of ours.
+#[test]
+fn an_operator_that_has_just_begun_tells_what_may_fall_and_repairs_what_it_has_seen_to() {
+    let down = |offset: i64| {
+        let world = World::of(&["2:0ppnu", "5:0mmnd"]).down_for(5, 3600);
+        ended(world, 5, InstanceState::Starting, 5000, 2 - offset).instance(5, not_for(4))
+    };
+    let up = |offset: i64, looked| {
+        ended(World::of(&["2:0ppsu", "5:0mmsu"]), 5, InstanceState::Serving, 5000, 2 - offset).instance(5, not_for(looked))
+    };
+    for offset in OFFSETS {
+        let shows = (2 - offset).abs() < 60;
+        let expected = if shows { "planned Incremental" } else { "WithinGrace" };
+        assert_eq!(reason(&Policy::default(), &down(offset), 5), expected, "{offset:+}");
+        assert_eq!(reason(&Policy::default(), &up(offset, 4), 5), "CrashLooping", "{offset:+}");
+        assert_eq!(reason(&Policy::default(), &up(offset, 60), 5), "well", "{offset:+}");
+    }
+}
+
+#[test]
+fn no_clock_of_a_node_hides_that_what_is_up_for_fts_ends_again_and_again() {
+    let well = || World::of(&["2:0ppsu", "5:0mmsu"]);
+    for offset in OFFSETS {
+        for dbid in [2, 5] {
+            for state in [InstanceState::Serving, InstanceState::Starting, InstanceState::BackingOff] {
+                let told = |ago| reason(&Policy::default(), &ended(well(), dbid, state, 5, 2 - offset).instance(dbid, changed(ago)), dbid);
+                assert_eq!(told(1), "CrashLooping", "{dbid} {state:?} {offset:+}");
+                let calm = if state == InstanceState::Serving { "well" } else { "SupervisorSays" };
+                assert_eq!(told(60), calm, "{dbid} {state:?} {offset:+}");
+            }
+        }
+    }
+}
+
+/// Its supervisor counts those in a row alone, and had forgotten each end before the next one.
+#[test]
+fn what_ends_every_minute_or_two_and_serves_in_between_is_told_of() {
+    let slowly = |times, ago| {
+        ended(World::of(&["2:0ppsu", "5:0mmsu"]), 5, InstanceState::Serving, 0, 2).instance(5, move |one| {
+            changed(ago)(one);
+            one.ends_lately = times;
+        })
+    };
+    for (expected, times, ago) in
+        [("CrashLooping", 5, 1), ("CrashLooping", 5, 70), ("CrashLooping", 5, 359), ("well", 5, 360), ("well", 4, 1), ("well", 0, 1)]
+    {
+        assert_eq!(reason(&Policy::default(), &slowly(times, ago), 5), expected, "{times} {ago}");
+    }
+    let one = plan(&Policy::default(), &slowly(7, 70), now()).unwell.remove(0);
+    let told = one.reason.refusal().unwrap().to_string();
+    assert!(told.contains("7 times within half an hour, though it serves in between, last at"), "{told}");
+}
+
 /// The least right that is documented sees no positions on 6: then nobody sees a mirror hang.
 #[test]
 fn what_cannot_be_watched_is_told_and_silence_counts_there() {
@@ -337,6 +428,46 @@ fn an_attempt_that_makes_no_progress_is_a_reason_and_not_only_a_recovery_at_work
     let mut recovery = running("by-hand", 5, 0, Repair::Full, crate::model::JobState::Active);
     recovery.instances.get_mut(&Dbid(5)).unwrap().job.as_mut().unwrap().stuck = Some("node n2 is not ready".into());
     assert_eq!(reason(&Policy::default(), &needs_recovery().recovery(recovery), 5), "AttemptStuck");
+}
+
+/// One that is deleted in the foreground stays for as long as its Job's pod does, which may be on a node that is lost: nobody moves it
+/// on, and what it waits for is told all the same, also of those that wait behind it.
+#[test]
+fn what_holds_up_a_recovery_that_is_being_deleted_is_told() {
+    let recovery = |deleting, change: fn(&mut JobView)| {
+        let mut recovery = running("by-hand", 5, 0, Repair::Full, JobState::Active);
+        recovery.deleting = deleting;
+        change(recovery.instances.get_mut(&Dbid(5)).unwrap().job.as_mut().unwrap());
+        recovery
+    };
+    let stuck = |job: &mut JobView| job.stuck = Some("its node n2 is not ready".into());
+    let refused = |job: &mut JobView| job.refused = Some("exceeded quota".into());
+    let ended = |job: &mut JobView| job.state = JobState::Lost("it is gone".into());
+    let later = "by-hand-2";
+    for (expected, recovery) in [
+        ("AttemptStuck", recovery(false, stuck)),
+        ("AttemptStuck", recovery(true, stuck)),
+        ("PodRefused", recovery(true, refused)),
+        ("JobNotEnded", recovery(true, |_| {})),
+        ("AlreadyRecovering", recovery(true, ended)),
+    ] {
+        let world = needs_recovery().down_for(5, 7 * 86_400).recovery(recovery.clone());
+        assert_eq!(reason(&Policy::default(), &world, 5), expected, "{recovery:?}");
+        let lost = world.clone().silent(5);
+        let hidden = if expected == "AlreadyRecovering" { "SupervisorSilent" } else { expected };
+        assert_eq!(reason(&Policy::default(), &lost, 5), hidden, "its own node is the same");
+        let plan = plan(&Policy::default(), &world.recovery(asked(later, &[5], None)), now());
+        let waits = match &plan.recoveries[later].instances[&Dbid(5)].standing {
+            Standing::Waiting(refusal) => refusal.code(),
+            other => panic!("{other:?}"),
+        };
+        let behind = if recovery.deleting { expected } else { "AlreadyRecovering" };
+        assert_eq!(waits, behind, "{recovery:?}");
+        assert!(
+            plan.new_recoveries.is_empty()
+                && plan.recoveries.values().flat_map(|one| one.instances.values()).all(|one| one.create_job.is_none())
+        );
+    }
 }
 
 /// Whatever it is, its state has always just changed, so that a grace that counts from its last change was never over.

@@ -139,7 +139,10 @@ pub fn not_behind(work: &Work, proven: &Proven) -> Result<(), Fault> {
     let confirmed = match work.volume.confirmed() {
         Ok(None) => return Ok(()),
         Ok(Some(confirmed)) => confirmed,
-        Err(error) if excused(work) => return Ok(tracing::warn!(%error, "what the mirror had confirmed is not known")),
+        Err(error) if excused(work) => {
+            tracing::warn!(%error, "what the mirror had confirmed is not known");
+            return Ok(());
+        }
         Err(error) => return Err(HistoryError::Unknown { target: end.end, timeline: end.timeline, why: error.to_string() }.into()),
     };
     let folder = work.volume.data().join(proven.dialect.wal_folder());

@@ -39,7 +39,7 @@ impl Supervisor {
         if (&replaced, &waived) == (&token.replaced, &token.waived) {
             return;
         }
-        let token = Token { replaced, waived, ..*token };
+        let token = Token { waived, replaced, ..*token };
         // What was confirmed before may be of the history that a person leaves behind.
         if let Err(error) = self.volume.forget_confirmed().and_then(|()| self.volume.write_token(&token)) {
             tracing::warn!(%error, "that this instance was not replaced could not be written down");
