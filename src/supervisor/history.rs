@@ -71,7 +71,13 @@ pub fn reaches_since(known: Option<SystemTime>, dialect: Dialect, data: &Path) -
     (written.is_none() || written != known).then(|| (reaches(None, Some(dialect), data), written))
 }
 
-fn last_written(folder: &Path) -> Option<SystemTime> {
+/// It is the log that was seen to be written then: nobody has put an older one in its place, beneath a running postgres perhaps.
+pub fn goes_on(seen: SystemTime, dialect: Option<Dialect>, data: &Path) -> bool {
+    dialect.and_then(|dialect| last_written(&data.join(dialect.wal_folder()))).is_some_and(|written| written >= seen)
+}
+
+/// When somebody last wrote to a log.
+pub fn last_written(folder: &Path) -> Option<SystemTime> {
     let files = std::fs::read_dir(folder).ok()?;
     files.map(|file| file?.metadata()?.modified()).collect::<Result<Vec<_>, _>>().ok()?.into_iter().max()
 }
@@ -134,8 +140,12 @@ impl Supervisor {
         self.board.show(|page| page.reaches = reaches);
     }
 
-    /// How long the other side has not told what it holds counts from the first time that it did not.
-    pub(super) fn may_wait(&mut self, peer: &Look<PeerHere>) -> bool {
+    /// How long the other side has not told what it holds counts from the first time that it did not. One that crashed `in_place`
+    /// does not wait: what is shown already is held against it all the same.
+    pub(super) fn may_wait(&mut self, peer: &Look<PeerHere>, in_place: bool) -> bool {
+        if in_place {
+            return false;
+        }
         if peer.seen().is_none_or(|peer| peer.unsettled.is_none()) {
             self.memory.unsettled_since = None;
             return true;
@@ -146,10 +156,6 @@ impl Supervisor {
     /// What would open as a primary.
     pub(super) fn begins(&self, shape: Shape, reaches: &Look<Reach>) -> Option<Begins> {
         let at = reaches.seen().copied().filter(|_| shape == Shape::Primary)?;
-        // Nobody has exchanged the volume of one that ran here a moment ago.
-        if self.memory.ran.is_some() && self.memory.ran == identity(self.volume.data()) {
-            return None;
-        }
         let waived = match self.token_now() {
             TokenState::Mine(token) => token.waived,
             TokenState::Absent | TokenState::Foreign(_) => None,
@@ -280,6 +286,24 @@ mod tests {
         assert!(look(first).is_some_and(|(_, written)| written > first));
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(look(first).is_some(), "what cannot be looked at is not known");
+    }
+
+    /// A roll-back of the volume beneath a running postgres makes it crash, and leaves its files the same ones.
+    #[test]
+    fn a_log_that_is_older_than_it_was_seen_to_be_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join(Dialect::Six.wal_folder());
+        std::fs::create_dir(&folder).unwrap();
+        let log = std::fs::File::create(folder.join("000000010000000000000001")).unwrap();
+        let seen = last_written(&folder).unwrap();
+        let goes_on = || goes_on(seen, Some(Dialect::Six), dir.path());
+        assert!(goes_on());
+        log.set_modified(seen + Duration::from_secs(9)).unwrap();
+        assert!(goes_on(), "it wrote until it crashed");
+        log.set_modified(seen - Duration::from_secs(1)).unwrap();
+        assert!(!goes_on());
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(!goes_on(), "what cannot be looked at is not known");
     }
 
     #[test]

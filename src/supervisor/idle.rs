@@ -1,6 +1,6 @@
 //! The round while postgres does not run: lock, then marks, then catalog, then start, in this order.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -53,6 +53,7 @@ impl Supervisor {
         if self.signals.ending {
             return Ok(Round::End);
         }
+        let crashed = self.memory.crashed.take();
         let said = self.heed_person();
         self.memory.allowed = said.coordinator;
         let lock = match self.volume.try_lock(&self.config.holder(), said.gone.as_deref()) {
@@ -75,7 +76,7 @@ impl Supervisor {
         }
         let mut told = self.signals.told();
         let facts = tokio::select! {
-            facts = self.facts(marks, &here, &said) => facts,
+            facts = self.facts(marks, &here, &said, crashed) => facts,
             () = told.heard() => return Ok(Round::End), // what is asked may take long, and the volume is wanted by others
         };
         self.carry_out(lock, &here, &facts).await
@@ -154,7 +155,8 @@ impl Supervisor {
         }
     }
 
-    async fn facts(&mut self, marks: Marks, here: &Here, said: &Said) -> Facts {
+    async fn facts(&mut self, marks: Marks, here: &Here, said: &Said, crashed: Option<SystemTime>) -> Facts {
+        let in_place = crashed.is_some_and(|seen| history::goes_on(seen, here.shaped.dialect, self.volume.data()));
         let coordinator = here.content == Some(Content::COORDINATOR);
         let reaches = history::reaches(here.shaped.control.as_ref(), here.shaped.dialect, self.volume.data());
         // Shown before the other side is asked: of a primary and a mirror that start at once, one sees the other.
@@ -169,7 +171,7 @@ impl Supervisor {
         };
         Facts {
             alone: self.alone(&other),
-            may_wait: self.may_wait(&peer),
+            may_wait: self.may_wait(&peer, in_place),
             primary: self.ask_primary(here, &row, reaches).await,
             unusable: self.unusable_now(&row, here.shaped.shape),
             marks,

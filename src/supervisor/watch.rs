@@ -13,7 +13,6 @@ use super::{
     crash::{self, Again},
     decide::{Alone, Facts, OtherHere, PeerHere, PrimaryHere, RowHere, Watch, believed, watch},
     frozen::Frozen,
-    history,
     idle::{Here, IN_PLACE, MARKS},
     mirror::MirrorWatch,
     person::NotReplaced,
@@ -78,6 +77,8 @@ pub(super) struct Running {
     pub(super) reached: Option<Reach>,
     /// When its log had last been written to then.
     pub(super) log_known: Option<SystemTime>,
+    /// When a primary's log was last seen to be written.
+    pub(super) log_written: Option<SystemTime>,
     /// Its receiver when its source was last asked, and the newest incarnation that was shown.
     pub(super) fed_by: (Option<i32>, Option<String>),
     /// A receiver that is older than that incarnation: its connection is dead, if nobody has noticed yet.
@@ -117,7 +118,6 @@ impl Supervisor {
         let coordinator = here.content == Some(crate::model::Content::COORDINATOR);
         let role = if coordinator { dialect.coordinator_dispatch_arguments() } else { dialect.segment_arguments() };
         let postgres = self.spawn(role, &lock)?;
-        self.memory.ran = history::identity(self.volume.data());
         let now = Instant::now();
         let running = Running {
             postgres,
@@ -149,6 +149,7 @@ impl Supervisor {
             next_look: now,
             reached: self.board.page().reaches,
             log_known: None,
+            log_written: None,
             fed_by: (None, None),
             outlived: None,
             source_here: Look::Unknown("not asked since the start".into()),
@@ -373,6 +374,7 @@ impl Supervisor {
     async fn ended(&mut self, running: &Running, end: End) {
         self.board.counts.crashes.inc();
         self.memory.crashes += 1;
+        self.memory.crashed = running.log_written;
         self.board.show(|page| {
             (page.state, page.detail, page.serves, page.receiving) =
                 (InstanceState::Deciding, format!("postgres ended: {end}"), None, false);
