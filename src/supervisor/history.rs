@@ -201,7 +201,7 @@ impl Supervisor {
                 tracing::warn!(%error, "this incarnation can not be written down");
                 let unwritten = |last: Option<&Incarnation>| Incarnation {
                     number: last.map_or(1, |last| last.number + 1),
-                    nonce: format!("unwritten, {}", jiff::Timestamp::now()),
+                    nonce: format!("unwritten-{}", jiff::Timestamp::now()),
                     timeline,
                     began: UNKNOWN,
                 };

@@ -12,7 +12,7 @@ use super::{
     history, is_dead,
     others::{self, Own},
     peer::{self, Other},
-    person::{NotReplaced, Said},
+    person::{Said, Word},
 };
 use crate::{
     model::{Begins, Content, Dbid, InstanceState, Look, Reach, Role, page::Shape},
@@ -183,7 +183,9 @@ impl Supervisor {
             row,
             peer,
             other,
-            not_replaced: NotReplaced { dbid: here.dbid, said: said.not_replaced.clone() },
+            not_replaced: Word::not_replaced(here.dbid, &said.not_replaced),
+            replaced: Word::replaced(here.dbid, &said.replaced),
+            served_alone: self.served_alone(here.shaped.shape),
             was_in_sync: matches!(&here.token, TokenState::Mine(token) if token.peer.as_ref().is_some_and(|peer| peer.in_sync)),
             diverged: self.memory.diverged.clone(),
             allowed: self.memory.allowed,

@@ -15,7 +15,7 @@ use super::{
     frozen::Frozen,
     idle::{Here, IN_PLACE, MARKS},
     mirror::MirrorWatch,
-    person::NotReplaced,
+    person::Word,
     process::{self, End, Generation, Postgres},
     questions::{OthersRead, RowRead, SourceRead},
     serving::Answered,
@@ -248,7 +248,8 @@ impl Supervisor {
 
     /// Marks and row against a running postgres.
     fn judge(&mut self, running: &mut Running) -> Option<Outcome> {
-        self.memory.allowed = self.heed_person().coordinator;
+        let said = self.heed_person();
+        self.memory.allowed = said.coordinator;
         self.look_after(&mut running.lock);
         let marks = self.marks();
         self.show_volume(&marks);
@@ -268,7 +269,9 @@ impl Supervisor {
             other: running.other.clone(),
             primary: running.source_here.clone(),
             alone: Alone::Waits,
-            not_replaced: NotReplaced::default(),
+            not_replaced: Word::not_replaced(running.here.dbid, &said.not_replaced),
+            replaced: Word::replaced(running.here.dbid, &said.replaced),
+            served_alone: self.alone_now(running, shape),
             was_in_sync: false,
             unusable: None,
             diverged: None,
@@ -299,6 +302,14 @@ impl Supervisor {
         match (shape, running.row.seen()) {
             (Shape::Primary, Some(RowHere::Mine { role: Role::Mirror, .. })) => told.max(self.newest_history(running.dialect)),
             (Shape::Primary | Shape::Mirror | Shape::Empty | Shape::Unusable | Shape::Unknown, _) => told,
+        }
+    }
+
+    /// Looked at where a catalog calls it a mirror.
+    fn alone_now(&self, running: &Running, shape: Shape) -> Look<Option<String>> {
+        match running.row.seen() {
+            Some(RowHere::Mine { role: Role::Mirror, .. }) => self.served_alone(shape),
+            Some(RowHere::Mine { role: Role::Primary, .. } | RowHere::NotMine(_)) | None => Look::Seen(None),
         }
     }
 
@@ -391,6 +402,8 @@ impl Supervisor {
         let in_sync = self.memory.answer.as_ref().is_some_and(|answer| {
             matches!(ask::row_here(&self.config, &answer.catalog, running.here.dbid), Look::Seen(RowHere::Mine { in_sync: true, .. }))
         });
+        // A catalog that still says so after FTS has told it to commit alone has nobody promoted that has all.
+        let in_sync = in_sync && !matches!(self.served_alone(self.shape_now(running.dialect)), Look::Seen(Some(_)));
         // One that died of its data is given up to FTS at once, where that can promote its mirror.
         let crashes = self.memory.crashes.max(if class == ExitClass::DataUnusable { crash::ENOUGH } else { 0 });
         self.memory.not_before = match crash::again(crashes, running.was_primary, in_sync) {
