@@ -19,6 +19,7 @@ fn mine() -> TokenState {
         peer: None,
         followed: vec![],
         followed_in: None,
+        followed_control: None,
         waived: None,
         replaced: None,
         coordinator: None,

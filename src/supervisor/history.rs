@@ -23,7 +23,7 @@ use crate::{
     model::{
         Begins, Content, Incarnation, InstanceState, Lineage, Look, Lsn, Page, Reach, Role, Timeline, incarnation::lineage, page::Shape,
     },
-    volume::{Token, TokenState},
+    volume::{Token, TokenState, token::Directory},
 };
 
 /// So long a primary waits for its mirror to tell how far its log reaches.
@@ -80,15 +80,6 @@ pub fn goes_on(seen: SystemTime, dialect: Option<Dialect>, data: &Path) -> bool 
 pub fn last_written(folder: &Path) -> Option<SystemTime> {
     let files = std::fs::read_dir(folder).ok()?;
     files.map(|file| file?.metadata()?.modified()).collect::<Result<Vec<_>, _>>().ok()?.into_iter().max()
-}
-
-/// What tells one data directory from another at the same place: inode and birth of the first file of each. A new directory
-/// gets the inode of the one that was removed.
-pub fn identity(data: &Path) -> Option<u64> {
-    let metadata = std::fs::metadata(data.join("PG_VERSION")).ok()?;
-    let born = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-    let born = born.map_or(0, |since| since.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(since.subsec_nanos())));
-    Some(std::os::unix::fs::MetadataExt::ino(&metadata).rotate_left(40) ^ born)
 }
 
 impl Here {
@@ -169,7 +160,7 @@ impl Supervisor {
         if here.content != Some(Content::COORDINATOR) || token.followed.is_empty() {
             return;
         }
-        if let Err(error) = self.volume.write_token(&Token { followed: vec![], followed_in: None, ..*token }) {
+        if let Err(error) = self.volume.write_token(&token.following_nobody()) {
             tracing::warn!(%error, "that it follows nobody any more could not be written down");
         }
     }
@@ -213,7 +204,7 @@ impl Supervisor {
     /// The token as it is now, of the directory as it is now.
     pub(super) fn token_now(&self) -> TokenState {
         match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
-            TokenState::Mine(token) => TokenState::Mine(Box::new(token.of_directory(identity(self.volume.data())))),
+            TokenState::Mine(token) => TokenState::Mine(Box::new(token.of_directory(Directory::of(self.volume.data())))),
             other @ (TokenState::Absent | TokenState::Foreign(_)) => other,
         }
     }
@@ -244,8 +235,7 @@ impl Supervisor {
     }
 
     fn remember_followed(&self, here: &mut Here, token: Token, page: &Page) {
-        let followed_in = identity(self.volume.data());
-        let token = Token { followed: page.incarnations.clone(), followed_in, ..token };
+        let token = token.following(page.incarnations.clone(), Directory::of(self.volume.data()));
         match self.volume.write_token(&token) {
             Ok(()) => {
                 self.board.show(|page| page.followed.clone_from(&token.followed));
