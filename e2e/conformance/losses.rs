@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use gpheal::{
     greenplum::Dialect,
-    model::{FailureClass, InstanceState, Lsn, Repair, Role},
+    model::{FailureClass, InstanceState, Lsn, Page, Repair, Role},
     volume::Volume,
 };
 use tokio::time::sleep;
@@ -18,7 +18,10 @@ use super::{
     bench::{Bench, GRACE, STANDBY, succeed},
     query::{connect, expect_same},
     standby,
-    supervised::{acting_and_mirror, await_page, ensure_supervised, install, recover, recover_waived, supervise, supervise_beside},
+    supervised::{
+        acting_and_mirror, await_page, ensure_supervised, install, recover, recover_waived, say_roles, supervise, supervise_beside,
+        supervise_with,
+    },
 };
 
 /// It goes on writing, so that soon its position is far beyond the end of its mirror, which alone has the rows between.
@@ -64,7 +67,38 @@ pub async fn a_primary_put_back_while_its_mirror_is_in_sync_stays_closed(bench: 
     await_page(bench, mirror, "how far its log reaches by now", |page| page.reaches.is_some() && page.reaches != before).await?;
     put_back(bench, primary, &older)?;
     supervise(bench, primary)?;
-    let closed = |page: &gpheal::model::Page| page.state == InstanceState::PutBack && page.detail.contains("holds what this one lacks");
+    is_kept_closed(bench, primary, mirror).await?;
+    let rewound = recover(bench, primary, Repair::Incremental).await?;
+    expect_same("how it fails", &rewound.failure.map(|failure| failure.class), &Some(FailureClass::CannotRewind))?;
+    let healed = recover(bench, primary, Repair::Full).await?;
+    ensure!(healed.failure.is_none(), "the older copy is not repaired: {healed:?}");
+    std::fs::remove_dir_all(&older)?;
+    bench.start_again().await
+}
+
+/// Its supervisor lives on while a person keeps postgres down and puts the files back, and the file that tells one data directory
+/// from another is not written anew: neither is shown by anything that the volume did not have before.
+pub async fn a_primary_put_back_in_place_stays_closed(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    let older = older_copy(bench, primary).await?;
+    bench.utility(primary).await?.rows(ONLY_IN_SYNC).await?;
+
+    let before = await_page(bench, mirror, "following", |page| page.receiving && !page.followed.is_empty()).await?.reaches;
+    let retired = bench.server(primary).volume().join(".gpheal/retired");
+    std::fs::write(&retired, "")?;
+    await_page(bench, primary, "being retired", |page| page.state == InstanceState::Retired && page.serves.is_none()).await?;
+    await_page(bench, mirror, "how far its log reaches by now", |page| page.reaches.is_some() && page.reaches != before).await?;
+    put_back_in_place(bench, primary, &older)?;
+    std::fs::remove_file(&retired)?;
+    is_kept_closed(bench, primary, mirror).await?;
+    std::fs::remove_dir_all(&older)?;
+    bench.start_again().await
+}
+
+/// And its mirror, which has the rows that the older copy lacks, is promoted.
+async fn is_kept_closed(bench: &mut Bench, primary: i16, mirror: i16) -> Result<()> {
+    let closed = |page: &Page| page.state == InstanceState::PutBack && page.detail.contains("holds what this one lacks");
     await_page(bench, primary, "staying closed", closed).await?;
     sleep(Duration::from_secs(GRACE)).await;
     let promoted = format!("SELECT role::text FROM gp_segment_configuration WHERE dbid = {mirror}");
@@ -72,13 +106,7 @@ pub async fn a_primary_put_back_while_its_mirror_is_in_sync_stays_closed(bench: 
     await_page(bench, mirror, "serving as a primary", |page| page.serves == Some(Role::Primary)).await?;
     let rows = bench.utility(mirror).await?.value("SELECT count(*) FROM only_in_sync").await?;
     expect_same("rows that were acknowledged", &rows, &"1000".to_owned())?;
-    await_page(bench, primary, "being a mirror", |page| page.state == InstanceState::NeedsRecovery).await?;
-    let rewound = recover(bench, primary, Repair::Incremental).await?;
-    expect_same("how it fails", &rewound.failure.map(|failure| failure.class), &Some(FailureClass::CannotRewind))?;
-    let healed = recover(bench, primary, Repair::Full).await?;
-    ensure!(healed.failure.is_none(), "the older copy is not repaired: {healed:?}");
-    std::fs::remove_dir_all(&older)?;
-    bench.start_again().await
+    await_page(bench, primary, "being a mirror", |page| page.state == InstanceState::NeedsRecovery).await.map(drop)
 }
 
 /// The running one is stopped, and stays down; nobody asks it.
@@ -93,7 +121,7 @@ pub async fn a_coordinator_whose_standby_is_activated_is_fenced(bench: &mut Benc
     await_page(bench, 1, "dispatch", |page| page.serves == Some(Role::Primary)).await?;
     await_page(bench, STANDBY, "following", |page| page.serves == Some(Role::Mirror)).await?;
     standby::activate(bench).await?;
-    let overtaken = |page: &gpheal::model::Page| page.state == InstanceState::WaitingForPeer && page.detail.contains("has taken over");
+    let overtaken = |page: &Page| page.state == InstanceState::WaitingForPeer && page.detail.contains("has taken over");
     await_page(bench, 1, "being overtaken", overtaken).await?;
     ensure!(bench.utility(1).await.is_err(), "the old coordinator is still open");
     let reached = connect(bench.port(STANDBY), "").await?.rows("SELECT gp_segment_id FROM gp_dist_random('gp_id') ORDER BY 1").await?;
@@ -105,12 +133,7 @@ pub async fn a_coordinator_whose_standby_is_activated_is_fenced(bench: &mut Benc
 /// its catalog has the mirror promoted, and the rows that its primary acknowledged alone are on that one's volume only.
 pub async fn what_was_acknowledged_alone_is_not_overwritten(bench: &mut Bench) -> Result<()> {
     ensure_supervised(bench).await?;
-    let (old, new) = acting_and_mirror(bench, 0).await?;
-    await_page(bench, new, "receiving", |page| page.receiving).await?;
-    bench.server(new).vanish()?;
-    sleep(Duration::from_secs(GRACE)).await;
-    await_status(bench, new, 'd').await?;
-    bench.utility(old).await?.rows("CREATE TABLE alone (i int); INSERT INTO alone SELECT generate_series(1, 10000)").await?;
+    let (old, new) = serve_alone(bench).await?;
     bench.server(old).vanish()?;
     let older = format!(
         "SET allow_system_table_mods = true; UPDATE gp_segment_configuration SET status = 'u', mode = 's' WHERE dbid IN ({old}, {new})"
@@ -121,7 +144,7 @@ pub async fn what_was_acknowledged_alone_is_not_overwritten(bench: &mut Bench) -
     await_value(bench, &format!("SELECT role::text FROM gp_segment_configuration WHERE dbid = {new}"), "p").await?;
     await_page(bench, new, "serving as a primary", |page| page.serves == Some(Role::Primary)).await?;
     supervise(bench, old)?;
-    await_page(bench, old, "being a mirror", |page| page.state == InstanceState::NeedsRecovery).await?;
+    await_page(bench, old, "telling that the catalog is old", |page| page.state == InstanceState::CatalogOutdated).await?;
     let before = files(bench, old)?;
     for repair in [Repair::Incremental, Repair::Full] {
         let class = recover(bench, old, repair).await?.failure.map(|failure| failure.class);
@@ -180,6 +203,59 @@ async fn await_confirmed(bench: &mut Bench, primary: i16) -> Result<()> {
     anyhow::bail!("what the mirror has confirmed is not written down")
 }
 
+/// The catalog of a coordinator that was activated is from before the last failover: it calls the one a mirror that has served alone
+/// since then, on the same timeline as the other side, which was down.
+pub async fn who_served_alone_is_not_killed_on_the_word_of_an_older_catalog(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (old, new) = serve_alone(bench).await?;
+    let outdated = |page: &Page| page.state == InstanceState::CatalogOutdated;
+    say_roles(bench, new, old).await?;
+    let told = |page: &Page| outdated(page) && page.serves == Some(Role::Primary);
+    await_page(bench, old, "telling that the catalog is old", told).await?;
+    expect_same("rows", &bench.utility(old).await?.value("SELECT count(*) FROM alone").await?, &"10000".to_owned())?;
+
+    bench.server(old).vanish()?;
+    supervise(bench, old)?;
+    let closed = await_page(bench, old, "staying closed", |page| outdated(page) && page.serves.is_none()).await?;
+    let lifted_by = closed.detail.split_once("gpheal.io/replaced=").and_then(|(_, rest)| rest.split_once(')'));
+    let (value, _) = lifted_by.with_context(|| format!("nothing is said of how it is lifted: {}", closed.detail))?;
+    let annotations = bench.server(old).volume().join("annotations");
+    std::fs::write(&annotations, format!("gpheal.io/replaced=\"{value}\"\n"))?;
+    bench.server(old).vanish()?;
+    supervise_with(bench, old, &[1], &[("GPHEAL_ANNOTATIONS", &annotations.display().to_string())])?;
+    await_page(bench, old, "being a mirror, as a person says", |page| page.state == InstanceState::NeedsRecovery).await?;
+    bench.start_again().await
+}
+
+/// What FTS told it while its mirror was down is taken back before any catalog calls the pair in sync.
+pub async fn who_served_alone_once_is_a_mirror_after_a_failover(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let healthy = bench.pair(0).await?;
+    let (old, new) = serve_alone(bench).await?;
+    supervise(bench, new)?;
+    bench.await_pair(0, &healthy).await?;
+    bench.server(old).vanish()?;
+    await_status(bench, old, 'd').await?;
+    await_page(bench, new, "serving as a primary", |page| page.serves == Some(Role::Primary)).await?;
+    supervise(bench, old)?;
+    await_page(bench, old, "being a mirror", |page| page.state == InstanceState::NeedsRecovery).await?;
+    let rewound = recover(bench, old, Repair::Incremental).await?;
+    ensure!(rewound.failure.is_none(), "it is not repaired: {rewound:?}");
+    await_page(bench, old, "receiving", |page| page.receiving).await?;
+    bench.start_again().await
+}
+
+/// The mirror of content 0 is down, FTS has told its primary to commit without it, and it did.
+async fn serve_alone(bench: &mut Bench) -> Result<(i16, i16)> {
+    let (old, new) = acting_and_mirror(bench, 0).await?;
+    await_page(bench, new, "receiving", |page| page.receiving).await?;
+    bench.server(new).vanish()?;
+    sleep(Duration::from_secs(GRACE)).await;
+    await_status(bench, new, 'd').await?;
+    bench.utility(old).await?.rows("CREATE TABLE alone (i int); INSERT INTO alone SELECT generate_series(1, 10000)").await?;
+    Ok((old, new))
+}
+
 /// Rows that are acknowledged while the pair is in sync, and that the older copy lacks.
 const ONLY_IN_SYNC: &str = "CREATE TABLE only_in_sync (i int); INSERT INTO only_in_sync SELECT generate_series(1, 1000)";
 
@@ -203,6 +279,14 @@ fn put_back(bench: &mut Bench, primary: i16, older: &Path) -> Result<()> {
     let volume = bench.server(primary).volume().to_owned();
     std::fs::remove_dir_all(&volume)?;
     copy(older, &volume)
+}
+
+/// As `rsync` does it: what is the same stays as it is.
+fn put_back_in_place(bench: &mut Bench, primary: i16, older: &Path) -> Result<()> {
+    let mut back = std::process::Command::new("sh");
+    back.args(["-ec", "cd \"$0\"; find . -mindepth 1 -maxdepth 1 ! -name PG_VERSION -exec rm -rf {} +; cp -a \"$1/data/.\" ."]);
+    back.arg(&bench.server(primary).directory).arg(older);
+    succeed(back).map(drop)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -111,8 +111,11 @@ const CHECKS: &[(&str, Check)] = checks![
     hang::a_smart_shutdown_does_not_wait_for_our_session,
     losses::a_restored_primary_that_wrote_past_its_mirror_is_not_followed,
     losses::a_primary_put_back_while_its_mirror_is_in_sync_stays_closed,
+    losses::a_primary_put_back_in_place_stays_closed,
     losses::what_was_acknowledged_alone_is_not_overwritten,
     losses::what_a_mirror_had_confirmed_before_it_was_put_back_is_not_overwritten,
+    losses::who_served_alone_is_not_killed_on_the_word_of_an_older_catalog,
+    losses::who_served_alone_once_is_a_mirror_after_a_failover,
     losses::a_coordinator_whose_standby_is_activated_is_fenced,
 ];
 

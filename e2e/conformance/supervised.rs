@@ -98,7 +98,7 @@ pub async fn acting_and_mirror(bench: &mut Bench, content: i16) -> Result<(i16, 
 }
 
 /// What a coordinator would say whose catalog is another one.
-async fn say_roles(bench: &mut Bench, primary: i16, mirror: i16) -> Result<()> {
+pub async fn say_roles(bench: &mut Bench, primary: i16, mirror: i16) -> Result<()> {
     let update = |dbid: i16, role: char, status: char| {
         format!("UPDATE gp_segment_configuration SET role = '{role}', status = '{status}', mode = 'n' WHERE dbid = {dbid};")
     };

@@ -47,8 +47,8 @@ reasons! {
         NotInCatalog,
         /// The catalog says primary, and this volume remembers that another instance took its place.
         Replaced,
-        /// The catalog calls it a mirror, while it is on a higher timeline of its content than the other side: the catalog is older
-        /// than the last failover.
+        /// The catalog calls it a mirror, while it is on a higher timeline of its content than the other side, or was last told by FTS to
+        /// commit without a mirror: the catalog is older than the last failover.
         CatalogOutdated,
         /// It would open as a primary, and its mirror, or standby, holds what it lacks: it was put back on an older copy of itself.
         PutBack,
@@ -107,7 +107,9 @@ impl InstanceState {
             }
             Self::CatalogOutdated => {
                 "lifted when a coordinator whose catalog knows of the last failover dispatches; gpheal never writes roles, so a person sees to \
-                 that, or ends the newer side on purpose"
+                 that, or ends the newer side on purpose; where it committed without a mirror, and a person promoted that one all the same, by \
+                 annotating the pod with gpheal.io/replaced and what its message gives for it, when what it acknowledged then may be lost: it is \
+                 a stale primary from then on, whose repair gives that up only by a SegmentRecovery of type Full that names the dbid"
             }
             Self::PutBack => {
                 "lifted when FTS has promoted its mirror and it is repaired, when its newest volume is back, or by annotating the pod with \

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::person::{Allowed, NotReplaced};
+use super::{
+    alone,
+    person::{Allowed, Word},
+};
 use crate::{
     model::{Content, InstanceState, Look, Role, Timeline, page::Shape},
     volume::{Marks, TokenState},
@@ -93,7 +96,10 @@ pub struct Facts {
     pub primary: Look<PrimaryHere>,
     /// How a coordinator may do without an answer of the others.
     pub alone: Alone,
-    pub not_replaced: NotReplaced,
+    pub not_replaced: Word,
+    /// The incarnation that FTS last told to commit without a mirror, of one that is a primary by its directory.
+    pub served_alone: Look<Option<String>>,
+    pub replaced: Word,
     /// Whether its start can wait for the other side for some seconds more.
     pub may_wait: bool,
     pub allowed: Option<Allowed>,
@@ -204,9 +210,12 @@ fn mirror(facts: &Facts, in_sync: bool) -> Decision {
     match (facts.shape, &facts.unusable, &facts.diverged) {
         (Shape::Empty | Shape::Unusable | Shape::Unknown, ..) => stay(InstanceState::NeedsFull, facts.shape_why.clone()),
         (_, Some(why), _) => stay(InstanceState::NeedsFull, why.clone()),
-        (Shape::Primary, ..) => match newer_than_peer(facts) {
+        (Shape::Primary, ..) => match outdated(facts) {
             Some(why) => stay(InstanceState::CatalogOutdated, why),
-            None => Decision::Replaced("the catalog says mirror and the directory would start as a primary: it is stale".into()),
+            None => Decision::Replaced(format!(
+                "the catalog says mirror and the directory would start as a primary: it is stale{}",
+                alone::untold(facts)
+            )),
         },
         (Shape::Mirror, _, Some(why)) => stay(InstanceState::NeedsRecovery, why.clone()),
         (Shape::Mirror, None, None) => beside_primary(&facts.primary, in_sync),
@@ -226,6 +235,11 @@ fn beside_primary(primary: &Look<PrimaryHere>, in_sync: bool) -> Decision {
             stay(InstanceState::WaitingForPrimary, format!("whether the acting primary has all that this mirror has is not known: {why}"))
         }
     }
+}
+
+/// Why a catalog that calls a primary a mirror is older than that one's directory.
+fn outdated(facts: &Facts) -> Option<String> {
+    newer_than_peer(facts).or_else(|| alone::catalog_is_older(facts))
 }
 
 /// Why a catalog that calls it a mirror is older than the last failover: only a promotion makes a higher timeline.
@@ -273,12 +287,15 @@ fn unsettled(facts: &Facts) -> Option<&str> {
 }
 
 fn primary(facts: &Facts, in_sync: bool) -> Decision {
-    let lost = |why: &str| {
-        if in_sync {
-            stay(InstanceState::StayingDown, format!("{why}; the mirror is in sync, so FTS can promote it"))
-        } else {
-            stay(InstanceState::PrimaryDataMissing, why)
-        }
+    let lost = |why: &str| match (in_sync, alone::incarnation(facts)) {
+        (true, None) => stay(InstanceState::StayingDown, format!("{why}; the mirror is in sync, so FTS can promote it")),
+        (true, Some(_)) => stay(
+            InstanceState::PrimaryDataMissing,
+            format!(
+                "{why}; the catalog says that the mirror is in sync, and is older than what FTS last told this one: to commit without it"
+            ),
+        ),
+        (false, _) => stay(InstanceState::PrimaryDataMissing, why),
     };
     match (facts.shape, &facts.unusable) {
         (Shape::Empty | Shape::Unusable | Shape::Unknown, _) => lost(&facts.shape_why),
@@ -410,8 +427,8 @@ pub fn watch(facts: &Facts) -> Watch {
     let mirror_by_catalog = matches!(facts.row, Look::Seen(RowHere::Mine { role: Role::Mirror, .. }));
     match facts.shape {
         Shape::Primary if mirror_by_catalog => {
-            return newer_than_peer(facts)
-                .map_or_else(|| Watch::Fence("the catalog says mirror and postgres runs read-write".into()), Watch::NotOverruled);
+            let stale = || Watch::Fence(format!("the catalog says mirror and postgres runs read-write{}", alone::untold(facts)));
+            return outdated(facts).map_or_else(stale, Watch::NotOverruled);
         }
         Shape::Mirror if let Look::Seen(PrimaryHere::Lacks(why)) = &facts.primary => return Watch::Stop(why.clone()),
         Shape::Empty if mirror_by_catalog => return Watch::Kill("this mirror's data directory was removed while postgres ran".into()),

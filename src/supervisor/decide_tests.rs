@@ -19,6 +19,7 @@ fn mine() -> TokenState {
         peer: None,
         followed: vec![],
         followed_in: None,
+        followed_control: None,
         waived: None,
         replaced: None,
         coordinator: None,
@@ -43,7 +44,9 @@ fn facts(shape: Shape, row: Look<RowHere>) -> Facts {
         other: Look::Unknown("silent".into()),
         primary: Look::Seen(PrimaryHere::HasAll),
         alone: Alone::Waits,
-        not_replaced: NotReplaced { dbid: Some(Dbid(2)), said: vec![] },
+        not_replaced: Word::not_replaced(Some(Dbid(2)), &[]),
+        replaced: Word::replaced(Some(Dbid(2)), &[]),
+        served_alone: Look::Seen(None),
         was_in_sync: true,
         unusable: None,
         diverged: None,
@@ -227,8 +230,8 @@ fn a_person_can_lift_that_a_coordinator_was_overtaken() {
 }
 
 /// What a person says of dbid 2.
-fn not_replaced(evidence: &str) -> NotReplaced {
-    NotReplaced { dbid: Some(Dbid(2)), said: vec![format!("2@{evidence}")] }
+fn not_replaced(evidence: &str) -> Word {
+    Word::not_replaced(Some(Dbid(2)), &[format!("2@{evidence}")])
 }
 
 fn replaced() -> TokenState {
@@ -277,6 +280,59 @@ fn a_primary_on_the_higher_timeline_is_neither_killed_nor_called_stale_by_a_cata
         assert_eq!(down, "replaced", "{peer:?}");
         assert!(matches!(running, Watch::Fence(_)), "{peer:?}: the row decides");
     }
+}
+
+/// The other side is behind on the same timeline, promoted from there on a higher one, down, or silent: by none of that it shows.
+#[test]
+fn a_primary_that_served_alone_is_neither_killed_nor_called_stale_by_a_catalog_alone() {
+    let alone = |incarnation: &str| Look::Seen(Some(incarnation.to_owned()));
+    let calls_it_mirror = |peer| Facts { served_alone: alone("n"), peer, ..facts(Shape::Primary, row(Role::Mirror, true)) };
+    let said = |facts: &Facts| (says(facts), watch(facts));
+    for other in [
+        peer(PeerRole::InRecovery, Some(1)),
+        peer(PeerRole::Promoted, Some(1)),
+        peer(PeerRole::Promoted, Some(2)),
+        peer(PeerRole::Idle, Some(1)),
+        Look::Unknown("silent".into()),
+    ] {
+        let (down, running) = said(&calls_it_mirror(other.clone()));
+        assert_eq!(down, "CatalogOutdated", "{other:?}");
+        assert!(matches!(&running, Watch::NotOverruled(why) if why.contains("gpheal.io/replaced=2@n")), "{other:?}: {running:?}");
+    }
+    let silent = || calls_it_mirror(Look::Unknown("silent".into()));
+    let word = |incarnation: &str| Word::replaced(Some(Dbid(2)), &[format!("2@{incarnation}")]);
+    let stale = |facts: Facts, why: &str| {
+        let (down, running) = said(&facts);
+        assert!(down == "replaced" && matches!(running, Watch::Fence(_)), "{why}: {down}");
+    };
+    stale(Facts { replaced: word("n"), ..silent() }, "a person says that it was replaced");
+    stale(Facts { token: replaced(), ..silent() }, "and its volume remembers that");
+    stale(Facts { served_alone: Look::Seen(None), ..silent() }, "its commits waited for the mirror that was promoted");
+    assert_eq!(says(&Facts { replaced: word("another"), ..silent() }), "CatalogOutdated", "a person spoke of another time");
+    let holds_more = PeerHere { role: PeerRole::InRecovery, timeline: None, holds_more: Some(more("dbid 5 holds more")), unsettled: None };
+    assert_eq!(says(&calls_it_mirror(Look::Seen(holds_more))), "replaced", "its settings are as old as the copy that it was put back on");
+}
+
+#[test]
+fn whether_it_served_alone_is_not_known_leaves_it_to_the_row_and_is_told() {
+    let unread = Facts { served_alone: Look::Unknown("EIO".into()), ..facts(Shape::Primary, row(Role::Mirror, false)) };
+    assert!(matches!(decide(&unread), Decision::Replaced(why) if why.ends_with("; EIO")));
+    assert!(matches!(watch(&unread), Watch::Fence(why) if why.ends_with("; EIO")));
+    let lost = Facts { row: row(Role::Primary, true), shape: Shape::Unusable, ..unread };
+    assert_eq!(says(&lost), "StayingDown");
+}
+
+/// FTS that goes by an older catalog would promote what lacks the newest commits: that is nothing to wait for.
+#[test]
+fn a_lost_primary_that_served_alone_has_no_mirror_in_sync_whatever_the_catalog_says() {
+    let lost = |served_alone| Facts { served_alone, ..facts(Shape::Unusable, row(Role::Primary, true)) };
+    assert_eq!(says(&lost(Look::Seen(None))), "StayingDown");
+    assert_eq!(says(&lost(Look::Seen(Some("n".into())))), "PrimaryDataMissing");
+    let closed = |holds_more| {
+        let other = PeerHere { role: PeerRole::InRecovery, timeline: Some(Timeline(1)), holds_more, unsettled: None };
+        says(&Facts { peer: Look::Seen(other), ..Facts { shape: Shape::Primary, ..lost(Look::Seen(Some("n".into()))) } })
+    };
+    assert_eq!((closed(None), closed(Some(more("dbid 5 holds more")))), ("start".into(), "PutBack".into()));
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::{
     model::{
         Begins, Content, Incarnation, InstanceState, Lineage, Look, Lsn, Page, Reach, Role, Timeline, incarnation::lineage, page::Shape,
     },
-    volume::{Token, TokenState},
+    volume::{Token, TokenState, token::Directory},
 };
 
 /// So long a primary waits for its mirror to tell how far its log reaches.
@@ -71,18 +71,15 @@ pub fn reaches_since(known: Option<SystemTime>, dialect: Dialect, data: &Path) -
     (written.is_none() || written != known).then(|| (reaches(None, Some(dialect), data), written))
 }
 
-fn last_written(folder: &Path) -> Option<SystemTime> {
-    let files = std::fs::read_dir(folder).ok()?;
-    files.map(|file| file?.metadata()?.modified()).collect::<Result<Vec<_>, _>>().ok()?.into_iter().max()
+/// It is the log that was seen to be written then: nobody has put an older one in its place, beneath a running postgres perhaps.
+pub fn goes_on(seen: SystemTime, dialect: Option<Dialect>, data: &Path) -> bool {
+    dialect.and_then(|dialect| last_written(&data.join(dialect.wal_folder()))).is_some_and(|written| written >= seen)
 }
 
-/// What tells one data directory from another at the same place: inode and birth of the first file of each. A new directory
-/// gets the inode of the one that was removed.
-pub fn identity(data: &Path) -> Option<u64> {
-    let metadata = std::fs::metadata(data.join("PG_VERSION")).ok()?;
-    let born = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-    let born = born.map_or(0, |since| since.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(since.subsec_nanos())));
-    Some(std::os::unix::fs::MetadataExt::ino(&metadata).rotate_left(40) ^ born)
+/// When somebody last wrote to a log.
+pub fn last_written(folder: &Path) -> Option<SystemTime> {
+    let files = std::fs::read_dir(folder).ok()?;
+    files.map(|file| file?.metadata()?.modified()).collect::<Result<Vec<_>, _>>().ok()?.into_iter().max()
 }
 
 impl Here {
@@ -134,8 +131,12 @@ impl Supervisor {
         self.board.show(|page| page.reaches = reaches);
     }
 
-    /// How long the other side has not told what it holds counts from the first time that it did not.
-    pub(super) fn may_wait(&mut self, peer: &Look<PeerHere>) -> bool {
+    /// How long the other side has not told what it holds counts from the first time that it did not. One that crashed `in_place`
+    /// does not wait: what is shown already is held against it all the same.
+    pub(super) fn may_wait(&mut self, peer: &Look<PeerHere>, in_place: bool) -> bool {
+        if in_place {
+            return false;
+        }
         if peer.seen().is_none_or(|peer| peer.unsettled.is_none()) {
             self.memory.unsettled_since = None;
             return true;
@@ -146,10 +147,6 @@ impl Supervisor {
     /// What would open as a primary.
     pub(super) fn begins(&self, shape: Shape, reaches: &Look<Reach>) -> Option<Begins> {
         let at = reaches.seen().copied().filter(|_| shape == Shape::Primary)?;
-        // Nobody has exchanged the volume of one that ran here a moment ago.
-        if self.memory.ran.is_some() && self.memory.ran == identity(self.volume.data()) {
-            return None;
-        }
         let waived = match self.token_now() {
             TokenState::Mine(token) => token.waived,
             TokenState::Absent | TokenState::Foreign(_) => None,
@@ -163,7 +160,7 @@ impl Supervisor {
         if here.content != Some(Content::COORDINATOR) || token.followed.is_empty() {
             return;
         }
-        if let Err(error) = self.volume.write_token(&Token { followed: vec![], followed_in: None, ..*token }) {
+        if let Err(error) = self.volume.write_token(&token.following_nobody()) {
             tracing::warn!(%error, "that it follows nobody any more could not be written down");
         }
     }
@@ -195,7 +192,7 @@ impl Supervisor {
                 tracing::warn!(%error, "this incarnation can not be written down");
                 let unwritten = |last: Option<&Incarnation>| Incarnation {
                     number: last.map_or(1, |last| last.number + 1),
-                    nonce: format!("unwritten, {}", jiff::Timestamp::now()),
+                    nonce: format!("unwritten-{}", jiff::Timestamp::now()),
                     timeline,
                     began: UNKNOWN,
                 };
@@ -207,7 +204,7 @@ impl Supervisor {
     /// The token as it is now, of the directory as it is now.
     pub(super) fn token_now(&self) -> TokenState {
         match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
-            TokenState::Mine(token) => TokenState::Mine(Box::new(token.of_directory(identity(self.volume.data())))),
+            TokenState::Mine(token) => TokenState::Mine(Box::new(token.of_directory(Directory::of(self.volume.data())))),
             other @ (TokenState::Absent | TokenState::Foreign(_)) => other,
         }
     }
@@ -238,8 +235,7 @@ impl Supervisor {
     }
 
     fn remember_followed(&self, here: &mut Here, token: Token, page: &Page) {
-        let followed_in = identity(self.volume.data());
-        let token = Token { followed: page.incarnations.clone(), followed_in, ..token };
+        let token = token.following(page.incarnations.clone(), Directory::of(self.volume.data()));
         match self.volume.write_token(&token) {
             Ok(()) => {
                 self.board.show(|page| page.followed.clone_from(&token.followed));
@@ -280,6 +276,24 @@ mod tests {
         assert!(look(first).is_some_and(|(_, written)| written > first));
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(look(first).is_some(), "what cannot be looked at is not known");
+    }
+
+    /// A roll-back of the volume beneath a running postgres makes it crash, and leaves its files the same ones.
+    #[test]
+    fn a_log_that_is_older_than_it_was_seen_to_be_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join(Dialect::Six.wal_folder());
+        std::fs::create_dir(&folder).unwrap();
+        let log = std::fs::File::create(folder.join("000000010000000000000001")).unwrap();
+        let seen = last_written(&folder).unwrap();
+        let goes_on = || goes_on(seen, Some(Dialect::Six), dir.path());
+        assert!(goes_on());
+        log.set_modified(seen + Duration::from_secs(9)).unwrap();
+        assert!(goes_on(), "it wrote until it crashed");
+        log.set_modified(seen - Duration::from_secs(1)).unwrap();
+        assert!(!goes_on());
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(!goes_on(), "what cannot be looked at is not known");
     }
 
     #[test]

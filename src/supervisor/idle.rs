@@ -1,6 +1,6 @@
 //! The round while postgres does not run: lock, then marks, then catalog, then start, in this order.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ use super::{
     history, is_dead,
     others::{self, Own},
     peer::{self, Other},
-    person::{NotReplaced, Said},
+    person::{Said, Word},
 };
 use crate::{
     model::{Begins, Content, Dbid, InstanceState, Look, Reach, Role, page::Shape},
@@ -53,6 +53,7 @@ impl Supervisor {
         if self.signals.ending {
             return Ok(Round::End);
         }
+        let crashed = self.memory.crashed.take();
         let said = self.heed_person();
         self.memory.allowed = said.coordinator;
         let lock = match self.volume.try_lock(&self.config.holder(), said.gone.as_deref()) {
@@ -75,7 +76,7 @@ impl Supervisor {
         }
         let mut told = self.signals.told();
         let facts = tokio::select! {
-            facts = self.facts(marks, &here, &said) => facts,
+            facts = self.facts(marks, &here, &said, crashed) => facts,
             () = told.heard() => return Ok(Round::End), // what is asked may take long, and the volume is wanted by others
         };
         self.carry_out(lock, &here, &facts).await
@@ -154,7 +155,8 @@ impl Supervisor {
         }
     }
 
-    async fn facts(&mut self, marks: Marks, here: &Here, said: &Said) -> Facts {
+    async fn facts(&mut self, marks: Marks, here: &Here, said: &Said, crashed: Option<SystemTime>) -> Facts {
+        let in_place = crashed.is_some_and(|seen| history::goes_on(seen, here.shaped.dialect, self.volume.data()));
         let coordinator = here.content == Some(Content::COORDINATOR);
         let reaches = history::reaches(here.shaped.control.as_ref(), here.shaped.dialect, self.volume.data());
         // Shown before the other side is asked: of a primary and a mirror that start at once, one sees the other.
@@ -169,7 +171,7 @@ impl Supervisor {
         };
         Facts {
             alone: self.alone(&other),
-            may_wait: self.may_wait(&peer),
+            may_wait: self.may_wait(&peer, in_place),
             primary: self.ask_primary(here, &row, reaches).await,
             unusable: self.unusable_now(&row, here.shaped.shape),
             marks,
@@ -181,7 +183,9 @@ impl Supervisor {
             row,
             peer,
             other,
-            not_replaced: NotReplaced { dbid: here.dbid, said: said.not_replaced.clone() },
+            not_replaced: Word::not_replaced(here.dbid, &said.not_replaced),
+            replaced: Word::replaced(here.dbid, &said.replaced),
+            served_alone: self.served_alone(here.shaped.shape),
             was_in_sync: matches!(&here.token, TokenState::Mine(token) if token.peer.as_ref().is_some_and(|peer| peer.in_sync)),
             diverged: self.memory.diverged.clone(),
             allowed: self.memory.allowed,

@@ -4,6 +4,7 @@
 //! while it does, `coordinator` the coordinator's start in two steps. Without Kubernetes credentials;
 //! it knows the volume, the catalog and, when there is no catalog, the peer.
 
+mod alone;
 mod ask;
 pub mod board;
 pub mod check;
@@ -93,8 +94,9 @@ struct Memory {
     refuted: Option<(tokio::time::Instant, String)>,
     /// The timeline down to which a person allows a coordinator to be believed.
     allowed: Option<person::Allowed>,
-    /// The data directory on which postgres was last run here.
-    ran: Option<u64>,
+    /// postgres has just ended by itself as a primary: when its log was last seen to be written. The next round takes it, so that it
+    /// says nothing once postgres was kept down for any other reason, and somebody may have put other files there.
+    crashed: Option<std::time::SystemTime>,
     /// Since when the other side does not tell how far its log reaches.
     unsettled_since: Option<tokio::time::Instant>,
     /// Since when the other coordinator has not answered.

@@ -18,6 +18,9 @@ const MAINTENANCE: &str = "gpheal.io/maintenance";
 const NODE_GONE: &str = "gpheal.io/node-gone";
 /// `DBID@EVIDENCE`, several with commas: that does not count as showing that another one took this instance's place as primary.
 pub const NOT_REPLACED: &str = "gpheal.io/not-replaced";
+/// `DBID@INCARNATION`, several with commas: another one has taken this instance's place although it served alone then, and what it
+/// acknowledged may be lost.
+pub const REPLACED: &str = "gpheal.io/replaced";
 /// `TIMELINE:SEEN`: coordinators are to be believed down to that timeline although that higher one was seen. It was put back on an
 /// older copy.
 pub const COORDINATOR_TIMELINE: &str = "gpheal.io/coordinator-timeline";
@@ -33,6 +36,7 @@ pub struct Said {
     maintenance: bool,
     pub gone: Option<String>,
     pub not_replaced: Vec<String>,
+    pub replaced: Vec<String>,
     pub coordinator: Option<Allowed>,
     adopt: Option<SystemIdentifier>,
 }
@@ -68,14 +72,25 @@ impl Allowed {
     }
 }
 
-/// Of what shows that an instance was replaced, or put back on an older copy, a person says that it does not count.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NotReplaced {
-    pub dbid: Option<Dbid>,
-    pub said: Vec<String>,
+/// What a person says of this instance by an annotation that names the evidence which does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    annotation: &'static str,
+    dbid: Option<Dbid>,
+    said: Vec<String>,
 }
 
-impl NotReplaced {
+impl Word {
+    /// Of what shows that it was replaced, or put back on an older copy.
+    pub fn not_replaced(dbid: Option<Dbid>, said: &[String]) -> Self {
+        Self { annotation: NOT_REPLACED, dbid, said: said.to_vec() }
+    }
+
+    /// Of what shows that it cannot have been replaced.
+    pub fn replaced(dbid: Option<Dbid>, said: &[String]) -> Self {
+        Self { annotation: REPLACED, dbid, said: said.to_vec() }
+    }
+
     pub fn lifts(&self, evidence: &str) -> bool {
         self.value(evidence).is_some_and(|value| self.said.contains(&value))
     }
@@ -87,7 +102,7 @@ impl NotReplaced {
 
     /// What a person who knows better says, for the end of a sentence.
     pub fn how(&self, evidence: &str) -> String {
-        self.value(evidence).map_or_else(String::new, |value| format!(" ({NOT_REPLACED}={value})"))
+        self.value(evidence).map_or_else(String::new, |value| format!(" ({}={value})", self.annotation))
     }
 }
 
@@ -100,10 +115,12 @@ fn read(file: &Path) -> Option<Said> {
         serde_json::from_str::<String>(quoted).ok()
     };
     let maintenance = value(MAINTENANCE).is_some_and(|value| value != "false");
+    let list = |key: &str| value(key).map(|all| all.split(',').map(|one| one.trim().to_owned()).collect()).unwrap_or_default();
     Some(Said {
         maintenance,
         gone: value(NODE_GONE).filter(|holder| !holder.is_empty()),
-        not_replaced: value(NOT_REPLACED).map(|all| all.split(',').map(|one| one.trim().to_owned()).collect()).unwrap_or_default(),
+        not_replaced: list(NOT_REPLACED),
+        replaced: list(REPLACED),
         coordinator: value(COORDINATOR_TIMELINE).and_then(|value| Allowed::parse(&value)),
         adopt: value(ADOPT_VOLUME).and_then(|value| value.parse().ok()),
     })
@@ -204,10 +221,13 @@ mod tests {
         assert_eq!(says("gpheal.io/node-gone=\"\"\n").gone, None);
         let said = says("gpheal.io/not-replaced=\"5@timeline-7, 5@3f2a9c1e\"\n").not_replaced;
         assert_eq!(said, ["5@timeline-7", "5@3f2a9c1e"]);
-        let of = |dbid| NotReplaced { dbid: Some(Dbid(dbid)), said: said.clone() };
+        let of = |dbid| Word::not_replaced(Some(Dbid(dbid)), &said);
         assert!(of(5).lifts("timeline-7") && of(5).lifts("3f2a9c1e"));
-        assert!(!of(5).lifts("timeline-8") && !of(6).lifts("timeline-7") && !NotReplaced::default().lifts("timeline-7"));
+        assert!(!of(5).lifts("timeline-8") && !of(6).lifts("timeline-7") && !Word::not_replaced(None, &said).lifts("timeline-7"));
         assert_eq!(of(5).how("timeline-8"), " (gpheal.io/not-replaced=5@timeline-8)");
+        let said = says("gpheal.io/replaced=\"5@3f2a9c1e\"\n");
+        assert!(said.not_replaced.is_empty() && Word::replaced(Some(Dbid(5)), &said.replaced).lifts("3f2a9c1e"));
+        assert_eq!(Word::replaced(Some(Dbid(5)), &[]).how("x"), " (gpheal.io/replaced=5@x)");
         let allowed = says("gpheal.io/coordinator-timeline=\"2:5\"\n").coordinator;
         let floor = |seen| Allowed::floor(allowed, Timeline(seen)).0;
         assert_eq!((floor(5), floor(4), floor(6), floor(1)), (2, 4, 6, 1), "of the one that was named alone");

@@ -223,7 +223,10 @@ impl Supervisor {
         let uneasy = if running.started.elapsed() < BEGINS { BEGINNING } else { UNEASY };
         running.next_probe = Instant::now() + if receiving || serves == Some(Role::Primary) { CALM } else { uneasy };
         if serves.is_some() {
-            running.was_primary |= serves == Some(Role::Primary);
+            if serves == Some(Role::Primary) {
+                running.was_primary = true;
+                running.log_written = history::last_written(&self.volume.data().join(running.dialect.wal_folder()));
+            }
             if running.timeline.is_none() {
                 self.opened(running, timeline);
             }

@@ -55,7 +55,7 @@ impl Supervisor {
         };
         let replaced = Replaced { coordinator_timeline: token.coordinator_timeline, at: Timestamp::now() };
         // What it followed before it was a primary itself says nothing of what it wrote since.
-        let token = Token { replaced: Some(replaced), followed: vec![], followed_in: None, ..*token };
+        let token = Token { replaced: Some(replaced), ..token.following_nobody() };
         if let Err(error) = self.volume.write_token(&token) {
             tracing::warn!(%error, "that this instance was replaced could not be written down");
         }
@@ -98,6 +98,7 @@ impl Supervisor {
             peer: None,
             followed: vec![],
             followed_in: None,
+            followed_control: None,
             waived: None,
             replaced: None,
             coordinator: None,

@@ -13,10 +13,9 @@ use super::{
     crash::{self, Again},
     decide::{Alone, Facts, OtherHere, PeerHere, PrimaryHere, RowHere, Watch, believed, watch},
     frozen::Frozen,
-    history,
     idle::{Here, IN_PLACE, MARKS},
     mirror::MirrorWatch,
-    person::NotReplaced,
+    person::Word,
     process::{self, End, Generation, Postgres},
     questions::{OthersRead, RowRead, SourceRead},
     serving::Answered,
@@ -78,6 +77,8 @@ pub(super) struct Running {
     pub(super) reached: Option<Reach>,
     /// When its log had last been written to then.
     pub(super) log_known: Option<SystemTime>,
+    /// When a primary's log was last seen to be written.
+    pub(super) log_written: Option<SystemTime>,
     /// Its receiver when its source was last asked, and the newest incarnation that was shown.
     pub(super) fed_by: (Option<i32>, Option<String>),
     /// A receiver that is older than that incarnation: its connection is dead, if nobody has noticed yet.
@@ -117,7 +118,6 @@ impl Supervisor {
         let coordinator = here.content == Some(crate::model::Content::COORDINATOR);
         let role = if coordinator { dialect.coordinator_dispatch_arguments() } else { dialect.segment_arguments() };
         let postgres = self.spawn(role, &lock)?;
-        self.memory.ran = history::identity(self.volume.data());
         let now = Instant::now();
         let running = Running {
             postgres,
@@ -149,6 +149,7 @@ impl Supervisor {
             next_look: now,
             reached: self.board.page().reaches,
             log_known: None,
+            log_written: None,
             fed_by: (None, None),
             outlived: None,
             source_here: Look::Unknown("not asked since the start".into()),
@@ -247,7 +248,8 @@ impl Supervisor {
 
     /// Marks and row against a running postgres.
     fn judge(&mut self, running: &mut Running) -> Option<Outcome> {
-        self.memory.allowed = self.heed_person().coordinator;
+        let said = self.heed_person();
+        self.memory.allowed = said.coordinator;
         self.look_after(&mut running.lock);
         let marks = self.marks();
         self.show_volume(&marks);
@@ -267,7 +269,9 @@ impl Supervisor {
             other: running.other.clone(),
             primary: running.source_here.clone(),
             alone: Alone::Waits,
-            not_replaced: NotReplaced::default(),
+            not_replaced: Word::not_replaced(running.here.dbid, &said.not_replaced),
+            replaced: Word::replaced(running.here.dbid, &said.replaced),
+            served_alone: self.alone_now(running, shape),
             was_in_sync: false,
             unusable: None,
             diverged: None,
@@ -298,6 +302,14 @@ impl Supervisor {
         match (shape, running.row.seen()) {
             (Shape::Primary, Some(RowHere::Mine { role: Role::Mirror, .. })) => told.max(self.newest_history(running.dialect)),
             (Shape::Primary | Shape::Mirror | Shape::Empty | Shape::Unusable | Shape::Unknown, _) => told,
+        }
+    }
+
+    /// Looked at where a catalog calls it a mirror.
+    fn alone_now(&self, running: &Running, shape: Shape) -> Look<Option<String>> {
+        match running.row.seen() {
+            Some(RowHere::Mine { role: Role::Mirror, .. }) => self.served_alone(shape),
+            Some(RowHere::Mine { role: Role::Primary, .. } | RowHere::NotMine(_)) | None => Look::Seen(None),
         }
     }
 
@@ -373,6 +385,7 @@ impl Supervisor {
     async fn ended(&mut self, running: &Running, end: End) {
         self.board.counts.crashes.inc();
         self.memory.crashes += 1;
+        self.memory.crashed = running.log_written;
         self.board.show(|page| {
             (page.state, page.detail, page.serves, page.receiving) =
                 (InstanceState::Deciding, format!("postgres ended: {end}"), None, false);
@@ -389,6 +402,8 @@ impl Supervisor {
         let in_sync = self.memory.answer.as_ref().is_some_and(|answer| {
             matches!(ask::row_here(&self.config, &answer.catalog, running.here.dbid), Look::Seen(RowHere::Mine { in_sync: true, .. }))
         });
+        // A catalog that still says so after FTS has told it to commit alone has nobody promoted that has all.
+        let in_sync = in_sync && !matches!(self.served_alone(self.shape_now(running.dialect)), Look::Seen(Some(_)));
         // One that died of its data is given up to FTS at once, where that can promote its mirror.
         let crashes = self.memory.crashes.max(if class == ExitClass::DataUnusable { crash::ENOUGH } else { 0 });
         self.memory.not_before = match crash::again(crashes, running.was_primary, in_sync) {

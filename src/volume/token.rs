@@ -1,5 +1,7 @@
 //! The token: whose volume this is. Written at the first adoption, never by a repair.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,9 @@ pub struct Token {
     /// What tells the data directory that followed them from another: one that a person copied by hand has followed nobody yet.
     #[serde(default)]
     pub followed_in: Option<u64>,
+    /// The same of its control file; `None`: an earlier version wrote the token, or it could not be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed_control: Option<u64>,
     /// Nonce of the last incarnation that a copy followed which a person let this one leave behind.
     #[serde(default)]
     pub waived: Option<String>,
@@ -63,14 +68,53 @@ impl Token {
     /// The same after a repair: nothing of what the old directory followed or was counts for the new one.
     #[must_use]
     pub fn after_repair(self) -> Self {
-        Self { followed: vec![], followed_in: None, replaced: None, ..self }
+        Self { replaced: None, ..self.following_nobody() }
     }
 
     /// The same of this data directory.
     #[must_use]
-    pub fn of_directory(self, identity: Option<u64>) -> Self {
-        if self.followed_in == identity { self } else { Self { followed: vec![], followed_in: None, ..self } }
+    pub fn of_directory(self, directory: Directory) -> Self {
+        let exchanged = |(then, now)| then != now;
+        if self.followed_in == directory.version && !self.followed_control.zip(directory.control).is_some_and(exchanged) {
+            self
+        } else {
+            self.following_nobody()
+        }
     }
+
+    /// Its instance, in this data directory, followed these incarnations.
+    #[must_use]
+    pub fn following(self, followed: Vec<Incarnation>, directory: Directory) -> Self {
+        Self { followed, followed_in: directory.version, followed_control: directory.control, ..self }
+    }
+
+    #[must_use]
+    pub fn following_nobody(self) -> Self {
+        self.following(vec![], Directory::default())
+    }
+}
+
+/// What tells one data directory from another at the same place: inode and birth of the first file of each, and of the one that is
+/// never the same in two. Whoever puts other files in place writes that one anew where he leaves the first as it is; postgres, and
+/// a rewind, write into it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Directory {
+    version: Option<u64>,
+    control: Option<u64>,
+}
+
+impl Directory {
+    pub fn of(data: &Path) -> Self {
+        Self { version: file(&data.join("PG_VERSION")), control: file(&data.join("global/pg_control")) }
+    }
+}
+
+/// A new file gets the inode of one that was removed.
+fn file(path: &Path) -> Option<u64> {
+    let metadata = std::fs::metadata(path).ok()?;
+    let born = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    let born = born.map_or(0, |since| since.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(since.subsec_nanos())));
+    Some(std::os::unix::fs::MetadataExt::ino(&metadata).rotate_left(40) ^ born)
 }
 
 /// The other side of the pair, as last read from the catalog.
@@ -154,6 +198,7 @@ mod tests {
             peer: None,
             followed: vec![],
             followed_in: None,
+            followed_control: None,
             waived: None,
             replaced: Some(Replaced { coordinator_timeline: Timeline(2), at: Timestamp::UNIX_EPOCH }),
             coordinator: None,
@@ -181,14 +226,34 @@ mod tests {
         let followed = vec![Incarnation { number: 1, nonce: "a".into(), timeline: Timeline(1), began: Lsn(1) }];
         let text = r#"{"cluster":"demo","systemIdentifier":"7","dbid":5,"content":0,"address":"a","port":1,"dataDirectory":"/d",
             "coordinatorTimeline":1,"adopted":"2026-01-01T00:00:00Z"}"#;
-        Token { followed, followed_in: Some(9), ..serde_json::from_str(text).unwrap() }
+        Token { followed, followed_in: Some(9), followed_control: Some(5), ..serde_json::from_str(text).unwrap() }
     }
 
     #[test]
     fn what_was_followed_counts_for_the_directory_that_did() {
-        assert_eq!(following().of_directory(Some(9)), following());
-        assert!(following().of_directory(Some(10)).followed.is_empty() && following().of_directory(None).followed.is_empty());
+        let of = |version, control| following().of_directory(Directory { version, control });
+        assert_eq!(of(Some(9), Some(5)), following());
+        assert!(of(Some(10), Some(5)).followed.is_empty() && of(None, Some(5)).followed.is_empty());
+        assert!(of(Some(9), Some(6)).followed.is_empty(), "other files were put in its place, and the first is the same");
+        assert_eq!(of(Some(9), None), following(), "that it cannot be looked at says nothing");
+        let of_before = Token { followed_control: None, ..following() };
+        assert_eq!(of_before.clone().of_directory(Directory { version: Some(9), control: Some(5) }), of_before);
         assert!(following().after_repair().followed.is_empty());
+    }
+
+    #[test]
+    fn a_directory_is_another_one_when_its_control_file_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = dir.path().join("global/pg_control");
+        std::fs::create_dir(dir.path().join("global")).unwrap();
+        std::fs::write(dir.path().join("PG_VERSION"), "12").unwrap();
+        std::fs::write(&control, "1").unwrap();
+        let before = Directory::of(dir.path());
+        std::fs::write(&control, "2").unwrap();
+        assert_eq!(Directory::of(dir.path()), before, "postgres writes into it");
+        std::fs::write(dir.path().join("global/new"), "1").unwrap();
+        std::fs::rename(dir.path().join("global/new"), &control).unwrap();
+        assert_ne!(Directory::of(dir.path()), before);
     }
 
     #[test]

@@ -279,6 +279,7 @@ mod tests {
             peer: None,
             followed: vec![],
             followed_in: None,
+            followed_control: None,
             waived: None,
             replaced: None,
             coordinator: None,
