@@ -112,6 +112,13 @@ const SCARCE: &[Message] = &[
 ];
 
 const CONFIGURATION: &[Message] = &[
+    said(
+        "requested recovery stop point is before consistent recovery point",
+        "6, 7, 15",
+        "requested recovery stop point is before consistent recovery point",
+    ),
+    said("recovery_target_timeline is not a valid number", "6", "recovery_target_timeline is not a valid number: \"x\""),
+    said("recovery_target_xid is not a valid number", "6", "recovery_target_xid is not a valid number: \"x\""),
     said("syntax error in file \"\" line", "6, 7, 15", "syntax error in file \"/data/gpseg0/postgresql.conf\" line 12, near token \"=\""),
     said(
         "unrecognized configuration parameter",
@@ -221,6 +228,23 @@ const DAMAGE: &[Message] = &[
     said("invalid page in block", "6, 7, 15", "invalid page in block 3 of relation base/1/1259"),
     said("invalid page header in block", "6", "invalid page header in block 3 of relation base/1/1259"),
     said("could not read block", "6, 7, 15", "could not read block 3 in file \"base/1/1259\": read only 0 of 32768 bytes"),
+    said("could not read file \"\": read", "7, 15", "could not read file \"pg_replslot/x/state\": read 5 of 200"),
+    said(
+        "previous segment is only",
+        "6, 7, 15",
+        "could not open file \"base/1/1259.1\" (target block 131072): previous segment is only 5 blocks",
+    ),
+    said(
+        "could not read relation mapping file \"\": Success",
+        "6",
+        "could not read relation mapping file \"global/pg_filenode.map\": Success",
+    ),
+    said("incorrect size of file", "7, 15", "incorrect size of file \"pg_twophase/000002DB\": 100 bytes"),
+    said(
+        "calculated CRC checksum does not match value stored in file",
+        "7, 15",
+        "calculated CRC checksum does not match value stored in file \"pg_twophase/000002DB\"",
+    ),
     said("relation mapping file \"\" contains", "6, 7, 15", "relation mapping file \"global/pg_filenode.map\" contains incorrect checksum"),
     said("replication slot file", "6, 7, 15", "replication slot file \"pg_replslot/x/state\" has wrong magic 0 instead of 17112113"),
     said(
