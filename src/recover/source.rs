@@ -387,6 +387,7 @@ impl SourceLock {
         let mut psql = tokio::process::Command::new("psql");
         psql.args(["-X", "-A", "-t", "-w", "-F", "|", "-d", &conninfo, "-c", "IDENTIFY_SYSTEM"])
             .env("PGPASSFILE", &work.passfile)
+            .env("LC_ALL", "C") // its words are classified
             .envs(work.login.tls.libpq_environment())
             .kill_on_drop(true);
         let said = tokio::time::timeout(Duration::from_secs(30), psql.output()).await;

@@ -92,7 +92,7 @@ async fn identify(primary: &Server, login: &Login) -> Result<(), String> {
     let (host, port, user) = (&primary.host, primary.port, &login.user);
     let conninfo = format!("host={host} port={port} user={user} dbname=postgres replication=true connect_timeout=10");
     let mut psql = tokio::process::Command::new("psql");
-    psql.args(["-X", "-A", "-t", "-w", "-d", &conninfo, "-c", "IDENTIFY_SYSTEM"]).env("PGPASSWORD", &login.password);
+    psql.args(["-X", "-A", "-t", "-w", "-d", &conninfo, "-c", "IDENTIFY_SYSTEM"]).env("PGPASSWORD", &login.password).env("LC_ALL", "C");
     psql.envs(login.tls.libpq_environment()).kill_on_drop(true);
     match tokio::time::timeout(Duration::from_secs(30), psql.output()).await {
         Ok(Ok(output)) if output.status.success() => Ok(()),
