@@ -14,7 +14,7 @@ use super::{
     source::SourceLock,
 };
 use crate::{
-    greenplum::wal::{self, At, Switch, WalEnd},
+    greenplum::wal::{self, Switch, WalEnd},
     model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Reach, Timeline, incarnation::lineage},
     volume::commits::served_alone,
 };
@@ -135,35 +135,42 @@ pub fn not_alone(work: &Work, proven: &Proven) -> Result<(), Fault> {
 /// What lies past the fork are an ex-primary's remains as long as its mirror had it all when it was promoted. A commit is acknowledged
 /// when the mirror has confirmed it, so one that forks below a whole record that it had confirmed has lost acknowledged commits.
 pub fn not_behind(work: &Work, proven: &Proven) -> Result<(), Fault> {
-    let Some(end) = proven.wal_end else { return Ok(()) }; // there is no log that could be lost
-    let confirmed = match work.volume.confirmed() {
+    let Some(Reach { timeline, end: target }) = proven.target_end() else { return Ok(()) }; // neither control file nor log
+    let behind = match work.volume.confirmed() {
         Ok(None) => return Ok(()),
-        Ok(Some(confirmed)) => confirmed,
-        Err(error) if excused(work) => {
-            tracing::warn!(%error, "what the mirror had confirmed is not known");
-            return Ok(());
+        Ok(Some(confirmed)) => {
+            let folder = work.volume.data().join(proven.dialect.wal_folder());
+            promoted_behind(&folder, (timeline, proven.wal_end), confirmed, &proven.history).map_err(FileError::at(&folder))?
         }
-        Err(error) => return Err(HistoryError::Unknown { target: end.end, timeline: end.timeline, why: error.to_string() }.into()),
+        Err(error) => Some(HistoryError::Unknown { target, timeline, why: format!("what its mirror had confirmed: {error}") }),
     };
-    let folder = work.volume.data().join(proven.dialect.wal_folder());
-    let behind = promoted_behind(&folder, end, confirmed, &proven.history).map_err(FileError::at(&folder))?;
-    let Some(behind) = behind else { return Ok(()) };
-    if excused(work) {
-        tracing::warn!(%behind, "it is no obstacle to this attempt");
-        return Ok(());
+    match behind {
+        None => Ok(()),
+        Some(behind) if excused(work) => {
+            tracing::warn!(%behind, "it is no obstacle to this attempt");
+            Ok(())
+        }
+        Some(behind) => Err(behind.into()),
     }
-    Err(behind.into())
 }
 
-fn promoted_behind(folder: &Path, end: WalEnd, confirmed: Reach, history: &[Switch]) -> io::Result<Option<HistoryError>> {
-    let Reach { timeline, end: confirmed } = confirmed;
-    let Some(fork) = wal::fork(history, timeline).filter(|fork| timeline == end.timeline && *fork < confirmed) else { return Ok(None) };
-    Ok(match wal::at(folder, end, fork)? {
-        // A mirror confirms bytes, and is promoted at the end of a record: of the last one it may have had a part.
-        At::Record(last_byte) if last_byte > confirmed => None,
-        At::Nothing => None,
-        At::Record(_) | At::Gone => Some(HistoryError::Behind { confirmed, timeline, fork }),
-    })
+/// `target`: its newest timeline, and the end of its log, if it has one. What its log has at the fork and cannot be read, or is not
+/// there any more, may have been confirmed.
+fn promoted_behind(
+    folder: &Path,
+    target: (Timeline, Option<WalEnd>),
+    confirmed: Reach,
+    history: &[Switch],
+) -> io::Result<Option<HistoryError>> {
+    let (Reach { timeline, end: confirmed }, (newest, log)) = (confirmed, target);
+    let Some(fork) = wal::fork(history, timeline).filter(|fork| timeline == newest && *fork < confirmed) else { return Ok(None) };
+    let next = match log {
+        Some(end) => wal::record_at(folder, end, fork)?,
+        None => None,
+    };
+    // A mirror confirms bytes, and is promoted at the end of a record: of the last one it may have had a part.
+    let lost = next.is_none_or(|last_byte| last_byte <= confirmed);
+    Ok(lost.then_some(HistoryError::Behind { confirmed, timeline, fork }))
 }
 
 /// A person waives it by name; or an attempt that proved it has begun to overwrite the directory, and was cut off.

@@ -241,14 +241,18 @@ fn an_ex_primary_is_known_by_who_followed_it() {
     assert!(matches!(stands(&[]), Lineage::Unknown(_)));
 }
 
-/// A mirror that was promoted at `fork` had confirmed the log up to `confirmed`.
-fn behind(log: &Written, from: u64, fork: u64, confirmed: (u32, u64)) -> bool {
+/// The log that a primary left, from the segment of `from` on.
+fn left(log: &Written, from: u64) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     leave(log, dir.path(), 1, from);
+    dir
+}
+
+/// A mirror that had confirmed its log up to `confirmed` was promoted at `fork`.
+fn behind(log: &Path, fork: u64, confirmed: (u32, u64)) -> bool {
     let history = [Switch { timeline: Timeline(1), switch: Lsn(fork) }];
     let confirmed = Reach { timeline: Timeline(confirmed.0), end: Lsn(confirmed.1) };
-    let end = wal::end(dir.path()).unwrap().unwrap();
-    promoted_behind(dir.path(), end, confirmed, &history).unwrap().is_some()
+    promoted_behind(log, (Timeline(1), wal::end(log).unwrap()), confirmed, &history).unwrap().is_some()
 }
 
 #[test]
@@ -262,12 +266,39 @@ fn a_mirror_that_was_promoted_below_a_whole_record_that_it_had_confirmed_has_los
         while log.end() < from + log.segment {
             write(&mut log, 1, 300);
         }
-        let behind_at = |fork, confirmed| behind(&log, log.start, fork, (1, confirmed));
+        let whole = left(&log, log.start);
+        let behind_at = |fork, confirmed| behind(whole.path(), fork, (1, confirmed));
         assert!(!behind_at(fork, fork) && !behind_at(fork, fork - 1), "it had all");
         assert!(!behind_at(fork, fork + 8) && !behind_at(fork, next - 1), "of the next record it had a part");
         assert!(behind_at(fork, next) && behind_at(fork, last) && behind_at(fork, log.end()));
-        assert!(!behind(&log, log.start, fork, (2, log.end())), "confirmed on another timeline");
-        assert!(!behind_at(log.end(), log.end() + 100), "nothing of the target's lies there");
-        assert!(behind(&log, from, fork, (1, log.end())), "far below: the target has no file for it any more");
+        assert!(!behind(whole.path(), fork, (2, log.end())), "confirmed on another timeline");
+        assert!(behind_at(log.end(), log.end() + 100), "what was confirmed is not there any more");
+        assert!(behind(left(&log, from).path(), fork, (1, log.end())), "far below: the target has no file for it any more");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_at_the_fork_may_have_been_confirmed() {
+    for (magic, block) in LAYOUTS {
+        let mut log = written(magic, block, 300);
+        let fork = log.end();
+        write(&mut log, 2, 2000);
+        let dir = left(&log, log.start);
+        let (at, segment) = (usize::try_from(fork % log.segment).unwrap(), fork / log.segment);
+        let path = dir.path().join(format!("00000001{:08X}{segment:08X}", 0));
+        let whole = std::fs::read(&path).unwrap();
+        for (damaged, part_is_told) in [(at + 40..at + 60, true), (at..at + 4, false)] {
+            let mut bytes = whole.clone();
+            bytes[damaged].fill(0);
+            std::fs::write(&path, bytes).unwrap();
+            assert!(behind(dir.path(), fork, (1, log.end())), "the record there is damaged");
+            assert_eq!(behind(dir.path(), fork, (1, fork + 8)), !part_is_told, "of which the mirror had a part");
+        }
+        let nothing = tempfile::tempdir().unwrap();
+        let of = |timeline| (Timeline(timeline), None);
+        let history = [Switch { timeline: Timeline(1), switch: Lsn(fork) }];
+        let confirmed = Reach { timeline: Timeline(1), end: Lsn(fork + 8) };
+        let said = |target| promoted_behind(nothing.path(), target, confirmed, &history).unwrap().is_some();
+        assert!(said(of(1)) && !said(of(2)), "there is no log any more");
     }
 }

@@ -339,8 +339,7 @@ impl Supervisor {
     }
 }
 
-/// Writes down how far the mirror is by its own word, beside the loop: a disk that hangs must not hold that up. A position never goes
-/// back on its timeline: one that a mirror confirmed once was acknowledged.
+/// Writes down how far the mirror is by its own word, beside the loop: a disk that hangs must not hold that up.
 fn note_confirmed(watch: &mut MirrorWatch, volume: &Volume, timeline: Option<Timeline>, sights: &[Sight]) {
     if watch.noting.as_ref().is_some_and(|noting| !noting.is_finished()) {
         return;
@@ -353,11 +352,7 @@ fn note_confirmed(watch: &mut MirrorWatch, volume: &Volume, timeline: Option<Tim
     }
     watch.confirmed = Some(seen);
     watch.noting = Some(tokio::task::spawn_blocking(move || {
-        let known = volume.confirmed().ok().flatten();
-        if known.is_some_and(|known| known.timeline == seen.timeline && known.end >= seen.end) {
-            return;
-        }
-        if let Err(error) = volume.write_confirmed(seen) {
+        if let Err(error) = volume.confirm(seen) {
             tracing::warn!(%error, "how far the mirror is could not be written down");
         }
     }));

@@ -24,12 +24,16 @@ impl Volume {
         Ok(self.read::<Written>(FILE)?.map(|Written { timeline, end }| Reach { timeline, end }))
     }
 
-    /// Writes down that a mirror has confirmed all up to there.
+    /// Writes down that a mirror has confirmed all up to there. A position never goes back on its timeline, whatever a mirror says
+    /// later: what it confirmed once was acknowledged.
     ///
     /// # Errors
-    /// [`MarkError`]
-    pub fn write_confirmed(&self, Reach { timeline, end }: Reach) -> Result<(), MarkError> {
-        self.write(FILE, &Written { timeline, end })
+    /// [`MarkError`]; over what cannot be read nothing is written, as it may say more.
+    pub fn confirm(&self, Reach { timeline, end }: Reach) -> Result<(), MarkError> {
+        match self.confirmed()? {
+            Some(known) if known.timeline == timeline && known.end >= end => Ok(()),
+            Some(_) | None => self.write(FILE, &Written { timeline, end }),
+        }
     }
 
     /// Nothing of what was confirmed counts any more.
@@ -38,5 +42,27 @@ impl Volume {
     /// [`MarkError`]
     pub fn forget_confirmed(&self) -> Result<(), MarkError> {
         self.remove(FILE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_confirmed_once_is_never_less_on_its_timeline() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        let at = |timeline, end| Reach { timeline: Timeline(timeline), end: Lsn(end) };
+        assert_eq!(volume.confirmed().unwrap(), None);
+        for (seen, stands) in [(at(1, 50), at(1, 50)), (at(1, 40), at(1, 50)), (at(1, 60), at(1, 60)), (at(2, 10), at(2, 10))] {
+            volume.confirm(seen).unwrap();
+            assert_eq!(volume.confirmed().unwrap(), Some(stands));
+        }
+        std::fs::write(volume.mark(FILE), "{\"timeline\":").unwrap();
+        volume.confirm(at(2, 5)).unwrap_err();
+        volume.confirmed().unwrap_err();
+        volume.forget_confirmed().unwrap();
+        assert_eq!(volume.confirmed().unwrap(), None);
     }
 }

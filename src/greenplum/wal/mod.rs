@@ -95,31 +95,17 @@ fn end_of_segment(wal: &Path, names: &[String], name: &str) -> io::Result<Option
     }))
 }
 
-/// What stands at one place of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum At {
-    /// A whole record begins there; its own bytes end here.
-    Record(Lsn),
-    /// None does, though there is a file of the log for it.
-    Nothing,
-    /// There is no file for it any more.
-    Gone,
-}
-
-/// What stands at `at` of the log that ends at `end`.
+/// Where the record that begins at `at` of the log that ends at `end` says that its own bytes end, whether they are there or not.
+/// `None`: there is no log for that place any more, or nothing that is a record's beginning.
 ///
 /// # Errors
 /// As of the file system.
-pub fn at(wal: &Path, end: WalEnd, at: Lsn) -> io::Result<At> {
-    if segment_of(wal, at, end.segment_size, end.timeline)?.is_none() {
-        return Ok(At::Gone);
-    }
+pub fn record_at(wal: &Path, end: WalEnd, at: Lsn) -> io::Result<Option<Lsn>> {
     let last = Lsn(end.at_least.0 - end.at_least.0 % u64::from(end.segment_size));
-    let name = segment_of(wal, last, end.segment_size, end.timeline)?;
-    let Some(name) = name else { return Ok(At::Gone) };
-    let Some(first) = header(&File::open(wal.join(name))?, 0)?.filter(Header::is_sound) else { return Ok(At::Nothing) };
+    let Some(name) = segment_of(wal, last, end.segment_size, end.timeline)? else { return Ok(None) };
+    let Some(first) = header(&File::open(wal.join(name))?, 0)?.filter(Header::is_sound) else { return Ok(None) };
     let mut log = Log::ending_with(wal, &segments(wal)?, end.timeline.0, &first);
-    Ok(records::whole(&mut log, at.0, &first)?.map_or(At::Nothing, |end| At::Record(Lsn(end))))
+    Ok(records::claims(&mut log, at.0)?.map(Lsn))
 }
 
 /// Number of the last page in a row that belongs to its segment.

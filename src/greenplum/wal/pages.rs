@@ -10,7 +10,7 @@ use std::{
 
 /// Header of the first page of a segment; every other page has a short one.
 pub const LONG_HEADER: usize = 40;
-const SHORT_HEADER: usize = 24;
+pub const SHORT_HEADER: usize = 24;
 /// The page begins with the rest of a record (XLP_FIRST_IS_CONTRECORD).
 const CONTINUES: u16 = 1;
 const IS_LONG: u16 = 2;

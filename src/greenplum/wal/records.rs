@@ -7,7 +7,7 @@ use std::io;
 
 use super::{
     crc::Crc,
-    pages::{Header, Log},
+    pages::{Header, LONG_HEADER, Log, SHORT_HEADER},
 };
 
 /// A record is never longer (MaxAllocSize).
@@ -81,15 +81,31 @@ pub fn end(log: &mut Log, last: u64, layout: &Header) -> io::Result<Option<End>>
     Ok(walk(log, layout, begin)?.0.found)
 }
 
-/// End of the bytes of the record that begins at `at`; `None`: no whole one does.
+/// Where the bytes of the record that begins at `at` end by its own length, whether all of them are there or not; `None`: none begins
+/// there.
 ///
 /// # Errors
 /// As of the file system.
-pub fn whole(log: &mut Log, at: u64, layout: &Header) -> io::Result<Option<u64>> {
-    let layout = if layout.has_long_records() { LONG } else { SHORT };
-    match record(log, layout, Place { at, previous: None, found: None }, true)? {
-        Found::Record(place) => Ok(place.found.map(|found| found.last_byte)),
-        Found::Nothing(_) => Ok(None),
+pub fn claims(log: &mut Log, at: u64) -> io::Result<Option<u64>> {
+    let (page, fresh) = (at - at % log.block, at.is_multiple_of(log.block));
+    let start = match log.page(page)? {
+        Some(_) if !fresh => at,
+        Some((header, _)) if !header.continues() => at + header.length(),
+        Some(_) | None => return Ok(None),
+    };
+    Ok(total(log, start)?.filter(|total| (1..=LONGEST).contains(total)).map(|total| reaches(log, start, total)))
+}
+
+/// The end of so many bytes, with the headers of the pages over which they go.
+fn reaches(log: &Log, start: u64, mut left: u64) -> u64 {
+    let mut at = start;
+    loop {
+        let here = left.min(log.block - at % log.block);
+        (at, left) = (at + here, left - here);
+        if left == 0 {
+            return at;
+        }
+        at += if at.is_multiple_of(log.segment) { LONG_HEADER } else { SHORT_HEADER } as u64;
     }
 }
 
