@@ -16,7 +16,7 @@ use crate::{
     fixture::NAMESPACE,
     scenarios::{
         Stage,
-        surroundings::{ON_DELETE, put_back, restarted},
+        surroundings::{ON_DELETE, put_back, restarted, strategy},
     },
 };
 
@@ -54,6 +54,7 @@ pub async fn measure(stage: &mut Stage) -> Result<Vec<Figure>> {
     }
     put_back(&sets, &as_built, ON_DELETE).await?;
     restarted(stage, &primary).await?;
+    put_back(&sets, &as_built, strategy(&as_built)).await?;
     Ok(figures)
 }
 

@@ -108,7 +108,7 @@ pub async fn settings_outside(stage: &mut Stage) -> Result<()> {
         restarted(stage, row).await?;
     }
     for set in &as_built {
-        put_back(&sets, set, set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref()?.type_.as_deref()).unwrap_or(ROLLING)).await?;
+        put_back(&sets, set, strategy(set)).await?;
     }
     played
 }
@@ -146,6 +146,10 @@ fn with_settings() -> Value {
         "initContainers": [filler],
         "containers": [{ "name": "greenplum", "volumeMounts": mount }],
     } } } })
+}
+
+pub fn strategy(set: &StatefulSet) -> &str {
+    set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref()?.type_.as_deref()).unwrap_or(ROLLING)
 }
 
 pub async fn put_back(sets: &Api<StatefulSet>, as_built: &StatefulSet, strategy: &str) -> Result<()> {

@@ -113,8 +113,8 @@ impl InstanceState {
             }
             Self::PutBack => {
                 "lifted when FTS has promoted its mirror and it is repaired, when its newest volume is back, or by annotating the pod with \
-                 gpheal.io/not-replaced and what its message gives for it, when a person knows that what the other side holds may be lost; a coordinator's standby is \
-                 activated by a person"
+                 gpheal.io/not-replaced and what its message gives for it, when a person knows that what the other side holds may be lost; a \
+                 coordinator's standby is activated by a person"
             }
             Self::Retired => "lifted by removing the retired mark; never, where the place was moved away",
             Self::Maintenance => "lifted by removing the maintenance mark, or the annotation that made it",

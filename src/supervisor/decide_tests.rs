@@ -2,29 +2,12 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::{
-    model::{Dbid, Repair, SystemIdentifier, Timeline},
+    model::{Dbid, Repair, Timeline},
     volume::{Copy, Hold, Token, token::Replaced},
 };
 
 fn mine() -> TokenState {
-    TokenState::Mine(Box::new(Token {
-        cluster: "demo".into(),
-        system_identifier: SystemIdentifier(7),
-        dbid: Dbid(5),
-        content: Content(0),
-        address: "a".into(),
-        port: 1,
-        data_directory: "/data/gpseg".into(),
-        coordinator_timeline: Timeline(1),
-        peer: None,
-        followed: vec![],
-        followed_in: None,
-        followed_control: None,
-        waived: None,
-        replaced: None,
-        coordinator: None,
-        adopted: Timestamp::UNIX_EPOCH,
-    }))
+    TokenState::Mine(Box::new(Token::of_a_test()))
 }
 
 fn row(role: Role, in_sync: bool) -> Look<RowHere> {

@@ -57,6 +57,31 @@ pub struct Replaced {
     pub at: Timestamp,
 }
 
+#[cfg(test)]
+impl Token {
+    /// Of dbid 5 of content 0, which has followed nobody yet.
+    pub fn of_a_test() -> Self {
+        Self {
+            cluster: "demo".into(),
+            system_identifier: SystemIdentifier(7),
+            dbid: Dbid(5),
+            content: Content(0),
+            address: "seg-5.gp".into(),
+            port: 6000,
+            data_directory: "/data/gpseg".into(),
+            coordinator_timeline: Timeline(1),
+            peer: None,
+            followed: vec![],
+            followed_in: None,
+            followed_control: None,
+            waived: None,
+            replaced: None,
+            coordinator: None,
+            adopted: Timestamp::UNIX_EPOCH,
+        }
+    }
+}
+
 impl Replaced {
     /// What tells this time from another.
     pub fn evidence(&self) -> String {
@@ -187,22 +212,10 @@ mod tests {
 
     fn token(volume: &Volume) -> Token {
         Token {
-            cluster: "demo".into(),
-            system_identifier: SystemIdentifier(7),
-            dbid: Dbid(5),
-            content: Content(0),
-            address: "seg-5.gp".into(),
-            port: 6000,
             data_directory: volume.data().to_string_lossy().into_owned(),
             coordinator_timeline: Timeline(3),
-            peer: None,
-            followed: vec![],
-            followed_in: None,
-            followed_control: None,
-            waived: None,
             replaced: Some(Replaced { coordinator_timeline: Timeline(2), at: Timestamp::UNIX_EPOCH }),
-            coordinator: None,
-            adopted: Timestamp::UNIX_EPOCH,
+            ..Token::of_a_test()
         }
     }
 

@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{Content, Dbid, Repair, SystemIdentifier, Timeline},
+        model::Repair,
         volume::{Copy, Token, shape},
     };
 
@@ -267,24 +267,7 @@ mod tests {
         let (_folder, volume) = folder();
         let volume = Volume::open(volume.data()).unwrap();
         assert_eq!(code(&token(&TokenState::Absent, Shape::Empty)), "VolumeUnrecognised");
-        let written = Token {
-            cluster: "demo".into(),
-            system_identifier: SystemIdentifier(7),
-            dbid: Dbid(5),
-            content: Content(0),
-            address: "seg-5.gp".into(),
-            port: 6000,
-            data_directory: volume.data().to_string_lossy().into_owned(),
-            coordinator_timeline: Timeline(1),
-            peer: None,
-            followed: vec![],
-            followed_in: None,
-            followed_control: None,
-            waived: None,
-            replaced: None,
-            coordinator: None,
-            adopted: Timestamp::UNIX_EPOCH,
-        };
+        let written = Token { data_directory: volume.data().to_string_lossy().into_owned(), ..Token::of_a_test() };
         volume.write_token(&written).unwrap();
         assert_eq!(code(&token(&volume.token("demo", "seg-5.gp", 6000), Shape::Empty)), "ok");
         assert_eq!(code(&token(&volume.token("demo", "seg-6.gp", 6000), Shape::Mirror)), "VolumeUnrecognised");
