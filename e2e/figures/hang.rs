@@ -16,14 +16,12 @@ use crate::{
     fixture::NAMESPACE,
     scenarios::{
         Stage,
-        surroundings::{ON_DELETE, put_back, restarted, strategy},
+        surroundings::{ON_DELETE, SETS, put_back, restarted, strategy},
     },
 };
 
 /// FTS' grace for a mirror that is gone, in the fixture.
 const GRACE: f64 = 10.0;
-const PRIMARIES: &str = "gp-primary";
-
 /// What is done to the mirror. Its node is lost in the same moment, so that no kubelet starts it again.
 #[derive(Clone, Copy)]
 enum Hurt {
@@ -33,34 +31,46 @@ enum Hurt {
     Unpowered,
 }
 
+/// Each at a content of its own: a pair is cut once a minute at most.
+const HURTS: [(i16, Hurt, &str); 2] = [(0, Hurt::Frozen, "frozen"), (1, Hurt::Unpowered, "without power")];
+
 pub async fn measure(stage: &mut Stage) -> Result<Vec<Figure>> {
-    let both = [(Hurt::Frozen, "frozen"), (Hurt::Unpowered, "without power")];
     let mut figures = vec![];
-    for (hurt, how) in both {
-        let waits = commit_waits(stage, hurt).await?;
+    for (content, hurt, how) in HURTS {
+        let waits = commit_waits(stage, content, hurt).await?;
         figures.push(Figure::new(format!("a mirror is {how}: a commit of its content waits"), "s", vec![waits], Some(GRACE + 10.0)));
     }
     let sets: Api<StatefulSet> = Api::namespaced(stage.cluster.kubernetes().clone(), NAMESPACE);
-    let as_built = sets.get(PRIMARIES).await?;
     let left_alone = json!([{ "name": "GPHEAL_HASTEN_LOST_MIRROR", "value": "false" }]);
     let patch = json!({ "spec": { "updateStrategy": { "type": ON_DELETE, "rollingUpdate": null },
         "template": { "spec": { "containers": [{ "name": "greenplum", "env": left_alone }] } } } });
-    sets.patch(PRIMARIES, &PatchParams::default(), &Patch::Strategic(patch)).await?;
-    let (primary, _) = stage.pair(0).await?;
-    restarted(stage, &primary).await?;
-    for (hurt, how) in both {
-        let waits = commit_waits(stage, hurt).await?;
+    let mut as_built = vec![];
+    for set in SETS {
+        as_built.push(sets.get(set).await?);
+        sets.patch(set, &PatchParams::default(), &Patch::Strategic(patch.clone())).await?;
+    }
+    for (content, hurt, how) in HURTS {
+        let (primary, _) = stage.pair(content).await?;
+        restarted(stage, &primary).await?;
+        let waits = commit_waits(stage, content, hurt).await?;
         figures.push(Figure::new(format!("the same, {how}, without gpheal (GPHEAL_HASTEN_LOST_MIRROR=false)"), "s", vec![waits], None));
     }
-    put_back(&sets, &as_built, ON_DELETE).await?;
-    restarted(stage, &primary).await?;
-    put_back(&sets, &as_built, strategy(&as_built)).await?;
+    for set in &as_built {
+        put_back(&sets, set, ON_DELETE).await?;
+    }
+    for (content, ..) in HURTS {
+        let (primary, _) = stage.pair(content).await?;
+        restarted(stage, &primary).await?;
+    }
+    for set in &as_built {
+        put_back(&sets, set, strategy(set)).await?;
+    }
     Ok(figures)
 }
 
 /// In seconds, from the moment at which it is hurt.
-async fn commit_waits(stage: &mut Stage, hurt: Hurt) -> Result<f64> {
-    let (primary, mirror) = stage.pair(0).await?;
+async fn commit_waits(stage: &mut Stage, content: i16, hurt: Hurt) -> Result<f64> {
+    let (primary, mirror) = stage.pair(content).await?;
     let session = stage.cluster.instance(&primary).await?;
     session.client().batch_execute("CREATE TABLE IF NOT EXISTS waits (i int)").await?;
     let container = stage.container(&mirror).await?;
@@ -82,6 +92,6 @@ async fn commit_waits(stage: &mut Stage, hurt: Hurt) -> Result<f64> {
     };
     node.release()?;
     stage.wait_healthy().await?;
-    stage.cluster.instance(&stage.pair(0).await?.0).await?.client().batch_execute("DROP TABLE waits").await?;
+    stage.cluster.instance(&stage.pair(content).await?.0).await?.client().batch_execute("DROP TABLE waits").await?;
     Ok(waited.as_secs_f64())
 }

@@ -35,7 +35,8 @@ const OPEN: u32 = 0o2770;
 const NO_UTF8: &[u8] = b"\n# \xd6\xd0\xce\xc4\n";
 /// Where the settings lie that an init container writes.
 const ELSEWHERE: &str = "/etc/gp";
-const SETS: [&str; 2] = ["gp-primary", "gp-mirror"];
+/// The StatefulSets of the segments: either may hold an acting primary.
+pub const SETS: [&str; 2] = ["gp-primary", "gp-mirror"];
 pub const ON_DELETE: &str = "OnDelete";
 const ROLLING: &str = "RollingUpdate";
 
