@@ -168,12 +168,20 @@ impl Session {
     /// # Errors
     /// [`SessionError`]
     pub async fn utility(server: &Server, login: &Login, hint: Option<Dialect>) -> Result<Self, SessionError> {
+        Self::short(server, login, hint).await?.with_our_settings().await
+    }
+
+    /// The same for a look of a moment, which is made every few seconds by every supervisor: what it is told at login is all
+    /// that a single statement of ours depends on, and saves one that would set the rest.
+    ///
+    /// # Errors
+    /// [`SessionError`]
+    pub async fn short(server: &Server, login: &Login, hint: Option<Dialect>) -> Result<Self, SessionError> {
         let first = hint.unwrap_or(Dialect::Six);
-        let session = match connect(server, login, first.utility_option()).await {
+        match connect(server, login, first.utility_option()).await {
             Err(SessionError::NotGreenplum { .. }) if hint.is_none() => connect(server, login, Dialect::Seven.utility_option()).await,
             other => other,
-        };
-        session?.with_our_settings().await
+        }
     }
 
     /// Free of what role, database or server have set for sessions.
@@ -437,6 +445,18 @@ mod tests {
         assert!(startup.contains("-c statement_timeout=0") && !startup.contains("idle"), "{startup}");
         assert!(statement.contains("('idle_session_timeout', '0')") && statement.contains("pg_settings"), "{statement}");
         assert_eq!(session.unwrap().tool_options, "-c statement_timeout=0 -c lock_timeout=0");
+    }
+
+    /// What a supervisor asks every few seconds is no more than the login and its question.
+    #[tokio::test]
+    async fn a_short_look_is_told_all_at_login_and_sends_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::new("127.0.0.1", listener.local_addr().unwrap().port());
+        let login = Login { user: "gpadmin".into(), password: "secret".into(), tls: Tls::Disable };
+        let ((mut stream, startup), session) = tokio::join!(let_in(&listener), Session::short(&server, &login, None));
+        assert!(startup.contains("-c standard_conforming_strings=on") && startup.contains("-c search_path= "), "{startup}");
+        drop(session.unwrap());
+        assert_eq!(heard(&mut stream).await, b"X\0\0\0\x04", "no statement but its leave");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 /// Greenplum's own tools do: no object of a user's may stand in for one of the catalog. Without the two bounds a role's own of
 /// a millisecond would end the statement that sets the rest.
 pub const AT_LOGIN: &str = "-c search_path= -c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off \
-                            -c default_transaction_deferrable=off";
+                            -c default_transaction_deferrable=off -c standard_conforming_strings=on -c transform_null_equals=off";
 
 /// What a session is set to once it is logged in, as far as its server knows the name. Nothing ends it or a statement of it
 /// but we; what is compared and read means the same everywhere; and no transaction waits for a snapshot.

@@ -68,7 +68,7 @@ pub async fn catalog(config: &Config, known: Known) -> Look<Answer, NotRead> {
 
 async fn one(config: &Config, server: &Server, known: Known) -> Result<Answer, Unread> {
     let login = config.login().map_err(|e| Unread::CredentialsMissing { why: e.to_string() })?;
-    let session = Session::utility(server, &login, None).await.map_err(|e| e.unread())?;
+    let session = Session::short(server, &login, None).await.map_err(|e| e.unread())?;
     let mut answer = topology::read_of(&session, known.scope).await.map_err(|e| e.unread())?;
     if answer.system_identifier.is_none() && (answer.timeline > known.seen || known.coordinator.is_none()) {
         answer.system_identifier = others::identity(config, server, answer.timeline).await;
@@ -187,7 +187,7 @@ fn beside(copy: &CopyHere, (source, at): (Timeline, Lsn), dbid: Dbid, page: Look
 async fn position(config: &Config, primary: &Peer) -> Result<(Timeline, Lsn), String> {
     let server = Server::new(&primary.address, primary.port);
     let login = config.login().map_err(|e| e.to_string())?;
-    let session = Session::utility(&server, &login, None).await.map_err(|e| e.to_string())?;
+    let session = Session::short(&server, &login, None).await.map_err(|e| e.to_string())?;
     let source = replication::source(&session).await.map_err(|e| e.to_string())?;
     if source.dbid != primary.dbid {
         return Err(format!("what answers at {server} is dbid {}, not {}", source.dbid, primary.dbid));

@@ -175,7 +175,7 @@ impl Supervisor {
     /// Lives: it answers, or it is a mirror in recovery that FTS has to promote once we dispatch.
     async fn lives(&self, server: &Server) -> Result<(), String> {
         let login = self.config.login().map_err(|e| e.to_string())?;
-        match Session::utility(server, &login, None).await {
+        match Session::short(server, &login, None).await {
             Ok(_) | Err(SessionError::InRecovery(_)) => Ok(()),
             Err(error) => Err(error.to_string()),
         }

@@ -104,7 +104,7 @@ async fn asked(config: &Config, server: &Server, page: &Page, own: &Own) -> Look
         Ok(login) => login,
         Err(error) => return Look::Unknown(error.to_string()),
     };
-    let answer = match Session::utility(server, &login, None).await {
+    let answer = match Session::short(server, &login, None).await {
         Ok(session) => topology::whose(&session).await.map(|said| (session.dialect, said)),
         Err(error) => Err(error),
     };
@@ -199,7 +199,7 @@ pub async fn own_witnesses(config: &Config, own: Timeline) -> Option<Witnesses> 
 /// Why it cannot be read.
 pub async fn own_catalog(config: &Config) -> Result<Catalog, String> {
     let login = config.login().map_err(|e| e.to_string())?;
-    let session = Session::utility(&config.local(), &login, None).await.map_err(|e| e.to_string())?;
+    let session = Session::short(&config.local(), &login, None).await.map_err(|e| e.to_string())?;
     topology::read(&session).await.map(|answer| answer.catalog).map_err(|e| e.to_string())
 }
 

@@ -26,7 +26,7 @@ pub async fn ask(config: &Config, known: Option<Timeline>) -> Answered {
         Ok(login) => login,
         Err(error) => return Answered::No(error.to_string()),
     };
-    match Session::utility(&config.local(), &login, None).await {
+    match Session::short(&config.local(), &login, None).await {
         Ok(_) if known.is_some() => Answered::Serves(Role::Primary, known),
         Ok(session) => match session.rows("SELECT pg_catalog.pg_is_in_recovery()").await {
             Ok(rows) if rows.first().and_then(|row| row.try_get(0).ok()) == Some(false) => {
