@@ -8,7 +8,7 @@ use super::{
     Done, Work, configure,
     disk::Disk,
     fault::{Classified, Fault, of_file_system},
-    full,
+    full, layout,
     prove::Proven,
     source::{SLOT, SourceLock},
     tool::{self, ToolError},
@@ -81,11 +81,14 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     work.step(Step::Analysing).await;
     fit(work, proven)?;
     same_checksums(source, proven).await?;
+    let follows = proven.is_mirror() && proven.standing() == Some(Standing::Follows);
+    let allowed = if follows { layout::allows_settings } else { layout::allows_a_rewind };
+    allowed(work.volume.data(), proven.dialect)?;
     source.ready_slot().await?; // afterwards a slot that is taken would end a rewind that is done
     full::forget_unfinished(work)?;
     source.checkpoint().await?;
     let disk = Disk::of(work.volume.data(), proven.dialect)?;
-    let (note, changed) = if proven.is_mirror() && proven.standing() == Some(Standing::Follows) {
+    let (note, changed) = if follows {
         wal_is_there(source, proven).await?;
         ("it never diverged: no rewind", false)
     } else {

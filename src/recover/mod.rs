@@ -14,6 +14,7 @@ mod full;
 mod history;
 mod hold;
 mod incremental;
+mod layout;
 mod progress;
 mod prove;
 mod room;
