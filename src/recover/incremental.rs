@@ -8,7 +8,9 @@ use super::{
     Done, Work, configure,
     disk::Disk,
     fault::{Classified, Fault, of_file_system},
-    full, layout,
+    full,
+    identify::identify,
+    layout,
     prove::Proven,
     source::{SLOT, SourceLock},
     tool::{self, ToolError},
@@ -167,7 +169,7 @@ async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<(&'
     let rewinding = async { tool::run(work, Tool::Rewind, &arguments(work, &wet), &utility).await.map_err(after_the_first_byte) };
     let said = source.kept_while(rewinding).await?;
     source.back().await?; // the mark of a copy stands: a failure here would have the next attempt copy everything
-    sound(source, work, proven).await?;
+    sound(work, proven).await?;
     let nothing = said.iter().any(|line| line.contains("no rewind required"));
     Ok(if nothing { ("no rewind required", false) } else { ("rewound", true) })
 }
@@ -221,8 +223,8 @@ fn arguments(work: &Work, more: &[&str]) -> Vec<String> {
 }
 
 /// What pg_rewind left follows the source. That it exits with 0 is not enough (O §6.1).
-async fn sound(source: &SourceLock, work: &Work, proven: &Proven) -> Result<(), Fault> {
-    let identified = source.identify(work).await?;
+async fn sound(work: &Work, proven: &Proven) -> Result<(), Fault> {
+    let identified = identify(work).await?;
     let left = shape::look(work.volume.data());
     let control = left.control.ok_or(IncrementalError::Unsound(left.why))?;
     let end = control.min_recovery.max(control.checkpoint);
@@ -260,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_log_that_ends_before_the_fork_is_not_recovered_from_its_crash() {
-        let history = wal::history("1\t0/500\tx\n2\t0/900\tx\n");
+        let history = wal::history(b"1\t0/500\tx\n2\t0/900\tx\n").unwrap();
         let looked = |timeline, end| reaches_the_fork(Some(Reach { timeline: Timeline(timeline), end: Lsn(end) }), &history);
         assert_eq!(looked(2, 0x8FF).unwrap_err().class(), FailureClass::CannotRewind);
         assert_eq!(looked(1, 0x4FF).unwrap_err().class(), FailureClass::CannotRewind, "of an older timeline's fork");

@@ -13,6 +13,7 @@ mod fault;
 mod full;
 mod history;
 mod hold;
+mod identify;
 mod incremental;
 mod layout;
 mod progress;
