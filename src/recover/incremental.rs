@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     Done, Work, configure,
     disk::Disk,
-    fault::{Classified, Fault, of_file_system},
+    fault::{Classified, Fault, FileError, of_file_system},
     full,
     identify::identify,
     layout,
@@ -21,7 +21,7 @@ use crate::{
         wal::{self, Standing, Switch},
     },
     model::{FailureClass, Lsn, Reach, Repair, Step, page::Shape},
-    volume::{Copy, Held, mend, shape},
+    volume::{Copy, Held, mend, shape, spaces},
 };
 
 /// An incremental repair can not go on.
@@ -82,6 +82,7 @@ impl Classified for IncrementalError {
 pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<Done, Fault> {
     work.step(Step::Analysing).await;
     fit(work, proven)?;
+    has_its_spaces(work.volume.data())?;
     same_checksums(source, proven).await?;
     let follows = proven.is_mirror() && proven.standing() == Some(Standing::Follows);
     let allowed = if follows { layout::allows_settings } else { layout::allows_a_rewind };
@@ -124,6 +125,14 @@ fn fit(work: &Work, proven: &Proven) -> Result<(), IncrementalError> {
             Err(IncrementalError::Unusable("it is shaped as a primary on the acting primary's own timeline".into()))
         }
         Shape::Primary | Shape::Mirror => Ok(()),
+    }
+}
+
+/// pg_rewind cannot walk through a link that leads to nothing, and what it does not copy is not made anew.
+fn has_its_spaces(data: &Path) -> Result<(), Fault> {
+    match spaces::lost(data).map_err(FileError::at(data))?.first() {
+        Some(lost) => Err(IncrementalError::Unusable(format!("the folder of tablespace {} is gone", lost.folder.display())).into()),
+        None => Ok(()),
     }
 }
 
