@@ -14,7 +14,7 @@ use gpheal::{
 
 use super::{
     bench::Bench,
-    supervised::{acting_and_mirror, await_page, ensure_supervised, recover_as, supervise},
+    supervised::{acting_and_mirror, await_page, ensure_supervised, outcome, recover_as, supervise},
 };
 
 /// A superuser, as a Job's is.
@@ -225,7 +225,7 @@ async fn held_up(
     (step, credentials): (&str, &Path),
     meanwhile: impl AsyncFnOnce() -> Result<()>,
 ) -> Result<Outcome> {
-    let (marks, result) = (bench.server(dbid).volume().join(".gpheal"), bench.server(dbid).volume().join("outcome"));
+    let (marks, result) = (bench.server(dbid).volume().join(".gpheal"), outcome(bench, dbid));
     fs::write(marks.join("pause-at"), step)?;
     let _ = fs::remove_file(result);
     let pause = marks.join("pause-at");

@@ -20,7 +20,8 @@ use super::{
 /// "中文" in GBK, which is no UTF-8.
 const COMMENT: &[u8] = b"# \xd6\xd0\xce\xc4\n";
 
-/// Each ends pg_rewind, before it has written anything. Without them it rewinds, and leaves settings in whatever encoding they are.
+/// Each ends pg_rewind, before it has written anything. Without them it rewinds, follows a log that is linked elsewhere, and leaves
+/// settings in whatever encoding they are.
 pub async fn what_a_rewind_cannot_pass_stops_it_before_a_byte_is_written(bench: &mut Bench) -> Result<()> {
     ensure_supervised(bench).await?;
     let (old, new) = lost_primary(bench).await?;
@@ -32,10 +33,20 @@ pub async fn what_a_rewind_cannot_pass_stops_it_before_a_byte_is_written(bench: 
     a_foreign_folder(bench, old).await?;
     a_linked_file(bench, old).await?;
     a_lost_tablespace(bench, old).await?;
+    let (log, elsewhere) = (log_of(bench, old), bench.server(old).volume().join("log-elsewhere"));
+    fs::rename(&log, &elsewhere)?;
+    symlink(&elsewhere, &log)?;
     let outcome = recover(bench, old, Repair::Incremental).await?;
     ensure!(outcome.failure.is_none() && outcome.note == "rewound", "the rewind ended with {outcome:?}");
     let settings = fs::read(bench.server(old).file("postgresql.conf"))?;
     ensure!(settings.windows(COMMENT.len()).any(|window| window == COMMENT), "the settings are not the source's byte for byte");
+    await_page(bench, old, "receiving", |page| page.receiving).await?;
+    in_sync(bench).await?;
+    ensure!(fs::read_link(&log)? == elsewhere, "its log is not where it was");
+    bench.server(old).vanish()?;
+    fs::remove_file(&log)?;
+    fs::rename(&elsewhere, &log)?;
+    supervise(bench, old)?;
     await_page(bench, old, "receiving", |page| page.receiving).await?;
     in_sync(bench).await
 }
@@ -113,7 +124,7 @@ pub async fn each_folder_that_is_gone_asks_for_a_full_copy(bench: &mut Bench) ->
     let aside = bench.server(mirror).volume().join("aside");
     // What prepared transactions are kept in is read at every start from PostgreSQL 10 on.
     let twophase = if bench.dialect().wal_folder() == "pg_wal" { "pg_twophase" } else { "pg_notify" };
-    for name in ["pg_notify", twophase, "global/pg_filenode.map"] {
+    for name in ["pg_notify", twophase] {
         let folder = bench.server(mirror).file(name);
         bench.server(mirror).vanish()?;
         fs::rename(&folder, &aside)?;
@@ -230,4 +241,9 @@ impl Drop for Mount {
         // Lazily: whoever still has a file open there is about to end.
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
+}
+
+fn log_of(bench: &mut Bench, dbid: i16) -> PathBuf {
+    let folder = bench.dialect().wal_folder();
+    bench.server(dbid).file(folder)
 }

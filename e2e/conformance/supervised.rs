@@ -217,13 +217,18 @@ async fn attempted(bench: &mut Bench, dbid: i16, (repair, waives_history): (Repa
     let coordinator = server(bench, 1);
     let session = Session::utility(&coordinator, &login(), None).await?;
     let attempt = Attempt { waives_history, ..attempt(&topology::read(&session).await?.catalog, dbid, repair)? };
-    let message = bench.server(dbid).volume().join("outcome");
+    let message = outcome(bench, dbid);
     let mut command = bench.program(&program(bench));
     command.arg("recover").env("GPHEAL_ATTEMPT", serde_json::to_string(&attempt)?).env("GPHEAL_COORDINATOR", coordinator.to_string());
     command.env("GPHEAL_CREDENTIALS", credentials).env("GPHEAL_TERMINATION_MESSAGE", &message);
-    command.env("GPHEAL_PASSFILE", bench.server(dbid).volume().join("passfile-of-job"));
+    command.env("GPHEAL_PASSFILE", message.with_extension("passfile"));
     let said = tokio::task::spawn_blocking(move || command.output()).await??;
     read(&message).with_context(|| format!("a recovery left no outcome: {}", String::from_utf8_lossy(&said.stderr)))
+}
+
+/// Where a recovery leaves its outcome: as in a Job not on the volume, which may be full.
+pub fn outcome(bench: &Bench, dbid: i16) -> PathBuf {
+    bench.folder().join(format!("outcome-{dbid}"))
 }
 
 fn attempt(catalog: &Catalog, dbid: i16, repair: Repair) -> Result<Attempt> {
