@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     greenplum::{
+        Dialect,
         messages::Tool,
         wal::{self, Standing, Switch},
     },
@@ -200,12 +201,13 @@ async fn recover_from_crash(work: &Work, proven: &Proven) -> Result<(), Fault> {
         return Ok(());
     }
     mend::mode(work.volume.data(), Some(proven.dialect));
-    let data = work.volume.data().to_string_lossy().into_owned();
-    let mut arguments: Vec<String> = ["--single", "-D", &data].map(Into::into).into();
-    arguments.extend(proven.dialect.single_user_arguments().iter().map(|a| (*a).to_owned()));
-    arguments.push("template1".into());
-    tool::run(work, Tool::Postgres, &arguments, &[]).await?;
+    tool::run(work, Tool::Postgres, &alone(work.volume.data(), proven.dialect), &[]).await?;
     Ok(())
+}
+
+fn alone(data: &Path, dialect: Dialect) -> Vec<String> {
+    let data = data.to_string_lossy();
+    ["--single", "-D", &data].into_iter().chain(dialect.single_user_arguments()).chain(["template1"]).map(str::to_owned).collect()
 }
 
 /// Once the first byte is written, a failure that nobody knows has left a directory that only a full copy makes whole. What
@@ -266,6 +268,15 @@ mod tests {
         assert!(shown.evidence.contains("nobody has ever seen"), "{shown:?}");
         for class in [FailureClass::Environment, FailureClass::NoRoom, FailureClass::ConnectionLost] {
             assert_eq!(ended(class).class, class);
+        }
+    }
+
+    /// A setting of another language would win over the environment, and then nobody knew why it ended.
+    #[test]
+    fn a_server_that_runs_alone_speaks_english_whatever_is_set() {
+        for dialect in [Dialect::Six, Dialect::Seven] {
+            let arguments = alone(Path::new("/data/gpseg0"), dialect).join(" ");
+            assert!(arguments.contains("-D /data/gpseg0 ") && arguments.ends_with(" -c lc_messages=C template1"), "{arguments}");
         }
     }
 

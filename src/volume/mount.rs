@@ -78,9 +78,17 @@ impl Mount {
     }
 }
 
+/// What is mounted here. Paths are bytes, and one that is no UTF-8 hides no other.
+///
+/// # Errors
+/// As of the file system.
+pub fn mountinfo() -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&std::fs::read("/proc/self/mountinfo")?).into_owned())
+}
+
 /// Why a lock beside `data` is worth nothing, or not known to be worth anything; `None` when it proves what it should.
 pub fn worthless_lock(data: &Path) -> Option<String> {
-    match std::fs::read_to_string("/proc/self/mountinfo") {
+    match mountinfo() {
         Ok(mountinfo) => why_worthless(find(&mountinfo, &resolved(data)).as_ref(), data),
         Err(error) => Some(format!("the file system of {} is not known, as /proc/self/mountinfo cannot be read: {error}", data.display())),
     }
@@ -116,7 +124,7 @@ pub fn find(mountinfo: &str, path: &Path) -> Option<Mount> {
 /// # Errors
 /// When that cannot be looked at.
 pub fn below(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    Ok(mounted_below(&std::fs::read_to_string("/proc/self/mountinfo")?, &resolved(folder)))
+    Ok(mounted_below(&mountinfo()?, &resolved(folder)))
 }
 
 fn mounted_below(mountinfo: &str, folder: &Path) -> Vec<PathBuf> {

@@ -84,6 +84,14 @@ fn damage_alone_leads_to_a_full_copy_and_the_unknown_to_none() {
         let full = cause.failure().answer() == crate::model::Answer::GoFull;
         assert_eq!(full, matches!(cause, Cause::Damage | Cause::Diverged), "{cause:?}");
     }
+    let other_languages = [
+        "FATAL:  konnte keinen gültigen Checkpoint-Datensatz finden",
+        "PANIK:  konnte keinen gültigen Checkpoint-Datensatz finden",
+        "致命错误:  无法找到有效的检查点记录",
+    ];
+    for line in other_languages {
+        assert_eq!(tool(Tool::Postgres, line), FailureClass::Unclassified, "{line}");
+    }
     for line in ["FATAL:  a sentence that nobody has ever seen", "", "PANIC:  could not open file \"/etc/x\": No such file or directory"] {
         assert_eq!(tool(Tool::Postgres, line), FailureClass::Unclassified, "{line}");
         assert_eq!(tool(Tool::Rewind, line.split("  ").last().unwrap_or_default()), FailureClass::Unclassified, "{line}");
