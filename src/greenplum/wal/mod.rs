@@ -9,7 +9,7 @@ pub mod written;
 
 use std::{fs::File, io, path::Path};
 
-pub use self::crc::Crc;
+pub(super) use self::crc::Crc;
 use self::{
     pages::{Header, LONG_HEADER, Log},
     records::End,
