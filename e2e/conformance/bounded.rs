@@ -14,7 +14,7 @@ use gpheal::{
 
 use super::{
     bench::Bench,
-    supervised::{acting_and_mirror, await_page, ensure_supervised, recover_as, supervise},
+    supervised::{acting_and_mirror, await_page, ensure_supervised, outcome, recover_as, supervise},
 };
 
 /// A superuser, as a Job's is.
@@ -30,6 +30,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("client_encoding", "'LATIN1'"),
     ("idle_in_transaction_session_timeout", "'1s'"),
     ("idle_session_timeout", "'1s'"),
+    ("lc_messages", "'POSIX'"), // another name of the same, where no other language is installed
 ];
 const LOCK: &str = "classid = 1735420005 AND locktype = 'advisory'";
 
@@ -41,6 +42,12 @@ pub async fn what_a_role_has_set_bounds_no_session(bench: &mut Bench) -> Result<
         session.rows("SELECT pg_catalog.pg_sleep(1.2)").await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         session.rows("CREATE TEMPORARY TABLE written (i int)").await.context("after it was idle")?;
+        let language = session.rows("SELECT 1 WHERE pg_catalog.current_setting('lc_messages') = 'C'").await?;
+        ensure!(
+            language.len() == 1 && session.tool_options.contains("-c lc_messages=C"),
+            "neither speaks English: {}",
+            session.tool_options
+        );
     }
     let dispatching = Session::dispatch(&Server::new("127.0.0.1", bench.port(1)), &login).await?;
     dispatching.rows("SELECT pg_catalog.pg_sleep(1.2)").await.context("a session that dispatches")?;
@@ -218,7 +225,7 @@ async fn held_up(
     (step, credentials): (&str, &Path),
     meanwhile: impl AsyncFnOnce() -> Result<()>,
 ) -> Result<Outcome> {
-    let (marks, result) = (bench.server(dbid).volume().join(".gpheal"), bench.server(dbid).volume().join("outcome"));
+    let (marks, result) = (bench.server(dbid).volume().join(".gpheal"), outcome(bench, dbid));
     fs::write(marks.join("pause-at"), step)?;
     let _ = fs::remove_file(result);
     let pause = marks.join("pause-at");

@@ -23,6 +23,11 @@ pub async fn a_copy_takes_what_is_no_page_and_leaves_links_and_bytes_as_they_are
     // As a block of an append-optimized table may be: it reads as a page that is older than any, and its checksum is none.
     fs::write(&of_source, [vec![0; 8], vec![1; 8184]].concat())?;
     bench.owner().file(&of_source, 0o600)?;
+    // Somebody else's, which a base backup that verifies pages takes for one of a relation.
+    let foreign = format!("base/{oid}/123.0");
+    let of_nobody = bench.server(source).directory.join(&foreign);
+    fs::write(&of_nobody, vec![1; 8192])?;
+    bench.owner().file(&of_nobody, 0o600)?;
     bench.server(target).vanish()?;
     await_mirror_down(bench).await?;
     for dbid in [source, target] {
@@ -35,14 +40,17 @@ pub async fn a_copy_takes_what_is_no_page_and_leaves_links_and_bytes_as_they_are
     symlink(&elsewhere, &folder)?;
     let outcome = recover(bench, target, Repair::Full).await?;
     ensure!(outcome.failure.is_none(), "the copy ended with {outcome:?}");
-    let copied = fs::read(bench.server(target).directory.join(&appended))?;
-    ensure!(copied == fs::read(&of_source)?, "the file was not copied as it is");
+    for (name, file) in [(&appended, &of_source), (&foreign, &of_nobody)] {
+        let copied = fs::read(bench.server(target).directory.join(name))?;
+        ensure!(copied == fs::read(file)?, "{name} was not copied as it is");
+    }
     ensure!(leads_to(&folder)? == elsewhere, "the server's log does not lie where it was");
     let settings = fs::read(bench.server(target).directory.join("postgresql.conf"))?;
     ensure!(settings.windows(COMMENT.len()).any(|window| window == COMMENT), "the settings are not the source's byte for byte");
     supervise(bench, target)?;
     await_page(bench, target, "receiving", |page| page.receiving).await?;
     fs::remove_file(&of_source)?;
+    fs::remove_file(&of_nobody)?;
     in_sync(bench).await
 }
 

@@ -21,6 +21,7 @@ mod losses;
 mod mirror;
 mod product;
 mod query;
+mod remains;
 mod rights;
 mod server;
 mod standby;
@@ -94,6 +95,10 @@ const CHECKS: &[(&str, Check)] = checks![
     wounds::a_broken_line_of_the_settings_is_named,
     wounds::a_commit_log_that_may_not_be_read_is_no_damage,
     wounds::a_lost_primary_whose_commit_log_may_not_be_read_is_not_copied,
+    remains::what_a_rewind_cannot_pass_stops_it_before_a_byte_is_written,
+    remains::each_folder_that_is_gone_asks_for_a_full_copy,
+    remains::a_primary_without_a_mirror_in_sync_comes_back_over_a_stale_lock,
+    remains::on_a_volume_without_a_byte_left_nothing_begins_and_with_room_it_heals,
     bounded::what_a_role_has_set_bounds_no_repair,
     layouts::a_copy_takes_what_is_no_page_and_leaves_links_and_bytes_as_they_are,
     bounded::a_lost_lock_on_the_source_is_taken_again_and_only_another_holder_stops_a_copy,

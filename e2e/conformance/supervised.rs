@@ -205,25 +205,43 @@ pub async fn recover(bench: &mut Bench, dbid: i16, repair: Repair) -> Result<Out
 /// In full, by a person who says that what the target holds may be lost.
 pub async fn recover_waived(bench: &mut Bench, dbid: i16) -> Result<Outcome> {
     let credentials = credentials(bench);
-    attempted(bench, dbid, (Repair::Full, true), &credentials).await
+    attempted(bench, dbid, Repair::Full, |attempt| Attempt { waives_history: true, ..attempt }, &credentials).await
 }
 
 /// As another role than the cluster's own.
 pub async fn recover_as(bench: &mut Bench, dbid: i16, repair: Repair, credentials: &Path) -> Result<Outcome> {
-    attempted(bench, dbid, (repair, false), credentials).await
+    attempted(bench, dbid, repair, |attempt| attempt, credentials).await
 }
 
-async fn attempted(bench: &mut Bench, dbid: i16, (repair, waives_history): (Repair, bool), credentials: &Path) -> Result<Outcome> {
+/// As the operator plans it, which has read the acting primary's page.
+pub async fn recover_knowing(bench: &mut Bench, dbid: i16, repair: Repair, source: i16) -> Result<Outcome> {
+    let (credentials, page) = (credentials(bench), await_page(bench, source, "serving", |page| page.serves == Some(Role::Primary)).await?);
+    let knowing = |attempt| Attempt { source_incarnations: page.incarnations, source_followed: page.followed, ..attempt };
+    attempted(bench, dbid, repair, knowing, &credentials).await
+}
+
+async fn attempted(
+    bench: &mut Bench,
+    dbid: i16,
+    repair: Repair,
+    more: impl FnOnce(Attempt) -> Attempt,
+    credentials: &Path,
+) -> Result<Outcome> {
     let coordinator = server(bench, 1);
     let session = Session::utility(&coordinator, &login(), None).await?;
-    let attempt = Attempt { waives_history, ..attempt(&topology::read(&session).await?.catalog, dbid, repair)? };
-    let message = bench.server(dbid).volume().join("outcome");
+    let attempt = more(attempt(&topology::read(&session).await?.catalog, dbid, repair)?);
+    let message = outcome(bench, dbid);
     let mut command = bench.program(&program(bench));
     command.arg("recover").env("GPHEAL_ATTEMPT", serde_json::to_string(&attempt)?).env("GPHEAL_COORDINATOR", coordinator.to_string());
     command.env("GPHEAL_CREDENTIALS", credentials).env("GPHEAL_TERMINATION_MESSAGE", &message);
-    command.env("GPHEAL_PASSFILE", bench.server(dbid).volume().join("passfile-of-job"));
+    command.env("GPHEAL_PASSFILE", message.with_extension("passfile"));
     let said = tokio::task::spawn_blocking(move || command.output()).await??;
     read(&message).with_context(|| format!("a recovery left no outcome: {}", String::from_utf8_lossy(&said.stderr)))
+}
+
+/// Where a recovery leaves its outcome: as in a Job not on the volume, which may be full.
+pub fn outcome(bench: &Bench, dbid: i16) -> PathBuf {
+    bench.folder().join(format!("outcome-{dbid}"))
 }
 
 fn attempt(catalog: &Catalog, dbid: i16, repair: Repair) -> Result<Attempt> {

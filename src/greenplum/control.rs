@@ -10,6 +10,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
+use super::wal::Crc;
 use crate::model::{Lsn, SystemIdentifier, Timeline};
 
 /// What gpheal needs of a control file.
@@ -54,12 +55,12 @@ impl ControlData {
     }
 
     fn by(tool: &Path, data: &Path) -> Result<Self, ControlError> {
-        is_readable(&data.join("global/pg_control"))?;
+        let bytes = bytes(&data.join("global/pg_control"))?;
         let output = Command::new(tool).arg(data).env("LC_ALL", "C").output().map_err(ControlError::NoTool)?;
         let said = String::from_utf8_lossy(&output.stdout);
         let complaint = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
-            return Err(failed(output.status, &complaint));
+            return Err(failed(output.status, &complaint, &bytes));
         }
         Self::parse(&format!("{said}\n{complaint}"))
     }
@@ -102,9 +103,9 @@ impl ControlData {
 }
 
 /// The file is there, can be read to its end, and has the length of one.
-fn is_readable(file: &Path) -> Result<(), ControlError> {
+fn bytes(file: &Path) -> Result<Vec<u8>, ControlError> {
     match std::fs::read(file) {
-        Ok(bytes) if bytes.len() >= SHORTEST => Ok(()),
+        Ok(bytes) if bytes.len() >= SHORTEST => Ok(bytes),
         Ok(bytes) => Err(ControlError::Unusable(format!("{} has {} bytes", file.display(), bytes.len()))),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Err(ControlError::Unusable(format!("{}: {error}", file.display())))
@@ -113,19 +114,31 @@ fn is_readable(file: &Path) -> Result<(), ControlError> {
     }
 }
 
-/// Greenplum 6's tool dies without a word of what it can not show, say a time that is none. What else ends it says nothing
-/// of the file, which was read a moment before.
-fn failed(status: ExitStatus, complaint: &str) -> ControlError {
+/// What ends the tool says nothing of the file, which was read a moment before: a library may be broken. But Greenplum 6's dies
+/// without a word of what it can not show, say a time that is none; then the file's own checksum tells.
+fn failed(status: ExitStatus, complaint: &str, file: &[u8]) -> ControlError {
     let said = complaint.trim();
-    let crashed = status.signal().is_some_and(|signal| [libc_signal(Signal::SIGSEGV), libc_signal(Signal::SIGFPE)].contains(&signal));
-    if crashed {
-        return ControlError::Unusable(format!("pg_controldata can not read it ({status}) {said}").trim_end().to_owned());
+    let crashed = status.signal().is_some_and(|number| CRASHES.iter().any(|signal| *signal as i32 == number));
+    if crashed && !is_whole(file) {
+        return ControlError::Unusable(
+            format!("its checksum differs, and pg_controldata can not read it ({status}) {said}").trim_end().to_owned(),
+        );
     }
     ControlError::Unknown(format!("pg_controldata failed ({status}) {said}").trim_end().to_owned())
 }
 
-fn libc_signal(signal: Signal) -> i32 {
-    signal as i32
+/// Of what a program does itself; killed it is by others.
+const CRASHES: [Signal; 4] = [Signal::SIGSEGV, Signal::SIGFPE, Signal::SIGBUS, Signal::SIGABRT];
+
+/// It ends with the checksum of all that stands before it, at a place that differs between versions; zeros follow.
+fn is_whole(file: &[u8]) -> bool {
+    let end = file.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    // A checksum may itself end in zeros.
+    (end..end + 4).filter_map(|end| file.get(..end)?.split_last_chunk::<4>()).any(|(all, sum)| {
+        let mut crc = Crc::new();
+        crc.add(all);
+        crc.value() == u32::from_le_bytes(*sum)
+    })
 }
 
 #[cfg(test)]
@@ -155,9 +168,13 @@ Data page checksum version:           1
 
     /// A directory with a control file of this length, and what a tool that does this says of it.
     fn said_by(script: &str, length: usize) -> Result<ControlData, ControlError> {
+        said_of(script, &vec![1; length])
+    }
+
+    fn said_of(script: &str, bytes: &[u8]) -> Result<ControlData, ControlError> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("global")).unwrap();
-        std::fs::write(dir.path().join("global/pg_control"), vec![1; length]).unwrap();
+        std::fs::write(dir.path().join("global/pg_control"), bytes).unwrap();
         let tool = dir.path().join("tool");
         std::fs::write(&tool, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -170,8 +187,24 @@ Data page checksum version:           1
         for script in ["kill -KILL $$", "kill -TERM $$", "echo 'could not open file: Too many open files' >&2; exit 1", "exit 127"] {
             assert!(matches!(said_by(script, 8192), Err(ControlError::Unknown(_))), "{script}");
         }
-        let died = said_by("kill -SEGV $$", 8192);
-        assert!(matches!(&died, Err(ControlError::Unusable(why)) if why.contains("SIGSEGV")), "of what it can not show: {died:?}");
+    }
+
+    /// A library that is broken kills it, too, whatever the file holds.
+    #[test]
+    fn a_tool_that_dies_is_believed_where_the_files_own_checksum_differs() {
+        let (mut whole, mut crc) = (vec![7; 296], Crc::new());
+        crc.add(&whole);
+        whole.extend(crc.value().to_le_bytes());
+        whole.resize(8192, 0);
+        for signal in ["SEGV", "FPE", "ABRT"] {
+            let died = |bytes: &[u8]| said_of(&format!("kill -{signal} $$"), bytes);
+            let unread = died(&whole);
+            assert!(matches!(&unread, Err(ControlError::Unknown(why)) if why.contains(signal)), "{unread:?}");
+            let mut damaged = whole.clone();
+            damaged[100] ^= 1;
+            let died = died(&damaged);
+            assert!(matches!(&died, Err(ControlError::Unusable(why)) if why.contains(signal)), "{died:?}");
+        }
     }
 
     #[test]

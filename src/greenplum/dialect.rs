@@ -76,12 +76,14 @@ impl Dialect {
     }
 
     /// Arguments of `postgres --single` besides the directory. A container that is not the segment's has none of the node's huge
-    /// pages, whatever the settings say of them; and without them the buffers are memory of that container.
-    pub fn single_user_arguments(self) -> &'static [&'static str] {
-        match self {
-            Self::Six => &["-c", "gp_session_role=utility", "-c", "huge_pages=off", "-c", "shared_buffers=128MB"],
-            Self::Seven => &["-c", "gp_role=utility", "-c", "huge_pages=off", "-c", "shared_buffers=128MB"],
-        }
+    /// pages, whatever the settings say of them; and without them the buffers are memory of that container. What it says is read
+    /// by its words, and a setting of their language would win over the environment.
+    pub fn single_user_arguments(self) -> [&'static str; 8] {
+        let role = match self {
+            Self::Six => "gp_session_role=utility",
+            Self::Seven => "gp_role=utility",
+        };
+        ["-c", role, "-c", "huge_pages=off", "-c", "shared_buffers=128MB", "-c", "lc_messages=C"]
     }
 
     /// Folder of the write-ahead log in a data directory.

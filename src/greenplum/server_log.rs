@@ -33,6 +33,11 @@ impl Said {
         self.severity == "FATAL" || self.severity == "PANIC"
     }
 
+    /// Which line of which file a message is of; it is no part of what that says.
+    fn place(&mut self, context: &str) {
+        self.line = format!("{}; CONTEXT:  {context}", self.line);
+    }
+
     fn explain(&mut self, detail: &str) {
         self.detail = Some(detail.to_owned());
         self.line = format!("{}; DETAIL:  {detail}", self.line);
@@ -101,7 +106,7 @@ pub fn is_trace(line: &str) -> bool {
 
 /// What a server said that ran alone: whatever its lines begin with, they are its own.
 pub fn of_alone(lines: &[String]) -> Vec<Said> {
-    let known = |line: &str| of_line(line).is_some() || detail(line).is_some() || line.starts_with('\t');
+    let known = |line: &str| of_line(line).is_some() || added(line, "DETAIL:").is_some() || line.starts_with('\t');
     let bare = |line: &String| if known(line) { line.clone() } else { without_prefix(line).to_owned() };
     of_output(&lines.iter().map(bare).collect::<Vec<_>>())
 }
@@ -117,7 +122,11 @@ fn of_lines(lines: &[String], record: impl Fn(&[String]) -> Option<(Option<Said>
     while let Some(line) = lines.get(at) {
         let said = of_line(line);
         let record = if said.is_none() { record(&lines[at..]) } else { None };
-        let detail = detail(line).filter(|_| open);
+        let place = added(line, "CONTEXT:").filter(|(_, text)| text.contains(OF_A_FILE));
+        if let Some((last, (_, text))) = found.last_mut().zip(place).filter(|(last, (pid, _))| last.pid == *pid) {
+            last.place(text);
+        }
+        let detail = added(line, "DETAIL:").filter(|_| open);
         let of_last = found.last_mut().zip(detail).filter(|(last, (pid, _))| last.pid == *pid);
         if let Some((last, (_, text))) = of_last {
             last.explain(text);
@@ -132,11 +141,14 @@ fn of_lines(lines: &[String], record: impl Fn(&[String]) -> Option<(Option<Said>
     found
 }
 
-/// A line that holds the DETAIL of the one before, and whose it is. Greenplum 6 puts blanks in front of the word.
-fn detail(line: &str) -> Option<(Option<u32>, &str)> {
+/// How a CONTEXT names a line: `line 3 of configuration file "/data/gpseg0/pg_hba.conf"`.
+pub const OF_A_FILE: &str = " of configuration file \"";
+
+/// A line that holds the DETAIL or CONTEXT of the one before, and whose it is. Greenplum 6 puts blanks in front of the word.
+fn added<'a>(line: &'a str, word: &str) -> Option<(Option<u32>, &'a str)> {
     let own = piped_prefix(line).or_else(|| bracketed(line));
     let (pid, rest) = own.map_or((None, line), |(pid, rest)| (Some(pid), rest));
-    let text = rest.trim_start_matches(' ').strip_prefix("DETAIL:")?.trim_start();
+    let text = rest.trim_start_matches(' ').strip_prefix(word)?.trim_start();
     (!is_said_twice(text)).then_some((pid, text))
 }
 
@@ -184,8 +196,15 @@ fn is_said_twice(text: &str) -> bool {
 }
 
 fn bare(line: &str) -> Option<Said> {
-    let (severity, message) = severity(line)?;
+    let (severity, message) = severity(line).or_else(|| before_its_log(line))?;
     Some(Said { pid: None, severity, message, detail: None, line: line.into() })
+}
+
+/// What ends a server that has no log yet: its name and why, as the dynamic linker says it, too; or that it is run by root.
+fn before_its_log(line: &str) -> Option<(String, String)> {
+    let named = line.strip_prefix("postgres: ");
+    let root = || line.starts_with("\"root\" execution of the PostgreSQL server").then_some(line);
+    named.or_else(root).map(|message| ("FATAL".to_owned(), message.to_owned()))
 }
 
 fn severity(text: &str) -> Option<(String, String)> {

@@ -21,18 +21,20 @@ const OURS: &[(&str, &str)] = &[
     ("client_encoding", "UTF8"),
     ("standard_conforming_strings", "on"),
     ("transform_null_equals", "off"),
+    ("lc_messages", "C"), // what a tool passes on is read by its words
 ];
 
 /// Of a session that has come upon text which its server cannot give as UTF-8: from here on it gets the bytes as they are.
 pub const AS_BYTES: &str = "SELECT pg_catalog.set_config('client_encoding', 'SQL_ASCII', false)";
 
-/// Sets all of them that are known, and names those. Only for a session that sees one instance alone: a coordinator sends
+/// Sets all of them that are known and that the role may set, and names those. Only for a session that sees one instance alone: a coordinator sends
 /// what a session sets to every segment, and hangs where one is away.
 pub fn statement() -> String {
     let values: Vec<_> = OURS.iter().map(|(name, value)| format!("('{name}', '{value}')")).collect();
     format!(
         "SELECT known.name, pg_catalog.set_config(known.name, ours.value, false) FROM (VALUES {}) AS ours (name, value) \
-         JOIN pg_catalog.pg_settings AS known ON known.name = ours.name WHERE known.context = 'user'",
+         JOIN pg_catalog.pg_settings AS known ON known.name = ours.name \
+         WHERE known.context = 'user' OR known.context = 'superuser' AND pg_catalog.current_setting('is_superuser') = 'on'",
         values.join(", ")
     )
 }

@@ -181,8 +181,9 @@ impl Ca {
         match self {
             Self::Pem { pem, .. } => Ok(pem.clone()),
             Self::File(path) => {
-                let text = fs::read_to_string(path);
-                text.map(Into::into).map_err(|e| TlsFault::CaMissing { why: format!("{}: {e}", path.display()) })
+                // What stands between certificates is for people, in any encoding.
+                let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into());
+                text.map_err(|e| TlsFault::CaMissing { why: format!("{}: {e}", path.display()) })
             }
         }
     }

@@ -146,7 +146,7 @@ classes! {
     TablespaceElsewhere => Stop "by moving the tablespace to a location on the data directory's volume, or dropping it; gprecoverseg -F carries it as it is",
     /// The target's log is a link to another place, which a full copy would not fill.
     LogElsewhere => Stop "by gprecoverseg -F, which carries the log where it is, or by moving the log into the data directory",
-    /// Something is mounted below the data directory, so a copy that was made beside it could not take its place.
+    /// Something is mounted below the data directory, so a copy that was made beside it could not take its place, and pg_rewind would end at it half-way.
     MountWithin => Stop "by mounting it outside of the data directory, say with include_dir for settings; gprecoverseg -F overwrites in place",
     /// Database, server or image versions do not fit together.
     VersionDiffers => Stop "by running one version of Greenplum in both pods",

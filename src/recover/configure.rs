@@ -9,6 +9,11 @@ use super::{
 };
 use crate::greenplum::{Dialect, Tls};
 
+/// What is replaced in any repair.
+pub fn files(dialect: Dialect) -> [&'static str; 4] {
+    [dialect.mirror_settings(), dialect.mirror_marker(), "postgresql.conf", "internal.auto.conf"]
+}
+
 /// Writes replication settings, port and dbid. The tools leave the source's port, and their own idea of a connection
 /// (with their password in it); the mirror's password comes by PGPASSFILE from its supervisor.
 pub fn configure(work: &Work, data: &Path, dialect: Dialect) -> Result<(), Fault> {

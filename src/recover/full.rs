@@ -3,7 +3,6 @@
 
 use std::{
     convert::Infallible,
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,6 +14,7 @@ use super::{
     Work, configure, connections,
     disk::Disk,
     fault::{Classified, Fault, FileError},
+    layout,
     prove::Proven,
     room,
     source::{Began, SLOT, SourceLock},
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     greenplum::{Dialect, messages::Tool, tablespace::Tablespace},
     model::{FailureClass, Repair, Step, page::Shape},
-    volume::{Copy, Held, mount, places, shape},
+    volume::{Copy, Held, places, shape},
 };
 
 /// Name of the mark of a base backup.
@@ -40,57 +40,6 @@ impl Classified for Unsound {
     fn class(&self) -> FailureClass {
         FailureClass::ResultUnsound
     }
-}
-
-/// A log that is linked to another place would move onto the data directory's volume, which was not made for it.
-#[derive(Debug, thiserror::Error)]
-#[error("the target's log is linked to {0}, and a full copy would put it into the data directory")]
-pub struct LogElsewhere(PathBuf);
-
-impl Classified for LogElsewhere {
-    fn class(&self) -> FailureClass {
-        FailureClass::LogElsewhere
-    }
-}
-
-fn log_lies_within(log: &Path) -> Result<(), Fault> {
-    match std::fs::symlink_metadata(log) {
-        Ok(there) if there.is_symlink() => Err(LogElsewhere(std::fs::read_link(log).map_err(FileError::at(log))?).into()),
-        Ok(_) => Ok(()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
-        Err(error) => Err(FileError::at(log)(error).into()),
-    }
-}
-
-/// A folder in which something is mounted cannot be renamed; found out by the swap, it would be after the last moment.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} is mounted within the data directory, which a full copy would replace by renaming")]
-pub struct MountWithin(PathBuf);
-
-impl Classified for MountWithin {
-    fn class(&self) -> FailureClass {
-        FailureClass::MountWithin
-    }
-}
-
-fn nothing_is_mounted_within(data: &Path) -> Result<(), Fault> {
-    match mount::below(data).map_err(FileError::at(data))? {
-        Some(point) => Err(MountWithin(point).into()),
-        None => Ok(()),
-    }
-}
-
-/// The server's log may lie on a volume of its own, by a link that no tool copies.
-fn carry_log_folder(data: &Path, fresh: &Path, dialect: Dialect) -> Result<(), FileError> {
-    let (link, own) = (data.join(dialect.log_folder()), fresh.join(dialect.log_folder()));
-    let leads_to = match std::fs::symlink_metadata(&link) {
-        Ok(there) if there.is_symlink() => std::fs::read_link(&link).map_err(FileError::at(&link))?,
-        Ok(_) => return Ok(()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
-        Err(error) => return Err(FileError::at(&link)(error)),
-    };
-    tracing::info!(to = %leads_to.display(), "the link of the server's log is kept");
-    remove_folder(&own).and_then(|()| std::os::unix::fs::symlink(leads_to, &own)).map_err(FileError::at(&own))
 }
 
 /// Left on the volume from the begin of a base backup to the end of the swap.
@@ -108,8 +57,7 @@ struct Backup {
 /// Copies the source into a fresh directory and puts it into the old one's place.
 pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<String, Fault> {
     work.step(Step::Analysing).await;
-    log_lies_within(&work.volume.data().join(proven.dialect.wal_folder()))?;
-    nothing_is_mounted_within(work.volume.data())?;
+    layout::allows_a_copy(work.volume.data(), proven.dialect)?;
     let spaces = spaces::of(work, source).await?;
     let predecessor: Option<Backup> = work.volume.read(BACKUP)?;
     forget_unfinished(work)?;
@@ -144,7 +92,7 @@ async fn made(work: &Work, source: &SourceLock, proven: &Proven, fresh: &Path, s
     is_copy_of(work, fresh, proven)?;
     let to_swap = spaces::to_swap(work.volume.data(), fresh, spaces, work.attempt.target.dbid)?;
     configure::configure(work, fresh, source.dialect)?;
-    carry_log_folder(work.volume.data(), fresh, source.dialect)?;
+    layout::carry_log_folder(work.volume.data(), fresh, source.dialect)?;
     disk.sync()?;
     Ok(to_swap)
 }
@@ -266,44 +214,6 @@ fn is_copy_of(work: &Work, fresh: &Path, proven: &Proven) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_log_on_a_volume_of_its_own_is_not_moved_silently() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("gpseg/pg_wal");
-        assert!(log_lies_within(&log).is_ok(), "there is no directory");
-        std::fs::create_dir_all(&log).unwrap();
-        assert!(log_lies_within(&log).is_ok());
-        std::fs::remove_dir(&log).unwrap();
-        std::os::unix::fs::symlink("/wal/gpseg", &log).unwrap();
-        assert_eq!(log_lies_within(&log).unwrap_err().class, FailureClass::LogElsewhere, "also when the link leads nowhere");
-    }
-
-    #[test]
-    fn the_link_of_the_servers_log_is_carried() {
-        let dir = tempfile::tempdir().unwrap();
-        let (data, fresh) = (dir.path().join("gpseg"), dir.path().join("fresh"));
-        std::fs::create_dir_all(fresh.join("log")).unwrap();
-        std::fs::write(fresh.join("log/of-the-source.csv"), "x").unwrap();
-        carry_log_folder(&data, &fresh, Dialect::Seven).unwrap();
-        std::fs::create_dir_all(data.join("log")).unwrap();
-        carry_log_folder(&data, &fresh, Dialect::Seven).unwrap();
-        assert!(fresh.join("log/of-the-source.csv").try_exists().unwrap(), "where there is no link nothing changes");
-        std::fs::remove_dir(data.join("log")).unwrap();
-        std::os::unix::fs::symlink("/log/gpseg", data.join("log")).unwrap();
-        carry_log_folder(&data, &fresh, Dialect::Seven).unwrap();
-        assert_eq!(std::fs::read_link(fresh.join("log")).unwrap(), PathBuf::from("/log/gpseg"));
-        std::os::unix::fs::symlink("../log", data.join("pg_log")).unwrap();
-        carry_log_folder(&data, &fresh, Dialect::Six).unwrap();
-        assert_eq!(std::fs::read_link(fresh.join("pg_log")).unwrap(), PathBuf::from("../log"), "the copy had none");
-    }
-
-    #[test]
-    fn a_folder_in_which_something_is_mounted_is_not_copied_for() {
-        assert!(nothing_is_mounted_within(tempfile::tempdir().unwrap().path()).is_ok());
-        let refused = nothing_is_mounted_within(Path::new("/")).unwrap_err();
-        assert_eq!(refused.class, FailureClass::MountWithin);
-    }
 
     #[test]
     fn the_mark_of_an_earlier_version_names_nobody() {

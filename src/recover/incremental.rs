@@ -7,19 +7,22 @@ use jiff::Timestamp;
 use super::{
     Done, Work, configure,
     disk::Disk,
-    fault::{Classified, Fault, of_file_system},
+    fault::{Classified, Fault, FileError, of_file_system},
     full,
+    identify::identify,
+    layout,
     prove::Proven,
     source::{SLOT, SourceLock},
     tool::{self, ToolError},
 };
 use crate::{
     greenplum::{
+        Dialect,
         messages::Tool,
         wal::{self, Standing, Switch},
     },
     model::{FailureClass, Lsn, Reach, Repair, Step, page::Shape},
-    volume::{Copy, Held, mend, shape},
+    volume::{Copy, Held, mend, shape, spaces},
 };
 
 /// An incremental repair can not go on.
@@ -80,12 +83,16 @@ impl Classified for IncrementalError {
 pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &Held) -> Result<Done, Fault> {
     work.step(Step::Analysing).await;
     fit(work, proven)?;
+    has_its_spaces(work.volume.data())?;
     same_checksums(source, proven).await?;
+    let follows = proven.is_mirror() && proven.standing() == Some(Standing::Follows);
+    let allowed = if follows { layout::allows_settings } else { layout::allows_a_rewind };
+    allowed(work.volume.data(), proven.dialect)?;
     source.ready_slot().await?; // afterwards a slot that is taken would end a rewind that is done
     full::forget_unfinished(work)?;
     source.checkpoint().await?;
     let disk = Disk::of(work.volume.data(), proven.dialect)?;
-    let (note, changed) = if proven.is_mirror() && proven.standing() == Some(Standing::Follows) {
+    let (note, changed) = if follows {
         wal_is_there(source, proven).await?;
         ("it never diverged: no rewind", false)
     } else {
@@ -119,6 +126,14 @@ fn fit(work: &Work, proven: &Proven) -> Result<(), IncrementalError> {
             Err(IncrementalError::Unusable("it is shaped as a primary on the acting primary's own timeline".into()))
         }
         Shape::Primary | Shape::Mirror => Ok(()),
+    }
+}
+
+/// pg_rewind cannot walk through a link that leads to nothing, and what it does not copy is not made anew.
+fn has_its_spaces(data: &Path) -> Result<(), Fault> {
+    match spaces::lost(data).map_err(FileError::at(data))?.first() {
+        Some(lost) => Err(IncrementalError::Unusable(format!("the folder of tablespace {} is gone", lost.folder.display())).into()),
+        None => Ok(()),
     }
 }
 
@@ -164,7 +179,7 @@ async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<(&'
     let rewinding = async { tool::run(work, Tool::Rewind, &arguments(work, &wet), &utility).await.map_err(after_the_first_byte) };
     let said = source.kept_while(rewinding).await?;
     source.back().await?; // the mark of a copy stands: a failure here would have the next attempt copy everything
-    sound(source, work, proven).await?;
+    sound(work, proven).await?;
     let nothing = said.iter().any(|line| line.contains("no rewind required"));
     Ok(if nothing { ("no rewind required", false) } else { ("rewound", true) })
 }
@@ -186,12 +201,13 @@ async fn recover_from_crash(work: &Work, proven: &Proven) -> Result<(), Fault> {
         return Ok(());
     }
     mend::mode(work.volume.data(), Some(proven.dialect));
-    let data = work.volume.data().to_string_lossy().into_owned();
-    let mut arguments: Vec<String> = ["--single", "-D", &data].map(Into::into).into();
-    arguments.extend(proven.dialect.single_user_arguments().iter().map(|a| (*a).to_owned()));
-    arguments.push("template1".into());
-    tool::run(work, Tool::Postgres, &arguments, &[]).await?;
+    tool::run(work, Tool::Postgres, &alone(work.volume.data(), proven.dialect), &[]).await?;
     Ok(())
+}
+
+fn alone(data: &Path, dialect: Dialect) -> Vec<String> {
+    let data = data.to_string_lossy();
+    ["--single", "-D", &data].into_iter().chain(dialect.single_user_arguments()).chain(["template1"]).map(str::to_owned).collect()
 }
 
 /// Once the first byte is written, a failure that nobody knows has left a directory that only a full copy makes whole. What
@@ -218,8 +234,8 @@ fn arguments(work: &Work, more: &[&str]) -> Vec<String> {
 }
 
 /// What pg_rewind left follows the source. That it exits with 0 is not enough (O §6.1).
-async fn sound(source: &SourceLock, work: &Work, proven: &Proven) -> Result<(), Fault> {
-    let identified = source.identify(work).await?;
+async fn sound(work: &Work, proven: &Proven) -> Result<(), Fault> {
+    let identified = identify(work).await?;
     let left = shape::look(work.volume.data());
     let control = left.control.ok_or(IncrementalError::Unsound(left.why))?;
     let end = control.min_recovery.max(control.checkpoint);
@@ -255,9 +271,18 @@ mod tests {
         }
     }
 
+    /// A setting of another language would win over the environment, and then nobody knew why it ended.
+    #[test]
+    fn a_server_that_runs_alone_speaks_english_whatever_is_set() {
+        for dialect in [Dialect::Six, Dialect::Seven] {
+            let arguments = alone(Path::new("/data/gpseg0"), dialect).join(" ");
+            assert!(arguments.contains("-D /data/gpseg0 ") && arguments.ends_with(" -c lc_messages=C template1"), "{arguments}");
+        }
+    }
+
     #[test]
     fn a_log_that_ends_before_the_fork_is_not_recovered_from_its_crash() {
-        let history = wal::history("1\t0/500\tx\n2\t0/900\tx\n");
+        let history = wal::history(b"1\t0/500\tx\n2\t0/900\tx\n").unwrap();
         let looked = |timeline, end| reaches_the_fork(Some(Reach { timeline: Timeline(timeline), end: Lsn(end) }), &history);
         assert_eq!(looked(2, 0x8FF).unwrap_err().class(), FailureClass::CannotRewind);
         assert_eq!(looked(1, 0x4FF).unwrap_err().class(), FailureClass::CannotRewind, "of an older timeline's fork");

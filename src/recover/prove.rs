@@ -4,7 +4,8 @@
 use super::{
     Work, coordinator,
     fault::{Classified, Fault, OfCoordinator, of_file_system},
-    source::{Identified, SourceLock},
+    identify::{Identified, identify},
+    source::SourceLock,
 };
 use crate::{
     greenplum::{
@@ -45,6 +46,9 @@ pub enum ProofError {
     MarksUnknown(String),
     #[error("the target's log can not be read, so it can not be told how far it reaches: {0}")]
     Log(std::io::Error),
+    /// pg_rewind would say so of either side, and not of which.
+    #[error("the acting primary's timeline history {file} {what}: no mirror can follow it")]
+    History { file: String, what: &'static str },
     #[error("the coordinator is on timeline {now}, older than {seen} which this volume has seen")]
     OldCoordinator { now: Timeline, seen: Timeline },
     #[error("the acting primary's system identifier is {theirs}, the {whose} is {other}")]
@@ -63,6 +67,7 @@ impl Classified for ProofError {
             Self::Marked(_) => FailureClass::HandsOff,
             Self::MarksUnknown(_) => FailureClass::Environment,
             Self::Log(source) => of_file_system(source),
+            Self::History { .. } => FailureClass::SourceDamaged,
             Self::SystemIdentifier { .. } => FailureClass::SystemIdentifierDiffers,
             Self::Ahead { .. } => FailureClass::TargetAheadOfSource,
         }
@@ -89,7 +94,7 @@ pub async fn named(work: &Work) -> Result<Box<Token>, Fault> {
 pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
     let token = named(work).await?;
     source.prove_itself().await?;
-    let identified = source.identify(work).await?;
+    let identified = identify(work).await?;
     let target = shape::look(work.volume.data());
     let dialect = target.dialect.unwrap_or(source.dialect);
     let wal_end = wal_end(&work.volume.data().join(dialect.wal_folder()))?;
@@ -155,9 +160,10 @@ async fn history(source: &SourceLock, timeline: Timeline) -> Result<Vec<Switch>,
     if timeline.0 <= 1 {
         return Ok(vec![]);
     }
-    let file = format!("{}/{:08X}.history", source.dialect.wal_folder(), timeline.0);
-    let text = source.text(&format!("SELECT pg_catalog.pg_read_file('{file}', 0, 1048576)")).await?;
-    Ok(wal::history(&text.unwrap_or_default()))
+    let file = format!("{:08X}.history", timeline.0);
+    let bytes = source.log_bytes(&file, 0, 1024 * 1024).await?;
+    let history = bytes.as_deref().and_then(wal::history);
+    Ok(history.ok_or(ProofError::History { what: if bytes.is_none() { "is missing" } else { "is damaged" }, file })?)
 }
 
 impl Proven {

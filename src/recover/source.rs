@@ -12,12 +12,8 @@ use super::{
     fault::{Classified, Fault, OfSource},
 };
 use crate::{
-    greenplum::{
-        Dialect, Login, Server, Session, SessionError,
-        messages::{self, Tool},
-        replication,
-    },
-    model::{Dbid, FailureClass, Lsn, SystemIdentifier, Timeline},
+    greenplum::{Dialect, Login, Server, Session, SessionError, replication},
+    model::{Dbid, FailureClass},
 };
 
 /// First key of the advisory lock, "gphe"; the second is the content.
@@ -88,15 +84,6 @@ struct Kept {
 /// How the server knows a session: a pid alone is used again.
 const WHO: &str = "a.pid::text || '@' || extract(epoch FROM a.backend_start)::text";
 
-/// What the source says in the replication protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identified {
-    pub system_identifier: SystemIdentifier,
-    pub timeline: Timeline,
-    /// How far its log is flushed.
-    pub at: Lsn,
-}
-
 /// The acting primary is not what a repair needs.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -106,8 +93,6 @@ pub enum SourceError {
     InRecovery,
     #[error("what answers at {server} says that it is dbid {dbid} of content {content}")]
     NotItself { server: Server, dbid: i16, content: i16 },
-    #[error("the acting primary could not be identified: {said}")]
-    Unidentified { said: String, class: FailureClass },
     #[error("somebody else's base backup of this content is running on the acting primary")]
     ForeignBackup,
     #[error("replication slot {SLOT} is in use by pid {0}")]
@@ -119,7 +104,6 @@ impl Classified for SourceError {
         match self {
             Self::Busy(_) | Self::ForeignBackup => FailureClass::SourceBusy,
             Self::InRecovery => FailureClass::SourceNotReady,
-            Self::Unidentified { class, .. } => *class,
             Self::NotItself { .. } => FailureClass::SourceNotItself,
             Self::SlotActive(_) => FailureClass::SlotActive,
         }
@@ -329,7 +313,8 @@ impl SourceLock {
         rows.iter().map(|row| row.try_get(0).map_err(|_| unreadable("a file name"))).collect()
     }
 
-    /// Bytes of a segment file of its log; `None`: it has been removed since it was listed.
+    /// Bytes of a file of its log's folder; `None`: it has been removed since it was listed. Not its text: that a person gave
+    /// reasons for may be in any encoding, and the server would refuse to give it.
     pub async fn log_bytes(&self, name: &str, offset: u64, length: u64) -> Result<Option<Vec<u8>>, Fault> {
         let folder = self.dialect.wal_folder();
         let sql = format!("SELECT pg_catalog.pg_read_binary_file('{folder}/{name}', {offset}, {length})");
@@ -376,25 +361,6 @@ impl SourceLock {
         self.rows(&format!("SELECT pg_catalog.pg_create_physical_replication_slot('{SLOT}', true)")).await?;
         Ok(())
     }
-
-    /// System identifier, timeline and position, by the replication protocol: every version tells them so.
-    pub async fn identify(&self, work: &Work) -> Result<Identified, Fault> {
-        let source = &work.attempt.source;
-        let conninfo = format!(
-            "host={} port={} user={} dbname=postgres replication=true connect_timeout=10",
-            source.address, source.port, work.login.user
-        );
-        let mut psql = tokio::process::Command::new("psql");
-        psql.args(["-X", "-A", "-t", "-w", "-F", "|", "-d", &conninfo, "-c", "IDENTIFY_SYSTEM"])
-            .env("PGPASSFILE", &work.passfile)
-            .env("LC_ALL", "C") // its words are classified
-            .envs(work.login.tls.libpq_environment())
-            .kill_on_drop(true);
-        let said = tokio::time::timeout(Duration::from_secs(30), psql.output()).await;
-        let output = said.map_err(|_| unidentified("psql did not answer within 30 s"))?.map_err(|e| unidentified(&format!("psql: {e}")))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        parse(&text).ok_or_else(|| unidentified(&format!("{text}{}", String::from_utf8_lossy(&output.stderr))))
-    }
 }
 
 async fn has_locked(session: &Session, content: i16) -> Result<bool, Fault> {
@@ -435,24 +401,6 @@ fn unreadable(what: &str) -> Fault {
     Fault::new(FailureClass::SourceNotItself, &format!("the acting primary gives something else for {what}"))
 }
 
-fn unidentified(why: &str) -> Fault {
-    let lines: Vec<_> = why.lines().map(str::to_owned).collect();
-    SourceError::Unidentified { said: why.trim().to_owned(), class: not_identified(messages::of_tool(Tool::Psql, &lines)) }.into()
-}
-
-/// What libpq and the server refuse by name is that; whatever else kept it from answering, it is not ready.
-fn not_identified(said: FailureClass) -> FailureClass {
-    let named = [FailureClass::LoginRefused, FailureClass::TlsRefused, FailureClass::SlotActive];
-    if named.contains(&said) { said } else { FailureClass::SourceNotReady }
-}
-
-fn parse(text: &str) -> Option<Identified> {
-    let mut fields = text.trim().split('|');
-    let system_identifier = fields.next()?.parse().ok()?;
-    let timeline = Timeline(fields.next()?.parse().ok()?);
-    Some(Identified { system_identifier, timeline, at: fields.next()?.parse().ok()? })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -470,27 +418,5 @@ mod tests {
         );
         assert_eq!((began("", Some(1), &[1]), began("10.0.0.7", None, &[1]), began("x' OR 'x", Some(1), &[1])), (None, None, None));
         assert_eq!(began("127.0.0.6", Some(1), &[]), None, "by an address alone a proxy shows everybody");
-    }
-
-    #[test]
-    fn a_refusal_of_replication_is_called_one() {
-        let class = |said: &str| unidentified(said).class;
-        let no_entry =
-            "psql: error: FATAL:  no pg_hba.conf entry for replication connection from host \"10.0.0.9\", user \"g\", no encryption";
-        assert_eq!(class(no_entry), FailureClass::LoginRefused);
-        assert_eq!(class("psql: FATAL:  must be superuser or replication role to start walsender"), FailureClass::LoginRefused);
-        let full = "psql: FATAL:  number of requested standby connections exceeds max_wal_senders (currently 10)";
-        assert_eq!(class(full), FailureClass::SlotActive);
-        assert_eq!(class("psql: error: SSL error: certificate verify failed"), FailureClass::TlsRefused);
-        for passing in ["psql: could not connect to server: Connection refused", "psql: FATAL:  the database system is starting up", "?"] {
-            assert_eq!(class(passing), FailureClass::SourceNotReady, "{passing}");
-        }
-    }
-
-    #[test]
-    fn the_answer_of_identify_system_is_read() {
-        let read = parse("7389204512345678901|2|0/40000A0|\n").unwrap();
-        assert_eq!((read.timeline, read.at), (Timeline(2), Lsn(0x400_00A0)));
-        assert!(parse("FATAL: no").is_none());
     }
 }

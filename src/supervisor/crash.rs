@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::{
     greenplum::{
-        messages::Cause,
-        server_log::{Log, Said},
+        messages::{self, Cause},
+        server_log::{self, Log, Said},
     },
     model::page::ExitClass,
 };
@@ -41,12 +41,19 @@ fn is_of_the_machine(said: &Said) -> bool {
     said.cause().is_some_and(Cause::is_of_the_machine)
 }
 
-/// `configuration file "…" contains errors`, it says at last; which line, it said before.
+/// The tablespace behind whose link it missed what ended it, in words that say nothing else.
+pub fn missed_space(log: &Log) -> Option<String> {
+    let said = log.said_by_server();
+    let newest = said.iter().rev().find(|said| said.is_loud())?;
+    messages::missed_space(&newest.message).map(str::to_owned)
+}
+
+/// `configuration file "…" contains errors`, it says at last, or `could not load pg_hba.conf`; which line, it said before.
 fn with_place(said: &[Said], found: &Said) -> String {
-    let names_a_line = |other: &&Said| other.message.contains(".conf\" line ") || other.message.contains("of configuration file");
+    let names_a_line = |other: &&Said| other.message.contains(".conf\" line ") || other.line.contains(server_log::OF_A_FILE);
     let place = said.iter().rev().find(|other| *other != found && names_a_line(other));
-    let found_too = || found.message.contains("contains errors").then_some(());
-    match found_too().and(place) {
+    let says_no_line = ["contains errors", "could not load pg_hba.conf"].iter().any(|words| found.message.contains(words));
+    match place.filter(|_| says_no_line) {
         Some(place) => format!("{}; {}", place.line, found.line),
         None => found.line.clone(),
     }
@@ -254,6 +261,73 @@ mod tests {
         let (class, evidence) = classify(None, &log(&lines));
         assert_eq!(class, ExitClass::Configuration);
         assert!(evidence.contains("line 12") && evidence.contains("contains errors"), "{evidence}");
+    }
+
+    /// As PostgreSQL 15 and Greenplum 6 say it, of which the file is named in a CONTEXT alone.
+    #[test]
+    fn a_broken_line_of_pg_hba_conf_is_named_by_file_and_number() {
+        let said = "invalid connection type \"hots\"";
+        let context = "line 91 of configuration file \"/data/gpseg0/pg_hba.conf\"";
+        let six = "2026-11-28 16:17:28.435 UTC|||7|postmaster||:-";
+        let plain = |before: &str, blanks: &str| {
+            [
+                format!("{before}LOG:  {said}"),
+                format!("{before}{blanks}CONTEXT:  {context}"),
+                format!("{before}FATAL:  could not load pg_hba.conf"),
+                format!("{before}LOG:  database system is shut down"),
+            ]
+        };
+        let record = |severity: &str, message: &str, context: &str| {
+            let quoted = |text: &str| if text.is_empty() { String::new() } else { format!("\"{}\"", text.replace('"', "\"\"")) };
+            format!(
+                "2026-11-28 14:18:39.531814 GMT,,,p7,th-1294808192,,,,0,,,seg-10000,,,,,\"{severity}\",\"F0000\",{},,,,,{},,,\"x\",\"hba.c\",1,",
+                quoted(message),
+                quoted(context)
+            )
+        };
+        let csv = [record("LOG", said, context), record("FATAL", "could not load pg_hba.conf", "")];
+        for lines in [plain("", "").to_vec(), plain("x UTC [7] ", "").to_vec(), plain(six, "          ").to_vec(), csv.to_vec()] {
+            let (class, evidence) = classify(None, &log(&lines.iter().map(String::as_str).collect::<Vec<_>>()));
+            assert_eq!(class, ExitClass::Configuration, "{lines:?}");
+            assert!(evidence.contains("line 91 of") && evidence.contains("pg_hba.conf\""), "{evidence}");
+        }
+    }
+
+    /// What it says before it has a log has no severity.
+    #[test]
+    fn what_a_server_says_before_it_has_a_log_is_read() {
+        let settings =
+            "postgres: could not access the server configuration file \"/data/gpseg0/postgresql.conf\": No such file or directory";
+        assert_eq!(class(None, &[settings]), ExitClass::Configuration);
+        assert_eq!(
+            class(None, &["postgres: superuser_reserved_connections (3) must be less than max_connections (2)"]),
+            ExitClass::Configuration
+        );
+        let linker =
+            "postgres: error while loading shared libraries: libxml2.so.2: cannot open shared object file: No such file or directory";
+        assert_eq!(class(None, &[linker]), ExitClass::Environment);
+        let root = "\"root\" execution of the PostgreSQL server is not permitted.";
+        assert_eq!(class(None, &[root, "The server must be started under an unprivileged user ID to prevent"]), ExitClass::Environment);
+        assert_eq!(class(None, &["\tpostgres: could not access the server configuration file"]), ExitClass::Unclassified, "of a statement");
+    }
+
+    #[test]
+    fn what_is_missed_behind_a_tablespaces_link_is_for_the_disk_to_tell() {
+        let ended = "x UTC [7] LOG:  startup process (PID 9) exited with exit code 1";
+        let missed = |line: &str| missed_space(&log(&[line, ended]));
+        let redo = "x UTC [9] FATAL:  could not create directory \"pg_tblspc/16385/GPDB_6_301908232/16384\": No such file or directory";
+        assert_eq!((class(None, &[redo, ended]), missed(redo).as_deref()), (ExitClass::Unclassified, Some("16385")));
+        assert_eq!(
+            missed("x UTC [9] FATAL:  could not open directory \"pg_tblspc/16385\": No such file or directory").as_deref(),
+            Some("16385")
+        );
+        for other in [
+            "x UTC [9] FATAL:  could not create directory \"pg_tblspc/16385/x\": Permission denied",
+            "x UTC [9] LOG:  could not open directory \"pg_tblspc/16385\": No such file or directory",
+            "x UTC [8] FATAL:  could not open directory \"pg_tblspc/16385\": No such file or directory",
+        ] {
+            assert_eq!(missed(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -6,13 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Supervisor, crash, watch::Running};
+use super::{Supervisor, crash, process::End, watch::Running};
 use crate::{
     greenplum::server_log::Log,
     model::{
         Role,
         page::{AttemptSeen, ExitClass, LastExit, Shape},
     },
+    volume::spaces,
 };
 
 /// Between two looks at its processes. One that begins anew faster than that is counted less often than it did.
@@ -32,6 +33,7 @@ const RECEIVER_WORDS: &[&str] = &[
     "could not write to log file",
     "database system identifier differs between the primary and standby",
     "highest timeline",
+    "new timeline ", // of its primary's, which is not its own's: said softly, each time that it has looked for one
     "invalid response from primary server",
     "unexpected result set after end-of-streaming",
     "error reading result of streaming command",
@@ -46,6 +48,17 @@ impl Supervisor {
         let after = self.memory.attempt.clone().map(|(attempt, recovery_uid)| AttemptSeen { attempt, recovery_uid });
         let (at, since) = (Timestamp::now(), self.memory.ends);
         self.memory.last_exit = Some(LastExit { at, how, class, evidence, after, since, inside });
+    }
+
+    /// The class of an end, and what led to it: where its words do not say whether something is lost, the disk does.
+    pub(super) fn why_ended(&self, end: End, log: &Log) -> (ExitClass, String) {
+        let (class, evidence) = crash::classify(end.signal(), log);
+        let oid = crash::missed_space(log).filter(|_| class == ExitClass::Unclassified);
+        let lost = oid.zip(spaces::lost(self.volume.data()).ok()).and_then(|(oid, lost)| lost.into_iter().find(|lost| lost.oid == *oid));
+        match lost {
+            Some(lost) => (ExitClass::DataUnusable, format!("{evidence}; the folder of tablespace {} is gone", lost.folder.display())),
+            None => (class, evidence),
+        }
     }
 
     /// What no exit tells of.
@@ -100,7 +113,7 @@ fn receiver(log: &Log) -> Option<String> {
     let said = log
         .said()
         .into_iter()
-        .rfind(|said| (said.is_loud() || said.severity == "ERROR") && RECEIVER_WORDS.iter().any(|words| said.message.starts_with(words)));
+        .rfind(|said| said.severity != "WARNING" && RECEIVER_WORDS.iter().any(|words| said.message.starts_with(words)));
     said.map(|said| said.message)
 }
 
@@ -134,6 +147,9 @@ mod tests {
         let lines = [older, &format!("x UTC [10] FATAL:  {gone}"), "x UTC [11] FATAL:  the database system is in recovery mode"];
         assert_eq!(receiver(&log(&lines)).as_deref(), Some(gone));
         assert_eq!(receiver(&log(&["x UTC [11] FATAL:  the database system is starting up"])), None);
+        let forked = "new timeline 2 forked off current database system timeline 1 before current recovery point 0/5000000";
+        let lines = [&format!("x UTC [10] FATAL:  {gone}"), &*format!("x UTC [9] LOG:  {forked}")];
+        assert_eq!(receiver(&log(&lines)).as_deref(), Some(forked));
         let csv = "2026-01-01 12:00:00 UTC,,,p9,th-1,,,,0,,,seg0,,,,,\"ERROR\",\"XX000\",\
                    \"highest timeline 1 of the primary is behind recovery timeline 2\",,,,,,,0,,\"walreceiver.c\",1,";
         let csv = Log { postmaster: 7, output: vec![], file: vec![csv.into()], csv: true };

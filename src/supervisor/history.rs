@@ -51,8 +51,8 @@ fn newest_history(folder: &Path) -> Option<Timeline> {
 
 /// Where the log of `timeline` left the one before it.
 fn fork(folder: &Path, timeline: Timeline) -> Option<Lsn> {
-    let text = std::fs::read_to_string(folder.join(format!("{:08X}.history", timeline.0))).ok()?;
-    wal::history(&text).last().map(|Switch { switch, .. }| *switch)
+    let bytes = std::fs::read(folder.join(format!("{:08X}.history", timeline.0))).ok()?;
+    wal::history(&bytes)?.last().map(|Switch { switch, .. }| *switch)
 }
 
 /// How far the log of a directory reaches that nobody writes now.
@@ -301,7 +301,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!((newest_history(dir.path()), fork(dir.path(), Timeline(3))), (None, None));
         std::fs::write(dir.path().join("00000002.history"), "1\t0/500\tno recovery target specified\n").unwrap();
-        std::fs::write(dir.path().join("00000003.history"), "1\t0/500\twhy\n\n2\t0/900\twhy\n").unwrap();
+        std::fs::write(dir.path().join("00000003.history"), b"1\t0/500\twhy\n\n2\t0/900\tat restore point \"\xd6\xd0\"\n").unwrap();
         std::fs::write(dir.path().join("00000009.history.ready"), "").unwrap();
         assert_eq!((newest_history(dir.path()), fork(dir.path(), Timeline(3))), (Some(Timeline(3)), Some(Lsn(0x900))));
     }

@@ -393,7 +393,7 @@ impl Supervisor {
         });
         self.kill_all(&running.postgres).await; // orphans of a killed postmaster
         let lines = running.postgres.last_lines(self.volume.data(), running.dialect);
-        let (class, evidence) = crash::classify(end.signal(), &lines);
+        let (class, evidence) = self.why_ended(end, &lines);
         match class {
             ExitClass::DataUnusable => self.memory.unusable = Some(evidence.clone()),
             ExitClass::TimelineDiverged => self.memory.diverged = Some(evidence.clone()),

@@ -14,6 +14,7 @@ pub mod places;
 pub mod processes;
 pub mod replaced;
 pub mod shape;
+pub mod spaces;
 pub mod token;
 
 use std::{

@@ -78,9 +78,17 @@ impl Mount {
     }
 }
 
+/// What is mounted here. Paths are bytes, and one that is no UTF-8 hides no other.
+///
+/// # Errors
+/// As of the file system.
+pub fn mountinfo() -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&std::fs::read("/proc/self/mountinfo")?).into_owned())
+}
+
 /// Why a lock beside `data` is worth nothing, or not known to be worth anything; `None` when it proves what it should.
 pub fn worthless_lock(data: &Path) -> Option<String> {
-    match std::fs::read_to_string("/proc/self/mountinfo") {
+    match mountinfo() {
         Ok(mountinfo) => why_worthless(find(&mountinfo, &resolved(data)).as_ref(), data),
         Err(error) => Some(format!("the file system of {} is not known, as /proc/self/mountinfo cannot be read: {error}", data.display())),
     }
@@ -111,16 +119,16 @@ pub fn find(mountinfo: &str, path: &Path) -> Option<Mount> {
     above.max_by_key(|mount| mount.point.components().count()) // of two at one point the later, which covers the other
 }
 
-/// What is mounted somewhere below `folder`: a folder in which something is mounted cannot be renamed.
+/// All that is mounted somewhere below `folder`: a folder in which something is mounted cannot be renamed.
 ///
 /// # Errors
 /// When that cannot be looked at.
-pub fn below(folder: &Path) -> io::Result<Option<PathBuf>> {
-    Ok(mounted_below(&std::fs::read_to_string("/proc/self/mountinfo")?, &resolved(folder)))
+pub fn below(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(mounted_below(&mountinfo()?, &resolved(folder)))
 }
 
-fn mounted_below(mountinfo: &str, folder: &Path) -> Option<PathBuf> {
-    mountinfo.lines().filter_map(line).map(|mount| mount.point).find(|point| point != folder && point.starts_with(folder))
+fn mounted_below(mountinfo: &str, folder: &Path) -> Vec<PathBuf> {
+    mountinfo.lines().filter_map(line).map(|mount| mount.point).filter(|point| point != folder && point.starts_with(folder)).collect()
 }
 
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue` (proc_pid_mountinfo(5)).
@@ -179,9 +187,9 @@ mod tests {
     fn what_is_mounted_below_a_folder_is_found() {
         let info = "1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:2 / /data rw - xfs /dev/b rw\n\
                     3 2 8:3 /f /data/gpseg/postgresql.conf ro - xfs /dev/b rw\n4 2 8:2 / /data/gpseg0 rw - xfs /dev/c rw";
-        assert_eq!(mounted_below(info, Path::new("/data/gpseg")), Some("/data/gpseg/postgresql.conf".into()));
-        assert_eq!(mounted_below(info, Path::new("/data/gpseg0")), None, "its own mount");
-        assert_eq!(mounted_below(info, Path::new("/data/gpse")), None);
+        assert_eq!(mounted_below(info, Path::new("/data/gpseg")), [Path::new("/data/gpseg/postgresql.conf")]);
+        assert_eq!(mounted_below(info, Path::new("/data/gpseg0")), Vec::<PathBuf>::new(), "its own mount");
+        assert_eq!(mounted_below(info, Path::new("/data/gpse")), Vec::<PathBuf>::new());
     }
 
     #[test]

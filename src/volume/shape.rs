@@ -28,8 +28,8 @@ pub fn look(data: &Path) -> Shaped {
         Err(error) => return without(Shape::Unknown, None, format!("{} can not be listed: {error}", data.display())),
     }
     let unusable = |dialect, why: String| without(Shape::Unusable, dialect, why);
-    let dialect = match std::fs::read_to_string(data.join("PG_VERSION")) {
-        Ok(text) => match Dialect::from_pg_version(&text) {
+    let dialect = match std::fs::read(data.join("PG_VERSION")) {
+        Ok(text) => match Dialect::from_pg_version(&String::from_utf8_lossy(&text)) {
             Ok(dialect) => dialect,
             Err(error) => return unusable(None, error.to_string()),
         },
@@ -37,9 +37,22 @@ pub fn look(data: &Path) -> Shaped {
         Err(error) => return unusable(None, format!("PG_VERSION: {error}")),
     };
     match ControlData::read(data) {
-        Ok(control) => by_marker(data, dialect, control),
+        Ok(control) => with_log(data, dialect, control),
         Err(error @ (ControlError::NoTool(_) | ControlError::Unknown(_))) => without(Shape::Unknown, Some(dialect), error.to_string()),
         Err(error @ ControlError::Unusable(_)) => unusable(Some(dialect), error.to_string()),
+    }
+}
+
+/// No server starts without the folder of its log, or with a file in its place. A link is somebody's way to another volume: where
+/// it leads nowhere, that is not there now, which is no damage.
+fn with_log(data: &Path, dialect: Dialect, control: ControlData) -> Shaped {
+    let folder = data.join(dialect.wal_folder());
+    let gone = |control, why: String| Shaped { shape: Shape::Unusable, dialect: Some(dialect), control: Some(control), why };
+    match folder.symlink_metadata() {
+        Ok(there) if there.is_dir() || there.is_symlink() => by_marker(data, dialect, control),
+        Ok(_) => gone(control, format!("{} is no folder", folder.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => gone(control, format!("{} is missing", folder.display())),
+        Err(error) => without(Shape::Unknown, Some(dialect), format!("{}: {error}", folder.display())),
     }
 }
 
@@ -86,14 +99,39 @@ mod tests {
         assert_eq!(look(&data).shape, Shape::Unusable);
     }
 
+    fn control() -> ControlData {
+        let said = "Database system identifier: 7\nDatabase cluster state: x\nLatest checkpoint location: 0/1\n\
+                    Latest checkpoint's TimeLineID: 1\nMinimum recovery ending location: 0/0\nData page checksum version: 0\n";
+        ControlData::parse(said).unwrap()
+    }
+
+    /// A mirror without it was for ever one whose log cannot be read.
+    #[test]
+    fn a_directory_without_the_folder_of_its_log_is_unusable_and_one_whose_link_leads_nowhere_is_not() {
+        for dialect in [Dialect::Six, Dialect::Seven] {
+            let dir = tempfile::tempdir().unwrap();
+            let (log, shape) = (dir.path().join(dialect.wal_folder()), || with_log(dir.path(), dialect, control()));
+            let gone = shape();
+            assert!(gone.shape == Shape::Unusable && gone.why.contains(dialect.wal_folder()) && gone.control.is_some(), "{gone:?}");
+            std::fs::write(&log, "").unwrap();
+            assert_eq!(shape().shape, Shape::Unusable, "a file");
+            std::fs::remove_file(&log).unwrap();
+            std::os::unix::fs::symlink(dir.path().join("not-mounted/log"), &log).unwrap();
+            assert_eq!(shape().shape, Shape::Primary, "its volume is not there now");
+            std::fs::remove_file(&log).unwrap();
+            std::fs::create_dir(&log).unwrap();
+            assert_eq!(shape().shape, Shape::Primary);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert_eq!(with_log(&dir.path().join("file"), Dialect::Seven, control()).shape, Shape::Unknown, "it cannot be looked at");
+    }
+
     #[test]
     fn a_marker_that_cannot_be_looked_at_makes_no_primary() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("standby.signal", dir.path().join("standby.signal")).unwrap(); // a loop
-        let said = "Database system identifier: 7\nDatabase cluster state: x\nLatest checkpoint location: 0/1\n\
-                    Latest checkpoint's TimeLineID: 1\nMinimum recovery ending location: 0/0\nData page checksum version: 0\n";
-        let control = ControlData::parse(said).unwrap();
-        let shaped = by_marker(dir.path(), Dialect::Seven, control);
+        let shaped = by_marker(dir.path(), Dialect::Seven, control());
         assert!(shaped.shape == Shape::Unknown && shaped.why.contains("standby.signal"), "{}", shaped.why);
     }
 }

@@ -20,10 +20,17 @@ pub struct Message {
     pub versions: &'static str,
     /// As it was said in full.
     pub example: &'static str,
+    /// As other versions, or other lines of theirs, say it.
+    pub others: &'static [&'static str],
 }
 
 const fn said(words: &'static str, versions: &'static str, example: &'static str) -> Message {
-    Message { words, versions, example }
+    Message { words, versions, example, others: &[] }
+}
+
+/// What is not said alike by all of them.
+const fn variously(words: &'static str, versions: &'static str, example: &'static str, others: &'static [&'static str]) -> Message {
+    Message { words, versions, example, others }
 }
 
 /// Why a server ends or does not start.
@@ -116,6 +123,11 @@ pub fn of_server(message: &str, detail: Option<&str>) -> Option<Cause> {
     let refused = || detail.and_then(system::of_detail);
     let of_message = of(server::FIRST).or_else(|| of(system::ROWS)).or_else(refused).or_else(|| of(server::ROWS));
     of_message.or_else(|| system::missing(message)).or_else(|| of_detail(message, detail?))
+}
+
+/// The oid of a tablespace behind whose link a server missed something.
+pub fn missed_space(message: &str) -> Option<&str> {
+    system::space(message)
 }
 
 /// Of a message that says nothing by itself. No other message's DETAIL means damage: it may quote anybody.

@@ -1,6 +1,6 @@
 //! A server that ends or does not start, in its log or as `postgres --single`. The order decides where one message says two.
 
-use super::{Cause, Message, said};
+use super::{Cause, Message, said, variously};
 
 /// Before the operating system's words: what is refused here is a setting's or the kernel's, not the directory's.
 pub const FIRST: &[(Cause, &[Message])] = &[(Cause::Configuration, FILES_OF_SETTINGS), (Cause::Scarce, KERNEL)];
@@ -96,6 +96,15 @@ const ENVIRONMENT: &[Message] = &[
         "7, 15",
         "could not open configuration directory \"/etc/gp/conf.d\": No such file or directory",
     ),
+    // Where nobody has put a link there, the directory is found unusable before a server is started.
+    said("required WAL directory \"\" does not exist", "6, 7, 15", "required WAL directory \"pg_wal\" does not exist"),
+    // Where a tablespace is to be made, or the data directory itself.
+    variously(
+        "directory \"\" does not exist",
+        "6, 7, 15",
+        "directory \"/data/space\" does not exist",
+        &["data directory \"/data/gpseg0\" does not exist"],
+    ),
     said("could not write to log file", "6, 7, 15", "could not write to log file: Bad file descriptor"),
     said("could not find a \"\" to execute", "6, 7, 15", "could not find a \"postgres\" to execute"),
     said("could not locate my own executable path", "6, 7, 15", "could not locate my own executable path"),
@@ -172,6 +181,13 @@ const CONFIGURATION: &[Message] = &[
     said("requires wal_level", "6, 7, 15", "WAL streaming (max_wal_senders > 0) requires wal_level \"replica\" or \"logical\""),
     said("WAL archival cannot be enabled", "7, 15", "WAL archival cannot be enabled when wal_level is \"minimal\""),
     said("ssl renegotiation", "6", "ssl renegotiation is not supported"),
+    variously(
+        "must be less than max_connections",
+        "6, 7, 15",
+        "superuser_reserved_connections must be less than max_connections",
+        &["max_wal_senders must be less than max_connections", "superuser_reserved_connections (3) must be less than max_connections (2)"],
+    ),
+    said("could not set the cipher list", "6, 7, 15", "could not set the cipher list (no valid ciphers available)"),
     said("is not a valid locale", "6, 7, 15", "\"de_DE.UTF-8\" is not a valid locale"),
     said("database locale is incompatible with operating system", "6, 7, 15", "database locale is incompatible with operating system"),
     said("time zone abbreviation file", "6, 7, 15", "time zone abbreviation file \"x\" not found"),
@@ -184,12 +200,6 @@ const DIVERGED: &[Message] = &[
         "6, 7, 15",
         "requested timeline 2 does not contain minimum recovery point 0/5 on timeline 1",
     ),
-    said(
-        "forked off current database system timeline",
-        "6, 7, 15",
-        "new timeline 2 forked off current database system timeline 1 before current recovery point 0/5",
-    ),
-    said("is not a child of database system timeline", "6, 7, 15", "new timeline 2 is not a child of database system timeline 1"),
 ];
 
 const DAMAGE: &[Message] = &[
@@ -197,10 +207,11 @@ const DAMAGE: &[Message] = &[
     said("control file contains invalid", "6, 7, 15", "control file contains invalid data"),
     said("could not locate a valid checkpoint record", "6, 7, 15", "could not locate a valid checkpoint record"),
     said("could not locate required checkpoint record", "6, 7, 15", "could not locate required checkpoint record"),
-    said(
-        "could not find redo location referenced by checkpoint record",
+    variously(
+        "could not find redo location",
         "6, 7, 15",
         "could not find redo location referenced by checkpoint record",
+        &["could not find redo location 0/05000028 referenced by checkpoint record at 0/05000060"],
     ),
     said("invalid primary checkpoint record", "6, 7, 15", "invalid primary checkpoint record"),
     said("invalid checkpoint record", "6, 7, 15", "invalid checkpoint record"),
@@ -225,13 +236,36 @@ const DAMAGE: &[Message] = &[
     said("invalid data in file", "6, 7, 15", "invalid data in file \"backup_label\""),
     said("invalid data in history file", "6, 7, 15", "invalid data in history file \"pg_xlog/00000002.history\""),
     said("syntax error in history file", "6, 7, 15", "syntax error in history file: x"),
-    said("invalid page in block", "6, 7, 15", "invalid page in block 3 of relation base/1/1259"),
+    variously(
+        "invalid page in block",
+        "6, 7, 15",
+        "invalid page in block 3 of relation base/1/1259",
+        &["invalid page in block 3 of relation pg_tblspc/16385/GPDB_6_301908232/1/16386"],
+    ),
     said("invalid page header in block", "6", "invalid page header in block 3 of relation base/1/1259"),
-    said("could not read block", "6, 7, 15", "could not read block 3 in file \"base/1/1259\": read only 0 of 32768 bytes"),
-    said("could not read file \"\": read", "7, 15", "could not read file \"pg_replslot/x/state\": read 5 of 200"),
+    variously(
+        "could not read block",
+        "6, 7, 15",
+        "could not read block 3 in file \"base/1/1259\": read only 0 of 32768 bytes",
+        &["could not read block 3 in file \"base/1/1259\": read only 100 of 8192 bytes"],
+    ),
+    variously(
+        "could not read file \"\": read",
+        "7, 15",
+        "could not read file \"pg_replslot/x/state\": read 5 of 200",
+        &[
+            "could not read file \"global/pg_control\": read 100 of 296",
+            "could not read file \"global/pg_filenode.map\": read 12 of 512",
+            "could not read file \"pg_logical/replorigin_checkpoint\": read 2 of 4",
+            "could not read file \"pg_twophase/000002DB\": read 10 of 100",
+        ],
+    ),
+    // Of a short read the error that it adds is that of an earlier call.
+    said("could not read file \"\", read", "6", "could not read file \"pg_replslot/x/state\", read 5 of 200: Success"),
+    said("could not read from control file: read", "6", "could not read from control file: read 100 bytes, expected 248"),
     said(
         "previous segment is only",
-        "6, 7, 15",
+        "7, 15",
         "could not open file \"base/1/1259.1\" (target block 131072): previous segment is only 5 blocks",
     ),
     said(
@@ -239,26 +273,67 @@ const DAMAGE: &[Message] = &[
         "6",
         "could not read relation mapping file \"global/pg_filenode.map\": Success",
     ),
-    said("incorrect size of file", "7, 15", "incorrect size of file \"pg_twophase/000002DB\": 100 bytes"),
+    variously(
+        "incorrect size of file",
+        "7, 15",
+        "incorrect size of file \"pg_twophase/000002DB\": 100 bytes",
+        &["incorrect size of file \"pg_twophase/000002DB\": 1 byte"],
+    ),
+    said("invalid size stored in file", "7, 15", "invalid size stored in file \"pg_twophase/000002DB\""),
+    said("incorrect alignment of CRC offset for file", "7, 15", "incorrect alignment of CRC offset for file \"pg_twophase/000002DB\""),
     said(
         "calculated CRC checksum does not match value stored in file",
         "7, 15",
         "calculated CRC checksum does not match value stored in file \"pg_twophase/000002DB\"",
     ),
-    said("relation mapping file \"\" contains", "6, 7, 15", "relation mapping file \"global/pg_filenode.map\" contains incorrect checksum"),
-    said("replication slot file", "6, 7, 15", "replication slot file \"pg_replslot/x/state\" has wrong magic 0 instead of 17112113"),
+    variously(
+        "relation mapping file \"\" contains",
+        "6, 7, 15",
+        "relation mapping file \"global/pg_filenode.map\" contains incorrect checksum",
+        &["relation mapping file \"base/1/pg_filenode.map\" contains invalid data"],
+    ),
+    variously(
+        "replication slot file",
+        "6, 7, 15",
+        "replication slot file \"pg_replslot/x/state\" has wrong magic 0 instead of 17112113",
+        &[
+            "replication slot file \"pg_replslot/x/state\" has wrong magic number: 0 instead of 17112113",
+            "replication slot file \"pg_replslot/x/state\" has corrupted length 0",
+            "replication slot file \"pg_replslot/x/state\" has unsupported version 9",
+            "replication slot file pg_replslot/x/state: checksum mismatch, is 1, should be 2",
+        ],
+    ),
     said(
         "checksum mismatch for replication slot file",
         "7, 15",
         "checksum mismatch for replication slot file \"pg_replslot/x/state\": is 1, should be 2",
     ),
     said("replication checkpoint has wrong magic", "7, 15", "replication checkpoint has wrong magic 0 instead of 307747550"),
-    said("corrupted two-phase state file", "6, 7, 15", "corrupted two-phase state file for transaction 731"),
+    variously(
+        "corrupted two-phase state",
+        "6, 7, 15",
+        "corrupted two-phase state file for transaction 731",
+        &["corrupted two-phase state in memory for transaction 731"],
+    ),
     said("could not recover two-phase state file", "6, 7, 15", "could not recover two-phase state file for transaction 731"),
     said("two-phase state data is not present", "7, 15", "expected two-phase state data is not present in WAL at 0/5"),
-    said("invalid magic number", "6, 7, 15", "invalid magic number 0000 in log segment 000000010000000000000003, offset 0"),
+    variously(
+        "invalid magic number",
+        "6, 7, 15",
+        "invalid magic number 0000 in log segment 000000010000000000000003, offset 0",
+        &["invalid magic number stored in file \"pg_twophase/000002DB\""],
+    ),
     said("unexpected pageaddr", "6, 7, 15", "unexpected pageaddr 0/1 in log segment 000000010000000000000003, offset 0"),
-    said("unexpected timeline ID", "6, 7, 15", "unexpected timeline ID 1 (should be 2) in checkpoint record"),
+    variously(
+        "unexpected timeline ID",
+        "6, 7, 15",
+        "unexpected timeline ID 1 (should be 2) in checkpoint record",
+        &[
+            "unexpected timeline ID 1 (should be 2) in shutdown checkpoint record",
+            "unexpected timeline ID 1 (after 2) in checkpoint record",
+            "unexpected timeline ID 3 in checkpoint record, before reaching minimum recovery point 0/5000060 on timeline 2",
+        ],
+    ),
     said("_redo: invalid lp", "6", "heap_update_redo: invalid lp"),
     said("_redo: invalid max offset number", "6", "heap_insert_redo: invalid max offset number"),
     said("_redo: failed to add", "6", "heap_insert_redo: failed to add tuple"),

@@ -60,16 +60,29 @@ pub fn of_detail(detail: &str) -> Option<Cause> {
     detail.starts_with("Could not ").then(|| of(detail)).flatten()
 }
 
-/// A file of the data directory itself is not there, or is no file: the directory is incomplete. Servers name what belongs to
-/// them by its path in it; what a setting names has a path from the root. Tablespaces and the log may lie behind links, on
-/// volumes that are not mounted just now: of those nothing is known. Said in a message, or in a DETAIL, which is a sentence.
-pub fn missing(said: &str) -> Option<Cause> {
+/// Servers name what belongs to them by its path in the data directory; what a setting names has a path from the root.
+/// Said in a message, or in a DETAIL, which is a sentence.
+fn gone(said: &str) -> Option<&str> {
     const SAYS: [&str; 3] = ["could not ", "Could not ", "The database subdirectory "];
     const GONE: [&str; 4] = ["No such file or directory", "Not a directory", "Is a directory", " is missing"];
     let path = SAYS.iter().find_map(|begin| said.strip_prefix(begin))?.split('"').nth(1)?;
-    let is_settings = Path::new(path).extension().is_some_and(|of| of == "conf");
-    let behind_links = ["pg_tblspc", "pg_wal", "pg_xlog"].iter().any(|folder| path.starts_with(folder));
-    let is_own = !behind_links && (path.starts_with("base/") || path.starts_with("global/") || path.starts_with("pg_"));
     let is_gone = GONE.iter().any(|words| said.trim_end().trim_end_matches('.').ends_with(words));
-    (is_own && is_gone && !is_settings).then_some(Cause::Damage)
+    is_gone.then_some(path)
+}
+
+/// A file of the data directory itself is not there, or is no file: the directory is incomplete. Tablespaces and the log may lie
+/// behind links, on volumes that are not mounted just now: of those nothing is known by words. The folder of those links is none.
+pub fn missing(said: &str) -> Option<Cause> {
+    let path = gone(said)?;
+    let is_settings = Path::new(path).extension().is_some_and(|of| of == "conf");
+    let behind_links = [LINKS_WITHIN, "pg_wal", "pg_xlog"].iter().any(|folder| path.starts_with(folder));
+    let is_own = !behind_links && (path.starts_with("base/") || path.starts_with("global/") || path.starts_with("pg_"));
+    (is_own && !is_settings).then_some(Cause::Damage)
+}
+
+const LINKS_WITHIN: &str = "pg_tblspc/";
+
+/// The oid of the tablespace behind whose link it missed something; what is behind that, the disk has to tell.
+pub fn space(said: &str) -> Option<&str> {
+    gone(said)?.strip_prefix(LINKS_WITHIN)?.split('/').next()
 }

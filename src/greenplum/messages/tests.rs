@@ -4,25 +4,64 @@ fn tool(tool: Tool, line: &str) -> FailureClass {
     of_tool(tool, &["something before".into(), line.into(), "something after".into()])
 }
 
-/// Each row, by what was said in full: in a server's log, by `postgres --single`, and by the tool.
+impl Message {
+    fn wordings(&self) -> impl Iterator<Item = &'static str> {
+        [self.example].into_iter().chain(self.others.iter().copied())
+    }
+}
+
+/// What a server of each version writes when it ends of a message: on its standard error before and after it has read its
+/// settings, as PostgreSQL and as Greenplum 6 do, and in Greenplum's CSV.
+fn forms(message: &str, detail: Option<&str>) -> Vec<server_log::Log> {
+    let lines = |before: &str, blanks: &str| {
+        let detail = detail.map(|detail| format!("{before}{blanks}DETAIL:  {detail}"));
+        [Some(format!("{before}FATAL:  {message}")), detail].into_iter().flatten().collect::<Vec<_>>()
+    };
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let csv = format!(
+        "2026-11-28 16:17:26.561032 UTC,,,p9,th-1,,,,0,,,seg0,,,,,\"FATAL\",\"XX000\",{},{},,,,,,,\"x\",\"x.c\",879,",
+        quoted(message),
+        detail.map(quoted).unwrap_or_default()
+    );
+    let log = |output, file, csv| server_log::Log { postmaster: 9, output, file, csv };
+    let plain = [
+        lines("", ""),
+        lines("2026-11-28 16:17:28.435 UTC [9] ", ""),
+        lines("2026-11-28 16:17:28.435 UTC|||9|startup||:-", "          "),
+        vec![csv.clone()],
+    ];
+    let collected = [log(vec![], plain[1].clone(), false), log(vec![], vec![csv], true)];
+    plain.map(|lines| log(lines, vec![], false)).into_iter().chain(collected).collect()
+}
+
+fn is_found(cause: Cause, message: &str, detail: Option<&str>) {
+    assert_eq!(of_server(message, detail), Some(cause), "{message}");
+    for log in forms(message, detail) {
+        let said = log.said_by_server();
+        assert_eq!(said.iter().map(Said::cause).collect::<Vec<_>>(), [Some(cause)], "{log:?}");
+        let lines: Vec<_> = log.lines().cloned().collect();
+        assert_eq!(of_tool(Tool::Postgres, &lines), cause.failure(), "{lines:?}");
+    }
+}
+
+/// Each row, in the words of each version, in each form of a log, by `postgres --single`, and by the tool.
 #[test]
 fn every_row_is_found_by_what_was_said() {
     for (cause, messages) in system::ROWS.iter().chain(server::FIRST).chain(server::ROWS) {
-        for message in *messages {
-            assert_eq!(of_server(message.example, None), Some(*cause), "{}", message.example);
-            assert_eq!(tool(Tool::Postgres, &format!("FATAL:  {}", message.example)), cause.failure(), "{}", message.example);
-        }
+        messages.iter().flat_map(Message::wordings).for_each(|wording| is_found(*cause, wording, None));
     }
     for (cause, message) in server::DETAILS.iter().flat_map(|(cause, messages)| messages.iter().map(move |message| (cause, message))) {
-        for begin in server::EXPLAINED {
-            assert_eq!(of_server(begin, Some(message.example)), Some(*cause), "{}", message.example);
+        for (begin, wording) in server::EXPLAINED.iter().flat_map(|begin| message.wordings().map(move |wording| (begin, wording))) {
+            is_found(*cause, begin, Some(wording));
         }
     }
     for (of, table) in
         [(Tool::Rewind, tools::REWIND), (Tool::BaseBackup, tools::BASE_BACKUP), (Tool::Psql, tools::LIBPQ), (Tool::Psql, tools::RELAYED)]
     {
         for (class, message) in table.iter().flat_map(|(class, messages)| messages.iter().map(move |message| (class, message))) {
-            assert_eq!(tool(of, message.example), *class, "{of:?}: {}", message.example);
+            for wording in message.wordings() {
+                assert_eq!(tool(of, wording), *class, "{of:?}: {wording}");
+            }
         }
     }
 }
@@ -32,7 +71,9 @@ fn every_row_is_found_by_what_was_said() {
 fn no_row_hides_behind_another() {
     for (_, rows) in tables() {
         for (message, _) in rows {
-            assert!(message.example.contains(message.words) || says(message.example, message.words), "{message:?}");
+            for wording in message.wordings() {
+                assert!(wording.contains(message.words) || says(wording, message.words), "{message:?}");
+            }
         }
     }
 }
@@ -42,6 +83,14 @@ fn damage_alone_leads_to_a_full_copy_and_the_unknown_to_none() {
     for cause in Cause::ALL {
         let full = cause.failure().answer() == crate::model::Answer::GoFull;
         assert_eq!(full, matches!(cause, Cause::Damage | Cause::Diverged), "{cause:?}");
+    }
+    let other_languages = [
+        "FATAL:  konnte keinen gültigen Checkpoint-Datensatz finden",
+        "PANIK:  konnte keinen gültigen Checkpoint-Datensatz finden",
+        "致命错误:  无法找到有效的检查点记录",
+    ];
+    for line in other_languages {
+        assert_eq!(tool(Tool::Postgres, line), FailureClass::Unclassified, "{line}");
     }
     for line in ["FATAL:  a sentence that nobody has ever seen", "", "PANIC:  could not open file \"/etc/x\": No such file or directory"] {
         assert_eq!(tool(Tool::Postgres, line), FailureClass::Unclassified, "{line}");
@@ -88,6 +137,9 @@ fn a_file_of_the_directory_that_is_not_there_is_damage_and_one_that_a_setting_na
     for gone in [
         "could not open directory \"pg_replslot\"",
         "could not open directory \"pg_notify\"",
+        "could not open directory \"pg_tblspc\"",
+        "could not open file \"base/1/2.1\" (target block 131072)",
+        "could not open relation mapping file \"global/pg_filenode.map\"",
         "could not fsync file \"base/1/2\"",
         "could not open file \"global/pg_control\"",
     ] {
@@ -109,6 +161,7 @@ fn a_file_of_the_directory_that_is_not_there_is_damage_and_one_that_a_setting_na
     }
     for elsewhere in [
         "could not create directory \"pg_tblspc/16385/x\"",
+        "could not open directory \"pg_wal\"",
         "could not open file \"pg_xlog/000000010000000000000003\"",
         "could not open file \"/etc/gp/x\"",
         "could not open file \"pg_hba.conf\"",

@@ -1,6 +1,6 @@
 //! What the tools that copy say, and what they pass on of the acting primary. Of one tool the first row that fits wins.
 
-use super::{Message, said};
+use super::{Message, said, variously};
 use crate::model::FailureClass;
 
 /// Lines of libpq while it connects: what the system says in them is of the network.
@@ -85,6 +85,12 @@ pub const RELAYED: &[(FailureClass, &[Message])] = &[
     (
         FailureClass::Configuration,
         &[
+            said("database \"\" does not exist", "6, 7, 15", "FATAL:  database \"template1\" does not exist"),
+            said(
+                "is not currently accepting connections",
+                "6, 7, 15",
+                "FATAL:  database \"template1\" is not currently accepting connections",
+            ),
             said("due to statement timeout", "6, 7, 15", "ERROR:  canceling statement due to statement timeout"),
             said(
                 "generated with full_page_writes=off",
@@ -184,7 +190,8 @@ pub const REWIND: &[(FailureClass, &[Message])] = &[
             said("single-user mode", "6, 7, 15", "postgres single-user mode in target cluster failed"),
             said("unexpected control file size", "6, 7, 15", "unexpected control file size 0, expected 8192"),
             said("invalid control file", "7, 15", "invalid control file"),
-            said("history file", "6, 7, 15", "syntax error in history file: x"),
+            // The source's own is read before pg_rewind is called.
+            variously("history file", "6, 7, 15", "syntax error in history file: x", &["invalid data in history file: 1"]),
             said("of different type in source and target", "7, 15", "file \"log\" is of different type in source and target"),
             said("is not a regular file", "6, 7, 15", "data file \"base/1/2\" in source is not a regular file"),
             said("is not a directory", "6", "\"log\" is not a directory"),
@@ -192,6 +199,12 @@ pub const REWIND: &[(FailureClass, &[Message])] = &[
             said("page modification for", "6, 7, 15", "unexpected page modification for non-regular file \"base/1/2\""),
             said("Directory not empty", "6, 7, 15", "could not remove directory \"base/1/extra\": Directory not empty"),
             said("could not remove", "6, 7, 15", "could not remove file \"base/1/2\": Is a directory"),
+            said("could not truncate file", "6, 7, 15", "could not truncate file \"base/1/2\" to 8192: Invalid argument"),
+            said("for truncation", "6, 7, 15", "could not open file \"base/1/2\" for truncation: No such file or directory"),
+            said("could not seek in target file", "6, 7, 15", "could not seek in target file \"base/1/2\": Invalid argument"),
+            said("could not close target file", "6, 7, 15", "could not close target file \"base/1/2\": Invalid argument"),
+            said("could not write file", "6, 7, 15", "could not write file \"base/1/2\": Invalid argument"),
+            said("file path is unsafe for truncation", "15", "target file path is unsafe for truncation: \"base/1/2\""),
             said("could not open target file", "6, 7, 15", "could not open target file \"postgresql.auto.conf\": Is a directory"),
             said("could not create symbolic link", "6, 7, 15", "could not create symbolic link at \"pg_tblspc/16385\": File exists"),
             said("could not create directory", "6, 7, 15", "could not create directory \"base/1/extra\": File exists"),

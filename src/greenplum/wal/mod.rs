@@ -9,6 +9,7 @@ pub mod written;
 
 use std::{fs::File, io, path::Path};
 
+pub(super) use self::crc::Crc;
 use self::{
     pages::{Header, LONG_HEADER, Log},
     records::End,
@@ -161,13 +162,15 @@ pub struct Switch {
     pub switch: Lsn,
 }
 
-/// Reads a timeline history file (`0000000N.history`); lines that are none are passed over, as PostgreSQL does with comments.
-pub fn history(text: &str) -> Vec<Switch> {
+/// Reads a timeline history file (`0000000N.history`), whose reasons may hold the name of a restore point in any encoding.
+/// `None`: PostgreSQL would not read it either.
+pub fn history(bytes: &[u8]) -> Option<Vec<Switch>> {
+    let text = String::from_utf8_lossy(bytes);
     let line = |line: &str| {
         let mut fields = line.split_whitespace();
         Some(Switch { timeline: Timeline(fields.next()?.parse().ok()?), switch: fields.next()?.parse().ok()? })
     };
-    text.lines().filter_map(line).collect()
+    text.lines().filter(|line| !line.trim_start().is_empty() && !line.trim_start().starts_with('#')).map(line).collect()
 }
 
 /// Where a history leaves `timeline`; `None`: it does not, or not yet.
@@ -216,7 +219,8 @@ mod tests {
 
     #[test]
     fn a_directory_follows_diverged_or_is_ahead() {
-        let history = history("1\t0/500\tno recovery target specified\n\n# a comment\n2\t0/900\tx\n");
+        let history = history(b"1\t0/500\tno recovery target specified\n\n# a comment\n2\t0/900\tat restore point \"\xd6\xd0\"\n").unwrap();
+        assert_eq!(super::history(b"1\t0/500\tx\nnothing\n"), None, "cut off, or overwritten");
         let stands = |timeline, end| standing(Timeline(timeline), Lsn(end), Timeline(3), Lsn(0xA00), &history);
         assert_eq!(stands(3, 0xA00), Standing::Follows);
         assert_eq!(stands(3, 0xA01), Standing::Ahead);

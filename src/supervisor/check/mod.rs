@@ -132,8 +132,8 @@ impl Check {
     fn image(&mut self) {
         let postgres = self.config.postgres.first().map_or("postgres", String::as_str).to_owned();
         self.note("Programs", image::programs(&postgres));
-        let made_by = std::fs::read_to_string(self.config.data_directory.join("PG_VERSION")).ok();
-        self.note("Version", image::version(&postgres, made_by.as_deref()));
+        let made_by = std::fs::read(self.config.data_directory.join("PG_VERSION")).ok();
+        self.note("Version", image::version(&postgres, made_by.as_deref().map(String::from_utf8_lossy).as_deref()));
     }
 
     async fn network(&mut self, token: &TokenState) {

@@ -22,7 +22,7 @@ use crate::{
 /// The volume, if its data directory can have marks beside it.
 pub fn volume(data: &Path) -> (Option<Volume>, Verdict) {
     let unreadable = |why: String| Verdict::NotOk(Fault::Seen(Shortcoming::DirectoryUnreadable { why }));
-    match (Volume::at(data), std::fs::read_to_string("/proc/self/mountinfo")) {
+    match (Volume::at(data), mounts::mountinfo()) {
         (Err(VolumeError::DataDirIsMountRoot(_)), _) => (None, Verdict::NotOk(Fault::Contract(ContractPoint::DataDirIsMountRoot))),
         (Err(error @ VolumeError::NotAbsolute(_)), _) => (None, malformed(&error.to_string())),
         (Err(error @ (VolumeError::Look { .. } | VolumeError::Marks { .. })), _) => (None, unreadable(error.to_string())),
