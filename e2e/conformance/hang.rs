@@ -195,7 +195,7 @@ fn throttled(postmaster: i32, until: Instant) {
     }
 }
 
-fn receiver_of(postmaster: i32) -> Option<Pid> {
+pub fn receiver_of(postmaster: i32) -> Option<Pid> {
     let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).ok()?;
     let receives = |pid: &i32| {
         let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -265,7 +265,7 @@ pub async fn a_smart_shutdown_does_not_wait_for_our_session(bench: &mut Bench) -
     await_page(bench, mirror, "receiving", |page| page.receiving).await.map(drop)
 }
 
-fn postmaster(bench: &mut Bench, dbid: i16) -> Result<i32> {
+pub fn postmaster(bench: &mut Bench, dbid: i16) -> Result<i32> {
     let text = bench.server(dbid).read("postmaster.pid")?;
     Ok(text.lines().next().context("it is empty")?.trim().parse()?)
 }

@@ -246,7 +246,7 @@ pub async fn who_served_alone_once_is_a_mirror_after_a_failover(bench: &mut Benc
 }
 
 /// The mirror of content 0 is down, FTS has told its primary to commit without it, and it did.
-async fn serve_alone(bench: &mut Bench) -> Result<(i16, i16)> {
+pub async fn serve_alone(bench: &mut Bench) -> Result<(i16, i16)> {
     let (old, new) = acting_and_mirror(bench, 0).await?;
     await_page(bench, new, "receiving", |page| page.receiving).await?;
     bench.server(new).vanish()?;
@@ -275,7 +275,7 @@ async fn older_copy(bench: &mut Bench, dbid: i16) -> Result<PathBuf> {
     Ok(older)
 }
 
-fn put_back(bench: &mut Bench, primary: i16, older: &Path) -> Result<()> {
+pub fn put_back(bench: &mut Bench, primary: i16, older: &Path) -> Result<()> {
     let volume = bench.server(primary).volume().to_owned();
     std::fs::remove_dir_all(&volume)?;
     copy(older, &volume)
@@ -289,7 +289,7 @@ fn put_back_in_place(bench: &mut Bench, primary: i16, older: &Path) -> Result<()
     succeed(back).map(drop)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut command = std::process::Command::new("cp");
     command.arg("-a").arg(from).arg(to);
     succeed(command).map(drop)
@@ -308,7 +308,7 @@ pub async fn await_status(bench: &mut Bench, dbid: i16, status: char) -> Result<
 }
 
 /// Has FTS look until the catalog answers so.
-async fn await_value(bench: &mut Bench, sql: &str, value: &str) -> Result<()> {
+pub async fn await_value(bench: &mut Bench, sql: &str, value: &str) -> Result<()> {
     for _ in 0..100 {
         bench.probe().await?;
         if bench.utility(1).await?.value(sql).await? == value {

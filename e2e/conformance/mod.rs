@@ -8,6 +8,7 @@
 //! all pairs up and in sync.
 
 mod access;
+mod alone;
 mod bench;
 mod bounded;
 mod catalog;
@@ -121,6 +122,7 @@ const CHECKS: &[(&str, Check)] = checks![
     losses::what_a_mirror_had_confirmed_before_it_was_put_back_is_not_overwritten,
     losses::who_served_alone_is_not_killed_on_the_word_of_an_older_catalog,
     losses::who_served_alone_once_is_a_mirror_after_a_failover,
+    alone::what_the_mirror_has_not_flushed_since_is_not_overwritten,
     losses::a_coordinator_whose_standby_is_activated_is_fenced,
 ];
 

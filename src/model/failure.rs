@@ -118,8 +118,8 @@ classes! {
     /// The target was last a primary whose mirror was down, and an older catalog had that mirror promoted: what was acknowledged
     /// meanwhile is on the target alone.
     ServedAlone => Stop "by a person, who saves what was written there meanwhile; then a SegmentRecovery of type Full that names the dbid gives up the rest",
-    /// The acting primary was promoted from less than it had confirmed as a mirror: it was put back on an older copy, or its disk lost
-    /// what it had called safe. What was acknowledged beyond is on the target alone.
+    /// The acting primary was promoted from less than the target had acknowledged: it was put back on an older copy, its disk lost what
+    /// it had called safe, or it had not flushed yet what was acknowledged without it. What lies beyond is on the target alone.
     PromotedBehind => Stop "by a person, who saves what the acting primary lacks; then a SegmentRecovery of type Full that names the dbid gives up the rest",
     /// The volume carries no token, or the token of another instance.
     VolumeUnrecognised => Stop "by mounting the right volume",

@@ -16,7 +16,10 @@ use super::{
 use crate::{
     greenplum::wal::{self, Switch, WalEnd},
     model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Reach, Timeline, incarnation::lineage},
-    volume::commits::served_alone,
+    volume::{
+        commits::{may_be_a_primarys, served_alone},
+        marks::MarkError,
+    },
 };
 
 /// So many of the last bytes are compared, as far as both sides have them. Two servers that were given the same statements
@@ -41,8 +44,9 @@ pub enum HistoryError {
     )]
     Alone,
     #[error(
-        "as a mirror the acting primary had confirmed the log up to {confirmed} on timeline {timeline}, and it was promoted at {fork}: it was \
-         put back on an older copy of itself, or its disk has lost what it had called safe. What was acknowledged beyond is on the target alone"
+        "what was acknowledged reaches up to {confirmed} on timeline {timeline}, by what the acting primary had confirmed as a mirror or by what \
+         the target acknowledged without one, and the mirror was promoted at {fork}: it was put back on an older copy of itself, or had not \
+         flushed yet what it was sent. What was acknowledged beyond is on the target alone"
     )]
     Behind { confirmed: Lsn, timeline: Timeline, fork: Lsn },
 }
@@ -136,13 +140,14 @@ pub fn not_alone(work: &Work, proven: &Proven) -> Result<(), Fault> {
 /// when the mirror has confirmed it, so one that forks below a whole record that it had confirmed has lost acknowledged commits.
 pub fn not_behind(work: &Work, proven: &Proven) -> Result<(), Fault> {
     let Some(Reach { timeline, end: target }) = proven.target_end() else { return Ok(()) }; // neither control file nor log
-    let behind = match work.volume.confirmed() {
+    let acknowledged = acknowledged(work, proven, Reach { timeline, end: target })?;
+    let behind = match acknowledged {
         Ok(None) => return Ok(()),
-        Ok(Some(confirmed)) => {
+        Ok(Some(acknowledged)) => {
             let folder = work.volume.data().join(proven.dialect.wal_folder());
-            promoted_behind(&folder, (timeline, proven.wal_end), confirmed, &proven.history).map_err(FileError::at(&folder))?
+            promoted_behind(&folder, (timeline, proven.wal_end), acknowledged, &proven.history).map_err(FileError::at(&folder))?
         }
-        Err(error) => Some(HistoryError::Unknown { target, timeline, why: format!("what its mirror had confirmed: {error}") }),
+        Err(error) => Some(HistoryError::Unknown { target, timeline, why: format!("what it had acknowledged: {error}") }),
     };
     match behind {
         None => Ok(()),
@@ -152,6 +157,16 @@ pub fn not_behind(work: &Work, proven: &Proven) -> Result<(), Fault> {
         }
         Some(behind) => Err(behind.into()),
     }
+}
+
+/// Up to where a commit may have been acknowledged. One that served alone, and whose mirror was not seen to have confirmed all of
+/// that since, may have acknowledged all that it has.
+fn acknowledged(work: &Work, proven: &Proven, all: Reach) -> Result<Result<Option<Reach>, MarkError>, Fault> {
+    let data = work.volume.data();
+    if !may_be_a_primarys(data, proven.target.shape).map_err(FileError::at(data))? {
+        return Ok(work.volume.confirmed());
+    }
+    Ok(work.volume.is_alone().and_then(|alone| if alone { Ok(Some(all)) } else { work.volume.confirmed() }))
 }
 
 /// `target`: its newest timeline, and the end of its log, if it has one. What its log has at the fork and cannot be read, or is not

@@ -209,7 +209,7 @@ impl Work {
         };
         self.step(Step::Releasing).await;
         self.volume.write_token(&proven.token.after_repair())?;
-        self.volume.forget_confirmed()?;
+        self.volume.forget_acknowledged()?;
         Ok(done)
     }
 

@@ -8,6 +8,7 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
     Config, Supervisor,
+    acknowledged::Acknowledged,
     decide::RowHere,
     hang::{self, Sight, Standing, Track},
     walsender::{self, Ended, Stays},
@@ -20,10 +21,9 @@ use crate::{
         replication::{self, Sender, Senders},
     },
     model::{
-        Look, Page, Reach, Role, Timeline,
-        page::{MirrorHang, Work},
+        Look, Page, Role,
+        page::{MirrorHang, Shape, Work},
     },
-    volume::Volume,
 };
 
 /// Bound of one statement to our own postgres.
@@ -75,9 +75,7 @@ pub struct MirrorWatch {
     slow: Option<Instant>,
     /// Looks in a row that failed.
     failed: u32,
-    /// What the mirror has confirmed and is on the volume, or being written there.
-    confirmed: Option<Reach>,
-    noting: Option<JoinHandle<()>>,
+    acknowledged: Acknowledged,
 }
 
 /// What came of an errand. Both bring the session back.
@@ -131,7 +129,8 @@ impl Supervisor {
         if watch.errand.is_none() && watch.next.is_none_or(|next| now >= next) {
             watch.next = Some(now + hang::APART);
             watch.gone = !walsender::any(running.postgres.pid);
-            if watch.gone || watch.is_quiet() {
+            watch.acknowledged.told(&self.volume, &self.served_alone(Shape::Primary));
+            if watch.gone || !watch.acknowledged.is_alone() && watch.is_quiet() {
                 (watch.is_back, watch.owes) = (watch.is_back && !watch.gone, false);
                 watch.session = None; // a postgres that is told to end when all sessions have would wait for this one
             } else {
@@ -198,8 +197,14 @@ impl Supervisor {
                 (running.mirror.session, running.mirror.login) = (None, running.mirror.login + 1);
                 return;
             }
-            Looked::Hidden => (Some(HIDDEN.to_owned()), Some(BLIND)),
-            Looked::NoLogin(why) => (Some(format!("{why}; {HIDDEN}")), Some(BLIND)),
+            Looked::Hidden => {
+                running.mirror.acknowledged.unseen(&self.volume);
+                (Some(HIDDEN.to_owned()), Some(BLIND))
+            }
+            Looked::NoLogin(why) => {
+                running.mirror.acknowledged.unseen(&self.volume);
+                (Some(format!("{why}; {HIDDEN}")), Some(BLIND))
+            }
             Looked::Failed(why) => (Some(why).filter(|_| running.mirror.failed > 0), Some(AGAIN)), // the first may be of a moment
         };
         running.mirror.failed = if pause == Some(AGAIN) { running.mirror.failed.saturating_add(1) } else { 0 };
@@ -217,7 +222,7 @@ impl Supervisor {
 
     fn judge_mirror(&mut self, running: &mut Running, sights: &[Sight], before: Option<(i32, Vec<u8>)>) {
         let watch = &mut running.mirror;
-        note_confirmed(watch, &self.volume, running.timeline, sights);
+        watch.acknowledged.seen(&self.volume, running.timeline, sights);
         let (standing, about) = watch.track.judge(sights, std::time::Instant::now());
         watch.quiet = None;
         watch.is_back = watch.ended.is_some() && !sights.is_empty();
@@ -238,7 +243,7 @@ impl Supervisor {
                 }
                 Standing::Lives => {
                     // Its title is read before the next look, to be held against what that shows.
-                    let noted = watch.noting.as_ref().is_none_or(JoinHandle::is_finished);
+                    let noted = !watch.acknowledged.is_writing();
                     let caught_up =
                         noted && sights.len() == 1 && sender.position.sent.is_some() && sender.position.sent == sender.position.flush;
                     let title = before.filter(|(pid, _)| caught_up && *pid == sender.pid);
@@ -337,25 +342,6 @@ impl Supervisor {
         let since = before.map_or(since, |before| before.since);
         self.board.show(|page| page.mirror_hangs = Some(MirrorHang { since, detail, ended: false, slow }));
     }
-}
-
-/// Writes down how far the mirror is by its own word, beside the loop: a disk that hangs must not hold that up.
-fn note_confirmed(watch: &mut MirrorWatch, volume: &Volume, timeline: Option<Timeline>, sights: &[Sight]) {
-    if watch.noting.as_ref().is_some_and(|noting| !noting.is_finished()) {
-        return;
-    }
-    let position = |(sender, _): &Sight| sender.position.flush.map(|flush| sender.position.own.map_or(flush, |own| flush.min(own)));
-    let (Some(timeline), Some(end)) = (timeline, sights.iter().filter_map(position).max()) else { return };
-    let (seen, volume) = (Reach { timeline, end }, volume.clone());
-    if watch.confirmed.is_some_and(|before| before.timeline == timeline && before.end >= end) {
-        return;
-    }
-    watch.confirmed = Some(seen);
-    watch.noting = Some(tokio::task::spawn_blocking(move || {
-        if let Err(error) = volume.confirm(seen) {
-            tracing::warn!(%error, "how far the mirror is could not be written down");
-        }
-    }));
 }
 
 /// Ends that walsender, and asks how long FTS waits for another.

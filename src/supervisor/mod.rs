@@ -4,6 +4,7 @@
 //! while it does, `coordinator` the coordinator's start in two steps. Without Kubernetes credentials;
 //! it knows the volume, the catalog and, when there is no catalog, the peer.
 
+mod acknowledged;
 mod alone;
 mod ask;
 pub mod board;

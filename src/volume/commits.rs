@@ -2,8 +2,45 @@
 
 use std::{io, path::Path};
 
-use super::places::assigned;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Volume, marks::MarkError, places::assigned};
 use crate::{greenplum::Dialect, model::page::Shape};
+
+/// File name in the folder of marks: commits were acknowledged without a mirror, and none is known to have them yet.
+const ALONE: &str = "alone.json";
+
+#[derive(Serialize, Deserialize)]
+struct Alone {
+    since: Timestamp,
+}
+
+impl Volume {
+    /// Whether commits were acknowledged that no mirror is known to have, though they wait for one by now.
+    ///
+    /// # Errors
+    /// [`MarkError`]; one that cannot be read may stand.
+    pub fn is_alone(&self) -> Result<bool, MarkError> {
+        Ok(self.read::<Alone>(ALONE)?.is_some())
+    }
+
+    /// Writes down that commits wait for no mirror.
+    ///
+    /// # Errors
+    /// [`MarkError`]
+    pub fn note_alone(&self) -> Result<(), MarkError> {
+        self.write(ALONE, &Alone { since: Timestamp::now() })
+    }
+
+    /// A mirror has confirmed all that was acknowledged alone, or there is nothing left of it.
+    ///
+    /// # Errors
+    /// [`MarkError`]
+    pub fn forget_alone(&self) -> Result<(), MarkError> {
+        self.remove(ALONE)
+    }
+}
 
 /// The directory is that of a primary, as far as it can be told, whose commits last waited for no mirror. A mirror's settings are
 /// a copy of its primary's, and say nothing of itself.
@@ -11,13 +48,20 @@ use crate::{greenplum::Dialect, model::page::Shape};
 /// # Errors
 /// That its settings, or the marker of a mirror, cannot be looked at.
 pub fn served_alone(data: &Path, shape: Shape) -> io::Result<bool> {
-    let may_be_a_primarys = match shape {
+    Ok(may_be_a_primarys(data, shape)? && commits(data)? == Commits::Alone)
+}
+
+/// The directory is that of a primary, as far as it can be told.
+///
+/// # Errors
+/// That the marker of a mirror cannot be looked at.
+pub fn may_be_a_primarys(data: &Path, shape: Shape) -> io::Result<bool> {
+    Ok(match shape {
         Shape::Primary => true,
         Shape::Mirror | Shape::Empty => false,
         // What no server starts from may be all that is left of what it acknowledged.
         Shape::Unusable | Shape::Unknown => !is_marked_as_mirror(data)?,
-    };
-    Ok(may_be_a_primarys && commits(data)? == Commits::Alone)
+    })
 }
 
 fn is_marked_as_mirror(data: &Path) -> io::Result<bool> {

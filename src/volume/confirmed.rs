@@ -36,11 +36,12 @@ impl Volume {
         }
     }
 
-    /// Nothing of what was confirmed counts any more.
+    /// Nothing of what was acknowledged counts any more.
     ///
     /// # Errors
     /// [`MarkError`]
-    pub fn forget_confirmed(&self) -> Result<(), MarkError> {
+    pub fn forget_acknowledged(&self) -> Result<(), MarkError> {
+        self.forget_alone()?;
         self.remove(FILE)
     }
 }
@@ -62,7 +63,7 @@ mod tests {
         std::fs::write(volume.mark(FILE), "{\"timeline\":").unwrap();
         volume.confirm(at(2, 5)).unwrap_err();
         volume.confirmed().unwrap_err();
-        volume.forget_confirmed().unwrap();
+        volume.forget_acknowledged().unwrap();
         assert_eq!(volume.confirmed().unwrap(), None);
     }
 }

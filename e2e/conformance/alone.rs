@@ -1,0 +1,95 @@
+//! What a primary acknowledged without its mirror, in the seconds in which that one is back and has flushed none of it.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use gpheal::{
+    greenplum::{
+        Session,
+        replication::{self, Senders},
+    },
+    model::{FailureClass, InstanceState, Repair, Role},
+    volume::Volume,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::time::sleep;
+
+use super::{
+    bench::Bench,
+    hang::{postmaster, receiver_of},
+    losses::{await_value, copy, put_back, serve_alone},
+    product::{login, server},
+    supervised::{await_page, ensure_supervised, recover, supervise},
+};
+
+/// The mirror is back and was sent all, so FTS calls the pair in sync and has the primary wait for it; it has flushed nothing yet.
+/// Both are lost in that moment, and what the mirror had not flushed is lost for ever.
+pub async fn what_the_mirror_has_not_flushed_since_is_not_overwritten(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (old, new) = serve_alone(bench).await?;
+    let volume = Volume::open(&bench.server(old).directory)?;
+    let begun = Instant::now();
+    while !volume.is_alone()? {
+        ensure!(begun.elapsed() < Duration::from_secs(5), "that it acknowledges alone is not written down");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let flushed = bench.server(new).volume().with_extension("flushed");
+    copy(&bench.server(new).volume().to_owned(), &flushed)?;
+    supervise(bench, new)?;
+    stop_receiver(bench, old, new).await?;
+    bench.probe().await?;
+    let names = bench.utility(old).await?.value("SHOW synchronous_standby_names").await?;
+    println!("       with its receiver stopped: {}, names {names:?}", bench.pair(0).await?);
+    for lost in [old, new] {
+        bench.server(lost).vanish()?;
+    }
+    put_back(bench, new, &flushed)?;
+    supervise(bench, new)?;
+    await_value(bench, &format!("SELECT role::text FROM gp_segment_configuration WHERE dbid = {new}"), "p").await?;
+    await_page(bench, new, "serving as a primary", |page| page.serves == Some(Role::Primary)).await?;
+    let kept = bench.utility(new).await?.value("SELECT count(*) FROM pg_class WHERE relname = 'alone'").await?;
+    ensure!(kept == "0", "the promoted one has the rows: nothing was tried");
+    supervise(bench, old)?;
+    await_page(bench, old, "being a mirror", |page| page.state == InstanceState::NeedsRecovery).await?;
+    for repair in [Repair::Incremental, Repair::Full] {
+        let class = recover(bench, old, repair).await?.failure.map(|failure| failure.class);
+        ensure!(class == Some(FailureClass::PromotedBehind), "{repair:?}: {class:?}");
+    }
+    bench.start_again().await
+}
+
+async fn seen(session: &Session) -> Result<Vec<(String, gpheal::greenplum::replication::Position)>> {
+    match replication::senders(session, Duration::from_secs(5)).await? {
+        Senders::Seen(senders) => Ok(senders.into_iter().map(|sender| (sender.state, sender.position)).collect()),
+        Senders::Hidden => anyhow::bail!("hidden"),
+    }
+}
+
+/// It runs for moments only, until it is connected.
+async fn stop_receiver(bench: &mut Bench, primary: i16, mirror: i16) -> Result<Pid> {
+    let session = Session::utility(&server(bench, primary), &login(), None).await?;
+    let until = Instant::now() + Duration::from_secs(30);
+    let mut found = None;
+    while found.is_none() && Instant::now() < until {
+        found = postmaster(bench, mirror).ok().and_then(receiver_of);
+        thread::sleep(Duration::from_micros(200));
+    }
+    let receiver = found.context("there is no receiver")?;
+    kill(receiver, Signal::SIGSTOP)?;
+    while Instant::now() < until {
+        if seen(&session).await?.iter().any(|(state, _)| state == "streaming" || state == "catchup") {
+            return Ok(receiver);
+        }
+        kill(receiver, Signal::SIGCONT)?;
+        thread::sleep(Duration::from_micros(150));
+        kill(receiver, Signal::SIGSTOP)?;
+        sleep(Duration::from_millis(3)).await;
+    }
+    anyhow::bail!("it does not connect")
+}
