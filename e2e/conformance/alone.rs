@@ -40,7 +40,7 @@ pub async fn what_the_mirror_has_not_flushed_since_is_not_overwritten(bench: &mu
         sleep(Duration::from_millis(50)).await;
     }
     let flushed = bench.server(new).volume().with_extension("flushed");
-    copy(&bench.server(new).volume().to_owned(), &flushed)?;
+    copy(bench.server(new).volume(), &flushed)?;
     supervise(bench, new)?;
     stop_receiver(bench, old, new).await?;
     bench.probe().await?;

@@ -42,14 +42,12 @@ impl Acknowledged {
         if !self.waits {
             self.alone_to = None;
         }
-        match alone {
-            Look::Seen(Some(_)) if self.alone != Some(true) => {
-                self.alone = Some(true);
-                self.note(volume, Volume::note_alone);
-            }
-            Look::Seen(Some(_)) => {}
-            Look::Seen(None) | Look::Unknown(_) if self.alone.is_none() => self.alone = Some(volume.is_alone().unwrap_or(true)),
-            Look::Seen(None) | Look::Unknown(_) => {}
+        let by_settings = matches!(alone, Look::Seen(Some(_)));
+        if by_settings && self.alone != Some(true) {
+            self.alone = Some(true);
+            self.note(volume, Volume::note_alone);
+        } else if self.alone.is_none() {
+            self.alone = Some(volume.is_alone().unwrap_or(true)); // one that cannot be read may stand
         }
     }
 

@@ -29,6 +29,8 @@ pub struct PeerHere {
     pub role: PeerRole,
     /// The newest timeline that its directory knows.
     pub timeline: Option<Timeline>,
+    /// Nonce of its last incarnation as a primary on that timeline: a later promotion may make the same timeline again.
+    pub promotion: Option<String>,
     /// As a copy it holds what the one that asks lacks, so that one was put back on an older copy; the text says what shows it.
     pub holds_more: Option<HoldsMore>,
     /// Why that cannot be told yet: how far its log reaches is not on its page.
@@ -254,9 +256,10 @@ fn newer_than_peer(facts: &Facts) -> Option<String> {
 /// Why a directory that would open as a primary may hold less than the other side.
 fn was_replaced(facts: &Facts) -> Option<String> {
     let counts = |evidence: &String| !facts.not_replaced.lifts(evidence);
-    let promoted = facts.peer.seen().filter(|peer| peer.role == PeerRole::Promoted).and_then(|peer| peer.timeline);
-    if let Some(theirs) = promoted.filter(|theirs| facts.timeline.is_some_and(|own| own < *theirs))
-        && let Some(evidence) = Some(format!("timeline-{theirs}")).filter(counts)
+    let promoted = facts.peer.seen().filter(|peer| peer.role == PeerRole::Promoted);
+    let promoted = promoted.and_then(|peer| Some((peer.timeline?, peer.promotion.as_ref())));
+    if let Some((theirs, promotion)) = promoted.filter(|(theirs, _)| facts.timeline.is_some_and(|own| own < *theirs))
+        && let Some(evidence) = Some(promotion.map_or_else(|| format!("timeline-{theirs}"), Clone::clone)).filter(counts)
     {
         let how = facts.not_replaced.how(&evidence);
         return Some(format!("the other side is a primary on timeline {theirs} of this content, higher than this one's{how}"));

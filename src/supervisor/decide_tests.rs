@@ -129,14 +129,21 @@ fn without_a_coordinator_the_peer_decides_and_silence_is_not_yes() {
 }
 
 fn peer(role: PeerRole, timeline: Option<u32>) -> Look<PeerHere> {
-    Look::Seen(PeerHere { role, timeline: timeline.map(Timeline), holds_more: None, unsettled: None })
+    Look::Seen(PeerHere { role, timeline: timeline.map(Timeline), promotion: None, holds_more: None, unsettled: None })
 }
 
 /// A claim was put back on an older copy while all was down: the mirror alone holds what was acknowledged since.
 #[test]
 fn a_primary_that_lacks_what_its_mirror_holds_stays_closed_where_that_can_be_promoted() {
-    let holds_more =
-        |role| Look::Seen(PeerHere { role, timeline: Some(Timeline(1)), holds_more: Some(more("dbid 5 holds more")), unsettled: None });
+    let holds_more = |role| {
+        Look::Seen(PeerHere {
+            role,
+            timeline: Some(Timeline(1)),
+            promotion: None,
+            holds_more: Some(more("dbid 5 holds more")),
+            unsettled: None,
+        })
+    };
     for role in [PeerRole::InRecovery, PeerRole::Idle] {
         let with = |row| Facts { peer: holds_more(role), ..facts(Shape::Primary, row) };
         assert_eq!(says(&with(row(Role::Primary, true))), "PutBack", "{role:?}");
@@ -159,7 +166,8 @@ fn more(why: &str) -> HoldsMore {
 #[test]
 fn a_primary_waits_for_what_its_mirror_is_about_to_tell_but_not_for_ever() {
     let unsettled = Some("how far dbid 5 reaches is not known yet".into());
-    let peer = Look::Seen(PeerHere { role: PeerRole::InRecovery, timeline: Some(Timeline(1)), holds_more: None, unsettled });
+    let peer =
+        Look::Seen(PeerHere { role: PeerRole::InRecovery, timeline: Some(Timeline(1)), promotion: None, holds_more: None, unsettled });
     for (row, over) in [(row(Role::Primary, true), "start"), (Look::Unknown("no coordinator".into()), "start")] {
         let waits = Facts { peer: peer.clone(), ..facts(Shape::Primary, row) };
         assert_eq!(says(&waits), "WaitingForPeer");
@@ -241,6 +249,11 @@ fn a_primary_that_was_replaced_is_not_opened_on_the_word_of_an_older_catalog() {
     assert_eq!(lifted(replaced(), silent(), "2026-01-01T00:00:00Z"), "Replaced", "of another time");
     assert_eq!(lifted(mine(), peer(PeerRole::Promoted, Some(2)), "timeline-2"), "start");
     assert_eq!(lifted(mine(), peer(PeerRole::Promoted, Some(3)), "timeline-2"), "Replaced", "of the promotion before");
+    let again = |nonce: &str| PeerHere { promotion: Some(nonce.into()), ..peer(PeerRole::Promoted, Some(2)).seen().unwrap().clone() };
+    assert_eq!(lifted(mine(), Look::Seen(again("n7")), "n7"), "start");
+    for stale in ["n6", "timeline-2"] {
+        assert_eq!(lifted(mine(), Look::Seen(again("n7")), stale), "Replaced", "of an earlier promotion to the same timeline");
+    }
     assert_eq!(lifted(replaced(), peer(PeerRole::Promoted, Some(2)), "timeline-2"), "Replaced", "both have to be lifted");
 }
 
@@ -292,7 +305,13 @@ fn a_primary_that_served_alone_is_neither_killed_nor_called_stale_by_a_catalog_a
     stale(Facts { token: replaced(), ..silent() }, "and its volume remembers that");
     stale(Facts { served_alone: Look::Seen(None), ..silent() }, "its commits waited for the mirror that was promoted");
     assert_eq!(says(&Facts { replaced: word("another"), ..silent() }), "CatalogOutdated", "a person spoke of another time");
-    let holds_more = PeerHere { role: PeerRole::InRecovery, timeline: None, holds_more: Some(more("dbid 5 holds more")), unsettled: None };
+    let holds_more = PeerHere {
+        role: PeerRole::InRecovery,
+        timeline: None,
+        promotion: None,
+        holds_more: Some(more("dbid 5 holds more")),
+        unsettled: None,
+    };
     assert_eq!(says(&calls_it_mirror(Look::Seen(holds_more))), "replaced", "its settings are as old as the copy that it was put back on");
 }
 
@@ -312,7 +331,7 @@ fn a_lost_primary_that_served_alone_has_no_mirror_in_sync_whatever_the_catalog_s
     assert_eq!(says(&lost(Look::Seen(None))), "StayingDown");
     assert_eq!(says(&lost(Look::Seen(Some("n".into())))), "PrimaryDataMissing");
     let closed = |holds_more| {
-        let other = PeerHere { role: PeerRole::InRecovery, timeline: Some(Timeline(1)), holds_more, unsettled: None };
+        let other = PeerHere { role: PeerRole::InRecovery, timeline: Some(Timeline(1)), promotion: None, holds_more, unsettled: None };
         says(&Facts { peer: Look::Seen(other), ..Facts { shape: Shape::Primary, ..lost(Look::Seen(Some("n".into()))) } })
     };
     assert_eq!((closed(None), closed(Some(more("dbid 5 holds more")))), ("start".into(), "PutBack".into()));

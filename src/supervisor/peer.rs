@@ -94,7 +94,9 @@ fn here(page: &Page, begins: Option<&Begins>) -> Look<PeerHere> {
             return Look::Unknown(format!("it says {:?}", page.state));
         }
     };
-    Look::Seen(PeerHere { role, timeline: page.timeline, holds_more: lacks(page, begins), unsettled: unsettled(page, begins) })
+    let promotion = page.incarnations.last().filter(|last| Some(last.timeline) == page.timeline).map(|last| last.nonce.clone());
+    let (holds_more, unsettled) = (lacks(page, begins), unsettled(page, begins));
+    Look::Seen(PeerHere { role, timeline: page.timeline, promotion, holds_more, unsettled })
 }
 
 /// The page of the instance of this row.
