@@ -198,13 +198,10 @@ impl Supervisor {
                 return;
             }
             Looked::Hidden => {
-                running.mirror.acknowledged.unseen(&self.volume);
+                running.mirror.acknowledged.hidden(&self.volume);
                 (Some(HIDDEN.to_owned()), Some(BLIND))
             }
-            Looked::NoLogin(why) => {
-                running.mirror.acknowledged.unseen(&self.volume);
-                (Some(format!("{why}; {HIDDEN}")), Some(BLIND))
-            }
+            Looked::NoLogin(why) => (Some(format!("{why}; {HIDDEN}")), Some(BLIND)), // perhaps of a moment
             Looked::Failed(why) => (Some(why).filter(|_| running.mirror.failed > 0), Some(AGAIN)), // the first may be of a moment
         };
         running.mirror.failed = if pause == Some(AGAIN) { running.mirror.failed.saturating_add(1) } else { 0 };
@@ -243,7 +240,7 @@ impl Supervisor {
                 }
                 Standing::Lives => {
                     // Its title is read before the next look, to be held against what that shows.
-                    let noted = !watch.acknowledged.is_writing();
+                    let noted = watch.acknowledged.is_written();
                     let caught_up =
                         noted && sights.len() == 1 && sender.position.sent.is_some() && sender.position.sent == sender.position.flush;
                     let title = before.filter(|(pid, _)| caught_up && *pid == sender.pid);
