@@ -20,6 +20,7 @@ mod hang;
 mod layouts;
 mod losses;
 mod mirror;
+mod person;
 mod product;
 mod query;
 mod remains;
@@ -123,6 +124,7 @@ const CHECKS: &[(&str, Check)] = checks![
     losses::who_served_alone_is_not_killed_on_the_word_of_an_older_catalog,
     losses::who_served_alone_once_is_a_mirror_after_a_failover,
     alone::what_the_mirror_has_not_flushed_since_is_not_overwritten,
+    person::what_was_said_of_one_promotion_says_nothing_of_the_next,
     losses::a_coordinator_whose_standby_is_activated_is_fenced,
 ];
 

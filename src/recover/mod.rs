@@ -208,6 +208,7 @@ impl Work {
             Repair::Full => Done { note: full::repair(self, &source_lock, &proven, lock).await?, changed: true },
         };
         self.step(Step::Releasing).await;
+        self.volume.abandon_incarnations(proven.identified.timeline)?;
         self.volume.write_token(&proven.token.after_repair())?;
         self.volume.forget_acknowledged()?;
         Ok(done)

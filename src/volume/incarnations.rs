@@ -38,6 +38,20 @@ impl Volume {
         Ok(written.incarnations)
     }
 
+    /// The directory follows a primary on this timeline now: what it began itself on that one, or on a later, belongs to a history
+    /// that was given up, and its next promotion may make a timeline of the same number. A list that cannot be read begins anew.
+    ///
+    /// # Errors
+    /// [`MarkError`]: it cannot be written.
+    pub fn abandon_incarnations(&self, followed: Timeline) -> Result<(), MarkError> {
+        let known = self.incarnations();
+        if matches!(&known, Ok(all) if all.iter().all(|one| one.timeline < followed)) {
+            return Ok(());
+        }
+        let incarnations = known.unwrap_or_default().into_iter().filter(|one| one.timeline < followed).collect();
+        self.write(FILE, &Written { incarnations })
+    }
+
     /// The newest one began at `position` at the latest.
     ///
     /// # Errors
@@ -85,5 +99,22 @@ mod tests {
         let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
         std::fs::write(volume.mark(FILE), "{").unwrap();
         assert!(volume.incarnations().is_err() && volume.begin_incarnation(Timeline(1), Lsn(1)).is_err());
+    }
+
+    #[test]
+    fn one_that_follows_again_gives_up_what_it_began_on_that_timeline_and_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        volume.abandon_incarnations(Timeline(1)).unwrap();
+        for timeline in [1, 2, 3] {
+            volume.begin_incarnation(Timeline(timeline), Lsn(u64::from(timeline))).unwrap();
+        }
+        let left = |followed| {
+            volume.abandon_incarnations(Timeline(followed)).unwrap();
+            volume.incarnations().unwrap().iter().map(|one| one.timeline.0).collect::<Vec<_>>()
+        };
+        assert_eq!((left(4), left(2)), (vec![1, 2, 3], vec![1]));
+        std::fs::write(volume.mark(FILE), "{").unwrap();
+        assert_eq!(left(2), Vec::<u32>::new(), "of the directory that was replaced");
     }
 }
