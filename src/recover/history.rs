@@ -137,7 +137,8 @@ pub fn not_alone(work: &Work, proven: &Proven) -> Result<(), Fault> {
 }
 
 /// What lies past the fork are an ex-primary's remains as long as its mirror had it all when it was promoted. A commit is acknowledged
-/// when the mirror has confirmed it, so one that forks below a whole record that it had confirmed has lost acknowledged commits.
+/// when the mirror has confirmed it, so one that forks below a whole record of a transaction that it had confirmed has lost
+/// acknowledged commits. What a server writes by itself, say a checkpoint, acknowledges nothing.
 pub fn not_behind(work: &Work, proven: &Proven) -> Result<(), Fault> {
     let Some(Reach { timeline, end: target }) = proven.target_end() else { return Ok(()) }; // neither control file nor log
     let acknowledged = acknowledged(work, proven, Reach { timeline, end: target })?;
@@ -179,12 +180,11 @@ fn promoted_behind(
 ) -> io::Result<Option<HistoryError>> {
     let (Reach { timeline, end: confirmed }, (newest, log)) = (confirmed, target);
     let Some(fork) = wal::fork(history, timeline).filter(|fork| timeline == newest && *fork < confirmed) else { return Ok(None) };
-    let next = match log {
-        Some(end) => wal::record_at(folder, end, fork)?,
-        None => None,
-    };
     // A mirror confirms bytes, and is promoted at the end of a record: of the last one it may have had a part.
-    let lost = next.is_none_or(|last_byte| last_byte <= confirmed);
+    let lost = match log {
+        Some(end) => wal::holds_transactions(folder, end, fork, confirmed)?,
+        None => true,
+    };
     Ok(lost.then_some(HistoryError::Behind { confirmed, timeline, fork }))
 }
 

@@ -260,7 +260,7 @@ fn a_mirror_that_was_promoted_below_a_whole_record_that_it_had_confirmed_has_los
     for (magic, block) in LAYOUTS {
         let mut log = written(magic, block, 300);
         let fork = log.end();
-        let next = log.append(&[7; 9000]); // over pages
+        let next = log.commit(&[7; 9000]); // over pages
         let last = log.append(&[8; 64]);
         let from = log.start + 2 * log.segment;
         while log.end() < from + log.segment {
@@ -274,6 +274,30 @@ fn a_mirror_that_was_promoted_below_a_whole_record_that_it_had_confirmed_has_los
         assert!(!behind(whole.path(), fork, (2, log.end())), "confirmed on another timeline");
         assert!(behind_at(log.end(), log.end() + 100), "what was confirmed is not there any more");
         assert!(behind(left(&log, from).path(), fork, (1, log.end())), "far below: the target has no file for it any more");
+    }
+}
+
+/// A checkpoint, a snapshot for standbys, or what a transaction that never ended wrote.
+#[test]
+fn what_acknowledges_nothing_is_not_lost() {
+    for (magic, block) in LAYOUTS {
+        let mut log = written(magic, block, 300);
+        let fork = log.end();
+        for length in [40, 9000, 64] {
+            log.append(&vec![7; length]);
+        }
+        let without = log.end();
+        let committed = log.commit(&[8; 30]);
+        let after = log.end();
+        log.switch();
+        log.append(&[9; 700]);
+        let segment_later = log.end();
+        log.commit(&[8; 30]);
+        let dir = left(&log, log.start);
+        let behind_at = |fork, confirmed| behind(dir.path(), fork, (1, confirmed));
+        assert!(!behind_at(fork, without) && !behind_at(fork, committed - 1), "it has confirmed a part of the commit");
+        assert!(behind_at(fork, committed) && behind_at(fork, log.end()));
+        assert!(!behind_at(after, segment_later) && behind_at(after, log.end()), "over a switch");
     }
 }
 

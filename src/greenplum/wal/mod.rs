@@ -96,17 +96,17 @@ fn end_of_segment(wal: &Path, names: &[String], name: &str) -> io::Result<Option
     }))
 }
 
-/// Where the record that begins at `at` of the log that ends at `end` says that its own bytes end, whether they are there or not.
-/// `None`: there is no log for that place any more, or nothing that is a record's beginning.
+/// Whether the log that ends at `end` holds a record of a transaction between `from`, where a record begins, and `upto`: without one
+/// nothing was acknowledged there. What cannot be read as a record, or is not there any more, may have been one.
 ///
 /// # Errors
 /// As of the file system.
-pub fn record_at(wal: &Path, end: WalEnd, at: Lsn) -> io::Result<Option<Lsn>> {
+pub fn holds_transactions(wal: &Path, end: WalEnd, from: Lsn, upto: Lsn) -> io::Result<bool> {
     let last = Lsn(end.at_least.0 - end.at_least.0 % u64::from(end.segment_size));
-    let Some(name) = segment_of(wal, last, end.segment_size, end.timeline)? else { return Ok(None) };
-    let Some(first) = header(&File::open(wal.join(name))?, 0)?.filter(Header::is_sound) else { return Ok(None) };
+    let Some(name) = segment_of(wal, last, end.segment_size, end.timeline)? else { return Ok(true) };
+    let Some(first) = header(&File::open(wal.join(name))?, 0)?.filter(Header::is_sound) else { return Ok(true) };
     let mut log = Log::ending_with(wal, &segments(wal)?, end.timeline.0, &first);
-    Ok(records::claims(&mut log, at.0)?.map(Lsn))
+    records::holds_transactions(&mut log, &first, from.0, upto.0)
 }
 
 /// Number of the last page in a row that belongs to its segment.

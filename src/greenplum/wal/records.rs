@@ -15,6 +15,8 @@ const LONGEST: u64 = 1 << 30;
 /// So much of the end is held against its checksums: many times what may be written and not yet synced.
 const CHECKED: u64 = 2 << 20;
 const SWITCH: (u8, u8) = (0, 0x40);
+/// The resource manager of commits, prepared transactions and what ends them (`rmgrlist.h`; the same number in all versions).
+const TRANSACTION: u8 = 1;
 
 /// Where a log ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ struct Place {
     /// Start of the record before; `None`: not known.
     previous: Option<u64>,
     found: Option<End>,
+    /// Resource manager of the record before.
+    manager: Option<u8>,
 }
 
 /// What is found at a place.
@@ -81,12 +85,29 @@ pub fn end(log: &mut Log, last: u64, layout: &Header) -> io::Result<Option<End>>
     Ok(walk(log, layout, begin)?.0.found)
 }
 
-/// Where the bytes of the record that begins at `at` end by its own length, whether all of them are there or not; `None`: none begins
-/// there.
+/// Whether a record of a transaction begins at `at` or later and ends by `upto`. What is no whole record any more counts as one.
 ///
 /// # Errors
 /// As of the file system.
-pub fn claims(log: &mut Log, at: u64) -> io::Result<Option<u64>> {
+pub fn holds_transactions(log: &mut Log, layout: &Header, at: u64, upto: u64) -> io::Result<bool> {
+    let layout = if layout.has_long_records() { LONG } else { SHORT };
+    let mut place = Place { at, previous: None, found: None, manager: None };
+    while place.at < upto {
+        let Found::Record(next) = record(log, layout, place, true)? else {
+            return Ok(claims(log, place.at)?.is_none_or(|last_byte| last_byte <= upto));
+        };
+        match (next.found, next.manager) {
+            (Some(found), _) if found.last_byte > upto => return Ok(false),
+            (Some(_), Some(TRANSACTION)) => return Ok(true),
+            (Some(_) | None, _) => place = next,
+        }
+    }
+    Ok(false)
+}
+
+/// Where the bytes of the record that begins at `at` end by its own length, whether all of them are there or not; `None`: none begins
+/// there.
+fn claims(log: &mut Log, at: u64) -> io::Result<Option<u64>> {
     let (page, fresh) = (at - at % log.block, at.is_multiple_of(log.block));
     let start = match log.page(page)? {
         Some(_) if !fresh => at,
@@ -117,10 +138,10 @@ fn begin(log: &mut Log, segment: u64) -> io::Result<Option<Place>> {
     let continued = rest > 0;
     match reader.read(log, rest, &mut |_| ())? {
         Reading::Missing => Ok(None),
-        Reading::Abandoned => Ok(Some(Place { at: reader.at, previous: None, found: None })),
+        Reading::Abandoned => Ok(Some(Place { at: reader.at, previous: None, found: None, manager: None })),
         Reading::Done => {
             let found = continued.then(|| End { end: aligned(reader.at), last_byte: reader.at });
-            Ok(Some(Place { at: aligned(reader.at), previous: None, found }))
+            Ok(Some(Place { at: aligned(reader.at), previous: None, found, manager: None }))
         }
     }
 }
@@ -209,7 +230,7 @@ fn after(log: &Log, layout: Layout, start: u64, head: &[u8], last_byte: u64) -> 
     let (rmgr, info) = (head[layout.info + 1], head[layout.info] & 0xf0);
     let end = aligned(last_byte);
     let end = if (rmgr, info) == SWITCH { end.next_multiple_of(log.segment) } else { end };
-    Place { at: end, previous: Some(start), found: Some(End { end, last_byte }) }
+    Place { at: end, previous: Some(start), found: Some(End { end, last_byte }), manager: Some(rmgr) }
 }
 
 fn aligned(at: u64) -> u64 {

@@ -83,7 +83,16 @@ impl Written {
 
     /// One record with this content; gives back where its own bytes end.
     pub fn append(&mut self, data: &[u8]) -> u64 {
-        self.record(10, 0, data);
+        self.append_of(10, data)
+    }
+
+    /// The same of a transaction's end.
+    pub fn commit(&mut self, data: &[u8]) -> u64 {
+        self.append_of(1, data)
+    }
+
+    fn append_of(&mut self, manager: u8, data: &[u8]) -> u64 {
+        self.record(manager, 0, data);
         let last_byte = self.end();
         self.align();
         last_byte
