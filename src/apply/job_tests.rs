@@ -23,6 +23,7 @@ fn attempt() -> Attempt {
         recovery_uid: None,
         source_incarnations: vec![],
         source_followed: vec![],
+        source_postmaster: None,
         waives_history: false,
     }
 }

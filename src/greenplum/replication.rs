@@ -69,9 +69,25 @@ pub async fn position(session: &Session) -> Result<Lsn, SessionError> {
         Dialect::Six => "SELECT pg_catalog.pg_current_xlog_location()::text",
         Dialect::Seven => "SELECT pg_catalog.pg_current_wal_lsn()::text",
     };
+    at(session, sql).await
+}
+
+async fn at(session: &Session, sql: &str) -> Result<Lsn, SessionError> {
     let rows = session.rows(sql).await?;
     let text: String = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
     text.parse().map_err(|_| SessionError::NotGreenplum { server: session.server.clone(), message: format!("its log is at '{text}'") })
+}
+
+/// How far the log of a server that takes writes goes, with what it has not flushed yet.
+///
+/// # Errors
+/// [`SessionError`]; one in recovery has none.
+pub async fn inserted(session: &Session) -> Result<Lsn, SessionError> {
+    let sql = match session.dialect {
+        Dialect::Six => "SELECT pg_catalog.pg_current_xlog_insert_location()::text",
+        Dialect::Seven => "SELECT pg_catalog.pg_current_wal_insert_lsn()::text",
+    };
+    at(session, sql).await
 }
 
 /// How far a mirror is by its walsender's word; what it has not said is `None`.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Content, Dbid, Failure, Incarnation};
+use super::{Content, Dbid, Failure, Incarnation, Postmaster};
 
 /// How an instance is repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, PartialOrd, Ord)]
@@ -79,6 +79,9 @@ pub struct Attempt {
     pub source_incarnations: Vec<Incarnation>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub source_followed: Vec<Incarnation>,
+    /// The run of the source's postgres of which they are; `None`: its supervisor does not tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub source_postmaster: Option<Postmaster>,
     /// A person asked for a full copy of this dbid by name: that nothing shows which history it holds is no obstacle.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub waives_history: bool,

@@ -87,6 +87,8 @@ classes! {
     WorldMoved => Retry,
     /// The acting primary does not answer, or not yet read-write.
     SourceNotReady => Retry,
+    /// The acting primary was started again since it was looked at: what was proven of it may not be true of what serves now.
+    SourceRestarted => Retry,
     /// The coordinator does not answer.
     CoordinatorUnreachable => Retry,
     /// The instance's postgres did not stop, or somebody else holds the volume's lock.

@@ -73,6 +73,18 @@ pub enum Lineage {
     Unknown(String),
 }
 
+impl Lineage {
+    /// Both have to hold.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (differs @ Self::Differs(_), _) | (_, differs @ Self::Differs(_)) => differs,
+            (unknown @ Self::Unknown(_), _) | (_, unknown @ Self::Unknown(_)) => unknown,
+            (Self::Same, Self::Same) => Self::Same,
+        }
+    }
+}
+
 /// Holds a copy whose log ends at `end` (`None`: not known), and that followed `followed`, against the incarnations that
 /// its primary has on its volume; both lists are ordered by number, the older ones may be missing.
 ///

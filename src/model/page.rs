@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Content, Dbid, Incarnation, Lsn, Outcome, Reach, Role, Row, SystemIdentifier, Timeline,
+    Content, Dbid, Incarnation, Lsn, Outcome, Postmaster, Reach, Role, Row, SystemIdentifier, Timeline,
     reasons::{Example, reasons},
 };
 
@@ -264,6 +264,9 @@ pub struct Page {
     /// The newest attempt's outcome, from `result.json`.
     #[serde(default, deserialize_with = "if_known")]
     pub result: Option<Outcome>,
+    /// Of a primary that serves: this run of its postgres.
+    #[serde(default)]
+    pub postmaster: Option<Postmaster>,
     /// Its own starts as a primary that stand on its volume, oldest first.
     #[serde(default)]
     pub incarnations: Vec<Incarnation>,
@@ -273,6 +276,9 @@ pub struct Page {
     /// How far the log of a mirror reaches at least: when it last received from nobody.
     #[serde(default)]
     pub reaches: Option<Reach>,
+    /// Of a primary by its directory: the incarnation that FTS last told to commit without a mirror.
+    #[serde(default)]
+    pub served_alone: Option<String>,
     /// Highest timeline of a coordinator that was believed here.
     #[serde(default)]
     pub coordinator_timeline: Option<Timeline>,
@@ -373,8 +379,9 @@ impl Page {
         self.ends() >= ENDS
     }
 
-    /// Of a postgres that ended: what it saw of its mirror, and that it was stopped.
-    pub fn forget_mirror(&mut self) {
+    /// Of a postgres that ended: what it was, what it saw of its mirror, and that it was stopped.
+    pub fn forget_postgres(&mut self) {
+        self.postmaster = None;
         (self.mirror_hangs, self.mirror_unwatched, self.stalled) = (None, None, None);
         (self.received, self.receiver) = (None, None);
     }

@@ -290,6 +290,7 @@ fn attempt(desk: &Desk, recovery: &Recovery, admitted: &Admitted, repair: Repair
         recovery_uid: Some(recovery.uid.clone()).filter(|uid| !uid.is_empty()),
         source_incarnations: page.map(|page| page.incarnations.clone()).unwrap_or_default(),
         source_followed: page.map(|page| page.followed.clone()).unwrap_or_default(),
+        source_postmaster: page.and_then(|page| page.postmaster),
         waives_history: waives_history(recovery, target.dbid),
     }
 }

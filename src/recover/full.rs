@@ -112,7 +112,7 @@ async fn copy(work: &Work, source: &SourceLock, fresh: &Path, spaces: &[Tablespa
         done = running_tool => done.map(drop)?,
         never = note_connections(work, &running) => match never {},
     }
-    source.still_ours().await?;
+    source.back().await?; // of the run that was proven: nothing of another one takes the old directory's place
     Ok(work.volume.write(BACKUP, &Backup { began: Began::default(), ..running })?)
 }
 

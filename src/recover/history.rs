@@ -17,7 +17,7 @@ use crate::{
     greenplum::wal::{self, Switch, WalEnd},
     model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Reach, Timeline, incarnation::lineage},
     volume::{
-        commits::{may_be_a_primarys, served_alone},
+        commits::{may_be_a_primarys, served_alone, was_a_mirrors},
         marks::MarkError,
     },
 };
@@ -107,7 +107,8 @@ pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Res
         Some(end) => compare(source, ends(end)).await?,
         None => Bytes::Gone("the target has a control file and no log".into()),
     };
-    let why = match judge(work, proven, said, (timeline, target)) {
+    let beyond = beyond_fork(work, proven, (timeline, target)).map_err(FileError::at(&folder))?;
+    let why = match judge(work, proven, said, (timeline, target)).and(beyond) {
         Lineage::Same => return Ok(()),
         Lineage::Differs(why) => {
             let (source_at, source_timeline) = (proven.identified.at, proven.identified.timeline);
@@ -203,7 +204,8 @@ fn judge(work: &Work, proven: &Proven, said: Bytes, end: (Timeline, Lsn)) -> Lin
                 Err(error) => return Lineage::Unknown(format!("{gone}; {error}")),
             };
             let fork = wal::fork(&proven.history, end.0);
-            match by_incarnations(&work.attempt, &proven.token.followed, &own, end, fork) {
+            let source = (source_incarnations(&work.attempt, proven.identified.timeline), work.attempt.source_followed.as_slice());
+            match by_incarnations(source, &proven.token.followed, &own, end, fork) {
                 Lineage::Same => Lineage::Same,
                 Lineage::Differs(why) => Lineage::Differs(format!("{gone}; {why}")),
                 Lineage::Unknown(why) => Lineage::Unknown(format!("{gone}; {why}")),
@@ -212,10 +214,49 @@ fn judge(work: &Work, proven: &Proven, said: Bytes, end: (Timeline, Lsn)) -> Lin
     }
 }
 
+/// What a target has past the fork are the remains of what it wrote itself as the primary of that timeline. One that was a mirror there
+/// had it from its primary, acknowledged: the source was put back on an older copy, and promoted.
+fn beyond_fork(work: &Work, proven: &Proven, (timeline, end): (Timeline, Lsn)) -> io::Result<Lineage> {
+    let last_byte = proven.wal_end.filter(|log| log.timeline == timeline).map_or(end, |log| log.last_byte);
+    let Some(fork) = wal::fork(&proven.history, timeline).filter(|fork| last_byte > *fork) else { return Ok(Lineage::Same) };
+    let own = match work.volume.incarnations() {
+        Ok(own) => own,
+        Err(error) => return Ok(Lineage::Unknown(error.to_string())),
+    };
+    let source = source_incarnations(&work.attempt, proven.identified.timeline);
+    let mirror = proven.is_mirror() || was_a_mirrors(work.volume.data())?;
+    Ok(written_beyond(&own, (&proven.token.followed, source), Reach { timeline, end }, mirror.then_some(fork)))
+}
+
+/// `mirrors`: the fork, of a directory that was a mirror's when it was last written.
+fn written_beyond(
+    own: &[Incarnation],
+    (followed, source): (&[Incarnation], &[Incarnation]),
+    reach: Reach,
+    mirrors: Option<Lsn>,
+) -> Lineage {
+    if own.last().is_some_and(|last| last.timeline == reach.timeline) {
+        return Lineage::Same;
+    }
+    match mirrors {
+        _ if !followed.is_empty() => lineage(followed, source, Some(reach)),
+        Some(fork) => Lineage::Unknown(format!(
+            "it is a mirror's and reaches beyond {fork}, where the acting primary left that timeline, and what it followed is not known"
+        )),
+        None => Lineage::Same,
+    }
+}
+
+/// Those that the source's supervisor showed, where they are of what serves now: it may have been promoted since.
+pub fn source_incarnations(attempt: &Attempt, serves: Timeline) -> &[Incarnation] {
+    let all = attempt.source_incarnations.as_slice();
+    if all.last().is_some_and(|last| last.timeline == serves) { all } else { &[] }
+}
+
 /// A target that was the primary of its timeline followed nobody on it: there the source, as it was promoted at the fork,
-/// is the copy that followed the target.
+/// is the copy that followed the target. Of the source: its incarnations, and those that it followed.
 fn by_incarnations(
-    attempt: &Attempt,
+    (source, source_followed): (&[Incarnation], &[Incarnation]),
     followed: &[Incarnation],
     own: &[Incarnation],
     (timeline, end): (Timeline, Lsn),
@@ -224,9 +265,9 @@ fn by_incarnations(
     let was_primary = own.last().is_some_and(|last| last.timeline == timeline);
     let at = |end| Some(Reach { timeline, end });
     match fork {
-        Some(fork) if was_primary => lineage(&attempt.source_followed, own, at(fork)),
-        Some(fork) => lineage(followed, &attempt.source_incarnations, at(end.min(fork))),
-        None => lineage(followed, &attempt.source_incarnations, at(end)),
+        Some(fork) if was_primary => lineage(source_followed, own, at(fork)),
+        Some(fork) => lineage(followed, source, at(end.min(fork))),
+        None => lineage(followed, source, at(end)),
     }
 }
 

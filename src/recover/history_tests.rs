@@ -213,18 +213,11 @@ fn incarnation(number: u64, nonce: &str, timeline: u32, began: u64) -> Incarnati
     Incarnation { number, nonce: nonce.into(), timeline: Timeline(timeline), began: Lsn(began) }
 }
 
-fn attempt(incarnations: &[Incarnation], followed: &[Incarnation]) -> Attempt {
-    let place = |dbid| serde_json::json!({"dbid": dbid, "hostname": "h", "address": "a", "port": 1, "dataDirectory": "/d"});
-    let attempt = serde_json::json!({"id": "a1", "cluster": "c", "recovery": "r", "number": 1, "repair": "Full", "content": 0,
-        "target": place(3), "source": place(2), "sourceIncarnations": incarnations, "sourceFollowed": followed});
-    serde_json::from_value(attempt).unwrap()
-}
-
 #[test]
 fn where_bytes_are_gone_the_incarnations_decide() {
     let (one, two) = (incarnation(1, "a", 1, 10), incarnation(2, "b", 1, 100));
-    let source = attempt(&[one.clone(), two.clone()], &[]);
-    let stands = |followed: &[Incarnation], end| by_incarnations(&source, followed, &[], (Timeline(1), Lsn(end)), None);
+    let source = (&[one.clone(), two.clone()][..], &[][..]);
+    let stands = |followed: &[Incarnation], end| by_incarnations(source, followed, &[], (Timeline(1), Lsn(end)), None);
     assert_eq!(stands(std::slice::from_ref(&one), 90), Lineage::Same);
     assert!(matches!(stands(std::slice::from_ref(&one), 101), Lineage::Differs(_)));
     assert!(matches!(stands(&[], 90), Lineage::Unknown(_)), "unknown is not yes");
@@ -233,12 +226,40 @@ fn where_bytes_are_gone_the_incarnations_decide() {
 #[test]
 fn an_ex_primary_is_known_by_who_followed_it() {
     let (own, restored) = (incarnation(3, "x", 1, 50), incarnation(4, "y", 1, 80));
-    let source = attempt(&[incarnation(1, "s", 2, 100)], std::slice::from_ref(&own));
-    let stands = |own: &[Incarnation]| by_incarnations(&source, &[], own, (Timeline(1), Lsn(500)), Some(Lsn(100)));
+    let (serves, followed) = ([incarnation(1, "s", 2, 100)], [own.clone()]);
+    let source = (&serves[..], &followed[..]);
+    let stands = |own: &[Incarnation]| by_incarnations(source, &[], own, (Timeline(1), Lsn(500)), Some(Lsn(100)));
     assert_eq!(stands(std::slice::from_ref(&own)), Lineage::Same);
     assert_eq!(stands(&[own.clone(), incarnation(4, "z", 1, 120)]), Lineage::Same, "started again after it was replaced");
     assert!(matches!(stands(&[own, restored]), Lineage::Differs(_)), "put back before the fork");
     assert!(matches!(stands(&[]), Lineage::Unknown(_)));
+}
+
+/// A primary that was put back on an older copy may be promoted: to a timeline that leaves the one before below its mirror's end.
+#[test]
+fn beyond_the_fork_are_remains_only_of_who_was_the_primary_there() {
+    let (first, promoted) = (incarnation(1, "a", 1, 10), incarnation(2, "b", 2, 100));
+    let (before, after) = ([first.clone()], [first, promoted]);
+    let reach = |end| Reach { timeline: Timeline(1), end: Lsn(end) };
+    let mirror = |followed: &[Incarnation], source: &[Incarnation]| written_beyond(&[], (followed, source), reach(150), Some(Lsn(100)));
+    assert!(matches!(mirror(&before, &after), Lineage::Differs(_)));
+    assert!(matches!(mirror(&before, &[]), Lineage::Unknown(_)), "the source does not tell");
+    assert!(matches!(mirror(&[], &after), Lineage::Unknown(_)), "nothing is remembered");
+    let of = |own: &[Incarnation], mirrors| written_beyond(own, (&before, &after), reach(150), mirrors);
+    assert_eq!(of(&[incarnation(3, "x", 1, 50)], None), Lineage::Same, "an ex-primary's own");
+    assert_eq!(of(&[incarnation(3, "x", 1, 50)], Some(Lsn(100))), Lineage::Same, "that a person gave a mirror's marker");
+    assert!(matches!(of(&[incarnation(3, "x", 0, 50)], None), Lineage::Differs(_)), "of a life before");
+    assert_eq!(written_beyond(&[], (&[], &after), reach(150), None), Lineage::Same, "an ex-primary of before it was watched");
+}
+
+#[test]
+fn incarnations_that_were_shown_before_a_promotion_are_not_those_of_what_serves() {
+    let place = |dbid| serde_json::json!({"dbid": dbid, "hostname": "h", "address": "a", "port": 1, "dataDirectory": "/d"});
+    let attempt: Attempt = serde_json::from_value(serde_json::json!({"id": "a1", "cluster": "c", "recovery": "r", "number": 1,
+        "repair": "Full", "content": 0, "target": place(3), "source": place(2), "sourceIncarnations": [incarnation(1, "a", 1, 10)]}))
+    .unwrap();
+    assert_eq!(source_incarnations(&attempt, Timeline(1)), attempt.source_incarnations);
+    assert_eq!(source_incarnations(&attempt, Timeline(2)), []);
 }
 
 /// The log that a primary left, from the segment of `from` on.

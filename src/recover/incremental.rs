@@ -22,7 +22,7 @@ use crate::{
         wal::{self, Standing, Switch},
     },
     model::{FailureClass, Lsn, Reach, Repair, Step, page::Shape},
-    volume::{Copy, Held, mend, shape, spaces},
+    volume::{Copy, Held, commits::marker_aside, mend, shape, spaces},
 };
 
 /// An incremental repair can not go on.
@@ -167,21 +167,31 @@ async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<(&'
     reaches_the_fork(proven.target_end(), &proven.history)?;
     let data = work.volume.data();
     // A mirror that diverged (O §6.1): with the marker there, single-user recovery and pg_rewind refuse.
-    remove(&data.join(proven.dialect.mirror_marker()))?;
+    put_marker_aside(data, proven.dialect)?;
     remove(&data.join("postmaster.pid"))?;
     source.kept_while(recover_from_crash(work, proven)).await?;
     let options = format!("{} {}", proven.dialect.utility_option(), source.tool_options());
     let utility = [("PGOPTIONS", options.as_str())];
     source.kept_while(tool::run(work, Tool::Rewind, &arguments(work, DRY), &utility)).await?;
     work.step(Step::Copying).await;
+    source.back().await?; // of the run that was proven, right before the first byte
     work.volume.write("copy", &Copy { attempt: work.attempt.id.clone(), repair: Repair::Incremental, since: Timestamp::now() })?;
     let wet: Vec<_> = WET.iter().copied().chain(proven.dialect.no_sync_option()).collect();
     let rewinding = async { tool::run(work, Tool::Rewind, &arguments(work, &wet), &utility).await.map_err(after_the_first_byte) };
     let said = source.kept_while(rewinding).await?;
-    source.back().await?; // the mark of a copy stands: a failure here would have the next attempt copy everything
-    sound(work, proven).await?;
+    sound(work, source, proven).await?;
     let nothing = said.iter().any(|line| line.contains("no rewind required"));
     Ok(if nothing { ("no rewind required", false) } else { ("rewound", true) })
+}
+
+/// An attempt that ends before the rewind must not leave a mirror that is taken for an ex-primary. pg_rewind removes it, as any file that
+/// its source has not got.
+fn put_marker_aside(data: &Path, dialect: Dialect) -> Result<(), Fault> {
+    let marker = data.join(dialect.mirror_marker());
+    match std::fs::rename(&marker, marker_aside(data, dialect)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(|error| IncrementalError::File(marker.display().to_string(), error).into()),
+    }
 }
 
 /// A primary that was put back on an older copy may end before the fork. pg_rewind finds no checkpoint to go back from then
@@ -233,13 +243,16 @@ fn arguments(work: &Work, more: &[&str]) -> Vec<String> {
     more.iter().map(|word| (*word).to_owned()).chain(ends).collect()
 }
 
-/// What pg_rewind left follows the source. That it exits with 0 is not enough (O §6.1).
-async fn sound(work: &Work, proven: &Proven) -> Result<(), Fault> {
+/// What pg_rewind left follows the source. That it exits with 0 is not enough (O §6.1). It has the source's log up to its end, of which
+/// the last records may not be flushed there yet. A source that is away for a moment is waited for: the mark of a copy stands, and a
+/// failure here would have the next attempt copy everything.
+async fn sound(work: &Work, source: &SourceLock, proven: &Proven) -> Result<(), Fault> {
+    let inserted = source.inserted().await?;
     let identified = identify(work).await?;
     let left = shape::look(work.volume.data());
     let control = left.control.ok_or(IncrementalError::Unsound(left.why))?;
     let end = control.min_recovery.max(control.checkpoint);
-    match wal::standing(control.newest_timeline(), end, identified.timeline, identified.at, &proven.history) {
+    match wal::standing(control.newest_timeline(), end, identified.timeline, identified.at.max(inserted), &proven.history) {
         Standing::Follows => Ok(()),
         other => Err(IncrementalError::Unsound(format!("{other:?}: it is at {end} on timeline {}", control.newest_timeline())).into()),
     }

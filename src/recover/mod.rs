@@ -42,7 +42,7 @@ use crate::{
     greenplum::{Ca, Login, Server, Tls, TlsMode},
     model::{Attempt, FailureClass, Outcome, Repair, Step},
     supervisor::{self, NoCredentials},
-    volume::{Held, Holder, Volume, VolumeError, mount},
+    volume::{Held, Holder, Volume, VolumeError, mount, token::Directory},
 };
 
 /// Repairs one instance (the command of a Job; told everything by the operator).
@@ -209,7 +209,8 @@ impl Work {
         };
         self.step(Step::Releasing).await;
         self.volume.abandon_incarnations(proven.identified.timeline)?;
-        self.volume.write_token(&proven.token.after_repair())?;
+        let source = history::source_incarnations(&self.attempt, proven.identified.timeline);
+        self.volume.write_token(&proven.token.after_repair(source, Directory::of(self.volume.data())))?;
         self.volume.forget_acknowledged()?;
         Ok(done)
     }

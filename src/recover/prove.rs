@@ -17,6 +17,7 @@ use crate::{
     volume::{
         Token, TokenState,
         shape::{self, Shaped},
+        token::Directory,
     },
 };
 
@@ -79,7 +80,8 @@ impl Classified for ProofError {
 pub async fn named(work: &Work) -> Result<Box<Token>, Fault> {
     hands_off(work)?;
     let token = match work.volume.token(&work.attempt.cluster, &work.attempt.target.address, work.attempt.target.port) {
-        TokenState::Mine(token) if token.dbid == work.attempt.target.dbid => token,
+        // Of a directory that a person put there by hand nothing is remembered.
+        TokenState::Mine(token) if token.dbid == work.attempt.target.dbid => token.of_directory(Directory::of(work.volume.data())),
         TokenState::Mine(token) => {
             return Err(ProofError::Volume(work.attempt.target.dbid.0, format!("its token is dbid {}'s", token.dbid)).into());
         }
@@ -87,7 +89,7 @@ pub async fn named(work: &Work) -> Result<Box<Token>, Fault> {
         TokenState::Foreign(why) => return Err(ProofError::Volume(work.attempt.target.dbid.0, why).into()),
     };
     rows(work, &token).await?;
-    Ok(token)
+    Ok(Box::new(token))
 }
 
 /// Proves everything that can be proven without changing anything.

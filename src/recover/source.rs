@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     greenplum::{Dialect, Login, Server, Session, SessionError, replication},
-    model::{Dbid, FailureClass},
+    model::{Dbid, FailureClass, Lsn, Postmaster},
 };
 
 /// First key of the advisory lock, "gphe"; the second is the content.
@@ -59,6 +59,8 @@ const TAKEN_AGAIN: Duration = Duration::from_secs(20);
 /// is expected any more.
 const SILENT: Duration = Duration::from_mins(5);
 const LOOK: Duration = Duration::from_secs(30);
+/// Between two tries to reach one that is away.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Bound of a statement that looks at a folder or two, however full they are.
 const STATEMENT: Duration = Duration::from_mins(1);
 /// More than any checkpoint takes; what ends a wait for one is a server that has gone silent.
@@ -72,6 +74,8 @@ pub struct SourceLock {
     login: Login,
     dbid: Dbid,
     content: i16,
+    /// The run of its postgres of which everything is proven: another one may have been started on an older copy of itself.
+    postmaster: Postmaster,
     kept: Mutex<Kept>,
 }
 
@@ -93,6 +97,8 @@ pub enum SourceError {
     InRecovery,
     #[error("what answers at {server} says that it is dbid {dbid} of content {content}")]
     NotItself { server: Server, dbid: i16, content: i16 },
+    #[error("the acting primary was started again: {now} serves now, and what was looked at was {before}")]
+    Restarted { before: Postmaster, now: Postmaster },
     #[error("somebody else's base backup of this content is running on the acting primary")]
     ForeignBackup,
     #[error("replication slot {SLOT} is in use by pid {0}")]
@@ -105,6 +111,7 @@ impl Classified for SourceError {
             Self::Busy(_) | Self::ForeignBackup => FailureClass::SourceBusy,
             Self::InRecovery => FailureClass::SourceNotReady,
             Self::NotItself { .. } => FailureClass::SourceNotItself,
+            Self::Restarted { .. } => FailureClass::SourceRestarted,
             Self::SlotActive(_) => FailureClass::SlotActive,
         }
     }
@@ -125,13 +132,14 @@ impl SourceLock {
             return Err(SourceError::Busy(content).into());
         }
         let ours = vec![who(&session).await?];
-        let dialect = session.dialect;
+        let (dialect, postmaster) = (session.dialect, postmaster(&session).await?);
+        same(work.attempt.source_postmaster.unwrap_or(postmaster), postmaster)?;
         let kept = Mutex::new(Kept { session: Arc::new(session), ours });
-        Ok(Self { dialect, server, login: work.login.clone(), dbid: work.attempt.source.dbid, content, kept })
+        Ok(Self { dialect, server, login: work.login.clone(), dbid: work.attempt.source.dbid, content, postmaster, kept })
     }
 
     /// Does it while the kept session is pinged and, where it was lost, the lock taken again. Only somebody else who holds the
-    /// lock ends it: a source that cannot be reached now is not there for them either.
+    /// lock, or another run of the source, ends it: a source that cannot be reached now is not there for others either.
     pub async fn kept_while<T, E>(&self, doing: impl Future<Output = Result<T, E>>) -> Result<T, Fault>
     where
         Fault: From<E>,
@@ -146,39 +154,46 @@ impl SourceLock {
         loop {
             tokio::time::sleep(PING).await;
             match self.renew().await {
-                Err(fault) if fault.class == FailureClass::SourceBusy => return fault,
+                Err(fault) if is_final(&fault) => return fault,
                 Err(fault) => tracing::warn!(class = fault.class.as_str(), "the session that holds the lock on the source was lost"),
                 Ok(()) => {}
             }
         }
     }
 
-    /// Looks whether the kept session is there, and opens it anew where it is not.
+    /// Looks whether the kept session is there, and opens it anew where it is not: afterwards the source is the run that was proven.
     pub async fn renew(&self) -> Result<(), Fault> {
         let there = self.kept().rows("SELECT 1").await;
         if there.is_ok() { Ok(()) } else { Box::pin(self.take_again()).await }
     }
 
-    /// Somebody else holds the lock by now; that the source cannot be asked is no reason to give up what was copied.
-    pub async fn still_ours(&self) -> Result<(), Fault> {
-        match self.renew().await {
-            Err(fault) if fault.class == FailureClass::SourceBusy => Err(fault),
-            Err(_) | Ok(()) => Ok(()),
-        }
-    }
-
-    /// The session is there, or comes back within the time that a silent server has: what is done must not be done anew
-    /// because the source was away for a moment after it.
+    /// The same of one that may be away for a moment: it is waited for as long as for a silent server, since what is done must not be
+    /// done anew for that.
     pub async fn back(&self) -> Result<(), Fault> {
         let until = Instant::now() + SILENT;
         loop {
             match self.renew().await {
-                Err(fault) if fault.class != FailureClass::SourceBusy && Instant::now() < until => {
-                    tokio::time::sleep(Duration::from_secs(2)).await;
-                }
+                Err(fault) if !is_final(&fault) && Instant::now() < until => tokio::time::sleep(AGAIN).await,
                 done => return done,
             }
         }
+    }
+
+    /// How far its log goes, flushed or not, once it serves, in whichever run.
+    pub async fn inserted(&self) -> Result<Lsn, Fault> {
+        let until = Instant::now() + SILENT;
+        loop {
+            match self.inserted_now().await {
+                Err(fault) if !is_final(&fault) && Instant::now() < until => tokio::time::sleep(AGAIN).await,
+                done => return done,
+            }
+        }
+    }
+
+    async fn inserted_now(&self) -> Result<Lsn, Fault> {
+        let session = Session::utility(&self.server, &self.login, Some(self.dialect)).await.map_err(OfSource)?;
+        self.is_itself(&session).await?;
+        Ok(replication::inserted(&session).await.map_err(OfSource)?)
     }
 
     fn kept(&self) -> Arc<Session> {
@@ -202,6 +217,7 @@ impl SourceLock {
     async fn take_again(&self) -> Result<(), Fault> {
         let session = Session::utility(&self.server, &self.login, Some(self.dialect)).await.map_err(OfSource)?;
         self.is_itself(&session).await?; // whoever listens there by now
+        same(self.postmaster, postmaster(&session).await?)?;
         let until = Instant::now() + TAKEN_AGAIN;
         while !has_locked(&session, self.content).await? {
             self.end_ours(&session).await?;
@@ -361,6 +377,23 @@ impl SourceLock {
         self.rows(&format!("SELECT pg_catalog.pg_create_physical_replication_slot('{SLOT}', true)")).await?;
         Ok(())
     }
+}
+
+/// Waiting longer changes nothing.
+fn is_final(fault: &Fault) -> bool {
+    matches!(fault.class, FailureClass::SourceBusy | FailureClass::SourceRestarted)
+}
+
+/// The run of the server that this session is with.
+async fn postmaster(session: &Session) -> Result<Postmaster, Fault> {
+    let sql = "SELECT pg_catalog.pg_read_binary_file('postmaster.pid', 0, 4096)";
+    let rows = session.rows(sql).await.map_err(OfSource)?;
+    let bytes = rows.first().and_then(|row| row.try_get::<_, Vec<u8>>(0).ok());
+    bytes.as_deref().and_then(Postmaster::of_pid_file).ok_or_else(|| unreadable("its postmaster.pid"))
+}
+
+fn same(before: Postmaster, now: Postmaster) -> Result<(), SourceError> {
+    if before == now { Ok(()) } else { Err(SourceError::Restarted { before, now }) }
 }
 
 async fn has_locked(session: &Session, content: i16) -> Result<bool, Fault> {

@@ -2,7 +2,11 @@
 //! it down before it tells the primary to commit alone; in sync, it has told the primary to wait for it before. Both stand in the
 //! primary's own settings, so a catalog that contradicts them is one of before: a standby coordinator's that had not heard of it.
 
-use super::{Supervisor, decide::Facts};
+use super::{
+    Supervisor,
+    decide::{Facts, PeerRole},
+    person::REPLACED,
+};
 use crate::{
     model::{Look, page::Shape},
     volume::{TokenState, commits::served_alone},
@@ -23,6 +27,16 @@ impl Supervisor {
             Err(error) => Look::Unknown(format!("whether it was last told to commit without a mirror cannot be read: {error}")),
         }
     }
+
+    /// The same, for the other side to see.
+    pub(super) fn show_alone(&self, shape: Shape) -> Look<Option<String>> {
+        let alone = self.served_alone(shape);
+        let seen = alone.seen().cloned().flatten();
+        if self.board.page().served_alone != seen {
+            self.board.show(|page| page.served_alone = seen);
+        }
+        alone
+    }
 }
 
 /// The incarnation that served alone, unless the directory is known to be an older copy, whose settings are as old.
@@ -40,6 +54,16 @@ pub fn catalog_is_older(facts: &Facts) -> Option<String> {
         "the catalog says mirror, and FTS last told this one to commit without a mirror (synchronous_standby_names is empty in its \
          postgresql.auto.conf), over which it promotes none: the catalog is older than that, and what was acknowledged since is nowhere else{}",
         facts.replaced.how(incarnation)
+    ))
+}
+
+/// Why the catalog that calls a mirror a primary is an older one: the other side serves alone, and FTS promotes nobody over that.
+pub fn other_side(facts: &Facts) -> Option<String> {
+    let incarnation = facts.peer.seen().filter(|peer| peer.role == PeerRole::Promoted)?.alone.as_ref()?;
+    Some(format!(
+        "the catalog says primary, and FTS last told the other side, a primary, to commit without this mirror: the catalog is older than \
+         that, and what the other side acknowledged since is nowhere else (a person who gives that up says so to the other side's pod: \
+         {REPLACED}=DBID@{incarnation})"
     ))
 }
 

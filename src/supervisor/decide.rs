@@ -35,6 +35,8 @@ pub struct PeerHere {
     pub holds_more: Option<HoldsMore>,
     /// Why that cannot be told yet: how far its log reaches is not on its page.
     pub unsettled: Option<String>,
+    /// The incarnation that FTS last told to commit without a mirror, of a primary that has not given way.
+    pub alone: Option<String>,
 }
 
 /// What a copy holds and its primary lacks.
@@ -90,7 +92,7 @@ pub struct Facts {
     /// The newest timeline that the directory knows.
     pub timeline: Option<Timeline>,
     pub row: Look<RowHere>,
-    /// Asked for whoever would open, or is open, as a primary.
+    /// Asked for whoever would open, or is open, as a primary, and for who may be promoted as soon as it runs.
     pub peer: Look<PeerHere>,
     /// Asked by a coordinator.
     pub other: Look<OtherHere>,
@@ -255,23 +257,26 @@ fn newer_than_peer(facts: &Facts) -> Option<String> {
 
 /// Why a directory that would open as a primary may hold less than the other side.
 fn was_replaced(facts: &Facts) -> Option<String> {
-    let counts = |evidence: &String| !facts.not_replaced.lifts(evidence);
-    let promoted = facts.peer.seen().filter(|peer| peer.role == PeerRole::Promoted);
-    let promoted = promoted.and_then(|peer| Some((peer.timeline?, peer.promotion.as_ref())));
-    if let Some((theirs, promotion)) = promoted.filter(|(theirs, _)| facts.timeline.is_some_and(|own| own < *theirs))
-        && let Some(evidence) = Some(promotion.map_or_else(|| format!("timeline-{theirs}"), Clone::clone)).filter(counts)
-    {
-        let how = facts.not_replaced.how(&evidence);
-        return Some(format!("the other side is a primary on timeline {theirs} of this content, higher than this one's{how}"));
+    if let Some(why) = other_was_promoted(facts) {
+        return Some(why);
     }
     let TokenState::Mine(token) = &facts.token else { return None };
-    let replaced = token.replaced.as_ref().filter(|replaced| counts(&replaced.evidence()))?;
+    let replaced = token.replaced.as_ref().filter(|replaced| !facts.not_replaced.lifts(&replaced.evidence()))?;
     Some(format!(
         "at {} a coordinator on timeline {} called it a mirror, and it was not repaired since{}",
         replaced.at,
         replaced.coordinator_timeline,
         facts.not_replaced.how(&replaced.evidence())
     ))
+}
+
+/// Why the other side is the newer one: only a promotion makes a higher timeline, and this one has followed nobody there.
+fn other_was_promoted(facts: &Facts) -> Option<String> {
+    let peer = facts.peer.seen().filter(|peer| peer.role == PeerRole::Promoted)?;
+    let theirs = peer.timeline.filter(|theirs| facts.timeline.is_some_and(|own| own < *theirs))?;
+    let evidence = peer.promotion.clone().unwrap_or_else(|| format!("timeline-{theirs}"));
+    let why = || format!("the other side is a primary on timeline {theirs} of this content, higher than this one's");
+    (!facts.not_replaced.lifts(&evidence)).then(|| format!("{}{}", why(), facts.not_replaced.how(&evidence)))
 }
 
 /// What the other side holds, and a directory that would open as a primary lacks: it was put back on an older copy.
@@ -312,8 +317,25 @@ fn primary(facts: &Facts, in_sync: bool) -> Decision {
             stay(InstanceState::PutBack, format!("{why} The mirror is in sync, so FTS can promote it"))
         }
         (Shape::Primary, None) if in_sync && let Some(why) = unsettled(facts) => stay(InstanceState::WaitingForPeer, why),
-        // A mirror's shape under a primary's row: FTS is about to promote it.
-        (Shape::Primary | Shape::Mirror, None) => Decision::Start,
+        (Shape::Primary, None) => Decision::Start,
+        (Shape::Mirror, None) => to_be_promoted(facts),
+    }
+}
+
+/// A mirror's shape under a primary's row: FTS is about to promote it in place of a primary that is lost. That one, where it can be
+/// asked, is a primary still, on no higher timeline, and its commits waited for this mirror. A copy that followed this one as a primary
+/// has seen what this volume has forgotten.
+fn to_be_promoted(facts: &Facts) -> Decision {
+    if let Some(why) = other_was_promoted(facts) {
+        return stay(InstanceState::Replaced, format!("the catalog says primary, but {why}"));
+    }
+    if let Some(why) = alone::other_side(facts) {
+        return stay(InstanceState::CatalogOutdated, why);
+    }
+    match (was_put_back(facts), unsettled(facts)) {
+        (Some(why), _) => stay(InstanceState::PutBack, why),
+        (None, Some(why)) => stay(InstanceState::WaitingForPeer, why),
+        (None, None) => Decision::Start,
     }
 }
 
@@ -321,6 +343,7 @@ fn primary(facts: &Facts, in_sync: bool) -> Decision {
 fn blind(facts: &Facts, why: &str) -> Decision {
     let no_coordinator = format!("the coordinator can not be asked ({why})");
     match facts.shape {
+        Shape::Mirror if let Some(why) = was_put_back(facts) => stay(InstanceState::PutBack, format!("{no_coordinator}, and {why}")),
         Shape::Mirror if facts.unusable.is_none() && facts.diverged.is_none() => beside_primary(&facts.primary, facts.was_in_sync),
         Shape::Empty | Shape::Unusable | Shape::Unknown | Shape::Mirror => stay(InstanceState::WaitingForCoordinator, no_coordinator),
         Shape::Primary if let Some(why) = was_replaced(facts) => stay(InstanceState::Replaced, format!("{no_coordinator}, and {why}")),

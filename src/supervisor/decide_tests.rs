@@ -129,7 +129,7 @@ fn without_a_coordinator_the_peer_decides_and_silence_is_not_yes() {
 }
 
 fn peer(role: PeerRole, timeline: Option<u32>) -> Look<PeerHere> {
-    Look::Seen(PeerHere { role, timeline: timeline.map(Timeline), promotion: None, holds_more: None, unsettled: None })
+    Look::Seen(PeerHere { role, timeline: timeline.map(Timeline), promotion: None, holds_more: None, unsettled: None, alone: None })
 }
 
 /// A claim was put back on an older copy while all was down: the mirror alone holds what was acknowledged since.
@@ -142,6 +142,7 @@ fn a_primary_that_lacks_what_its_mirror_holds_stays_closed_where_that_can_be_pro
             promotion: None,
             holds_more: Some(more("dbid 5 holds more")),
             unsettled: None,
+            alone: None,
         })
     };
     for role in [PeerRole::InRecovery, PeerRole::Idle] {
@@ -166,8 +167,14 @@ fn more(why: &str) -> HoldsMore {
 #[test]
 fn a_primary_waits_for_what_its_mirror_is_about_to_tell_but_not_for_ever() {
     let unsettled = Some("how far dbid 5 reaches is not known yet".into());
-    let peer =
-        Look::Seen(PeerHere { role: PeerRole::InRecovery, timeline: Some(Timeline(1)), promotion: None, holds_more: None, unsettled });
+    let peer = Look::Seen(PeerHere {
+        role: PeerRole::InRecovery,
+        timeline: Some(Timeline(1)),
+        promotion: None,
+        holds_more: None,
+        unsettled,
+        alone: None,
+    });
     for (row, over) in [(row(Role::Primary, true), "start"), (Look::Unknown("no coordinator".into()), "start")] {
         let waits = Facts { peer: peer.clone(), ..facts(Shape::Primary, row) };
         assert_eq!(says(&waits), "WaitingForPeer");
@@ -311,6 +318,7 @@ fn a_primary_that_served_alone_is_neither_killed_nor_called_stale_by_a_catalog_a
         promotion: None,
         holds_more: Some(more("dbid 5 holds more")),
         unsettled: None,
+        alone: None,
     };
     assert_eq!(says(&calls_it_mirror(Look::Seen(holds_more))), "replaced", "its settings are as old as the copy that it was put back on");
 }
@@ -331,7 +339,8 @@ fn a_lost_primary_that_served_alone_has_no_mirror_in_sync_whatever_the_catalog_s
     assert_eq!(says(&lost(Look::Seen(None))), "StayingDown");
     assert_eq!(says(&lost(Look::Seen(Some("n".into())))), "PrimaryDataMissing");
     let closed = |holds_more| {
-        let other = PeerHere { role: PeerRole::InRecovery, timeline: Some(Timeline(1)), promotion: None, holds_more, unsettled: None };
+        let other =
+            PeerHere { role: PeerRole::InRecovery, timeline: Some(Timeline(1)), promotion: None, holds_more, unsettled: None, alone: None };
         says(&Facts { peer: Look::Seen(other), ..Facts { shape: Shape::Primary, ..lost(Look::Seen(Some("n".into()))) } })
     };
     assert_eq!((closed(None), closed(Some(more("dbid 5 holds more")))), ("start".into(), "PutBack".into()));
@@ -482,3 +491,6 @@ fn what_an_acting_primary_died_of_counts_only_until_its_back_off_is_over() {
     assert_eq!(counted(&m, Shape::Mirror, 0).as_deref(), Some("no checkpoint"), "a mirror is repaired");
     assert_eq!(counted(&blind(), Shape::Mirror, 0).as_deref(), Some("no checkpoint"));
 }
+
+#[path = "promotion_tests.rs"]
+mod promotion;

@@ -144,9 +144,14 @@ impl Supervisor {
         self.memory.unsettled_since.get_or_insert_with(Instant::now).elapsed() < UNSETTLED
     }
 
-    /// What would open as a primary.
-    pub(super) fn begins(&self, shape: Shape, reaches: &Look<Reach>) -> Option<Begins> {
-        let at = reaches.seen().copied().filter(|_| shape == Shape::Primary)?;
+    /// What would open as a primary, or be promoted as soon as it runs.
+    pub(super) fn begins(&self, here: &Here, reaches: &Look<Reach>) -> Option<Begins> {
+        let may = match here.shaped.shape {
+            Shape::Primary => true,
+            Shape::Mirror => here.content != Some(Content::COORDINATOR),
+            Shape::Unknown | Shape::Empty | Shape::Unusable => false,
+        };
+        let at = reaches.seen().copied().filter(|_| may)?;
         let waived = match self.token_now() {
             TokenState::Mine(token) => token.waived,
             TokenState::Absent | TokenState::Foreign(_) => None,

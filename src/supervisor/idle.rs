@@ -161,7 +161,7 @@ impl Supervisor {
         let reaches = history::reaches(here.shaped.control.as_ref(), here.shaped.dialect, self.volume.data());
         // Shown before the other side is asked: of a primary and a mirror that start at once, one sees the other.
         self.show_reach(here.shaped.shape, &reaches);
-        let begins = self.begins(here.shaped.shape, &reaches);
+        let begins = self.begins(here, &reaches);
         let (row, peer, other) = if coordinator {
             let itself = || "it is the coordinator".to_owned();
             (Look::Unknown(itself()), Look::Unknown(itself()), self.ask_others(here, begins).await)
@@ -172,6 +172,7 @@ impl Supervisor {
         Facts {
             alone: self.alone(&other),
             may_wait: self.may_wait(&peer, in_place),
+            timeline: self.board.page().timeline.max(reaches.seen().map(|reaches| reaches.timeline)),
             primary: self.ask_primary(here, &row, reaches).await,
             unusable: self.unusable_now(&row, here.shaped.shape),
             marks,
@@ -179,26 +180,32 @@ impl Supervisor {
             shape: here.shaped.shape,
             shape_why: here.shaped.why.clone(),
             content: here.content,
-            timeline: self.board.page().timeline,
             row,
             peer,
             other,
             not_replaced: Word::not_replaced(here.dbid, &said.not_replaced),
             replaced: Word::replaced(here.dbid, &said.replaced),
-            served_alone: self.served_alone(here.shaped.shape),
+            served_alone: self.show_alone(here.shaped.shape),
             was_in_sync: matches!(&here.token, TokenState::Mine(token) if token.peer.as_ref().is_some_and(|peer| peer.in_sync)),
             diverged: self.memory.diverged.clone(),
             allowed: self.memory.allowed,
         }
     }
 
-    /// Both at once: a start must not wait for one after the other.
+    /// Both at once: a start must not wait for one after the other. Unless the catalog names another one than the token, or there is
+    /// no token: that of a data directory which was put back on another volume is not there.
     async fn row_and_peer(&mut self, here: &Here, begins: Option<Begins>) -> (Look<RowHere>, Look<PeerHere>) {
-        let (config, other) = (self.config.clone(), here.other_side());
-        let opens = here.shaped.shape == Shape::Primary;
-        let peer =
-            async { if opens { peer::ask(&config, other.as_ref(), begins.as_ref()).await } else { Look::Unknown("not asked".into()) } };
-        tokio::join!(self.row(here), peer)
+        let (config, known) = (self.config.clone(), here.other_side());
+        let ask = async |other: Option<&Other>| match here.shaped.shape {
+            Shape::Primary | Shape::Mirror => peer::ask(&config, other, begins.as_ref()).await,
+            Shape::Unknown | Shape::Empty | Shape::Unusable => Look::Unknown("not asked".into()),
+        };
+        let (row, peer) = tokio::join!(self.row(here), ask(known.as_ref()));
+        let place = |other: &Other| (other.peer.dbid, other.peer.address.clone(), other.peer.port);
+        match self.other_by_catalog(here, &row).filter(|now| known.as_ref().map(place) != Some(place(now))) {
+            Some(now) => (row, ask(Some(&now)).await),
+            None => (row, peer),
+        }
     }
 
     fn unusable_now(&self, row: &Look<RowHere>, shape: Shape) -> Option<String> {
@@ -255,13 +262,14 @@ impl Supervisor {
             let page = others::source(&self.config, &self.own(here)).await;
             return ask::by_page(&copy, page.seen()).unwrap_or_else(|| Look::Unknown("nothing shows another history".into()));
         }
-        match self.acting_primary(here, row) {
+        match self.other_by_catalog(here, row) {
             Some(primary) => ask::primary(&self.config, &primary, &copy).await,
             None => Look::Unknown("the catalog was not read".into()),
         }
     }
 
-    fn acting_primary(&self, here: &Here, row: &Look<RowHere>) -> Option<Other> {
+    /// The other side by the catalog that was just read or, without one, as it was before.
+    fn other_by_catalog(&self, here: &Here, row: &Look<RowHere>) -> Option<Other> {
         let other = here.other_side();
         let (Some(answer), Some(_)) = (&self.memory.answer, row.seen()) else { return other };
         let (content, own) = (here.content?, here.dbid?);
@@ -329,7 +337,7 @@ impl Supervisor {
         let shown = self.shown(state);
         self.board.show(|page| {
             (page.state, page.detail, page.serves, page.receiving) = (shown, why, None, false);
-            page.forget_mirror();
+            page.forget_postgres();
         });
         let until = Instant::now() + jittered(patience(state, self.memory.stays));
         self.memory.stays += 1;

@@ -129,7 +129,7 @@ impl Supervisor {
         if watch.errand.is_none() && watch.next.is_none_or(|next| now >= next) {
             watch.next = Some(now + hang::APART);
             watch.gone = !walsender::any(running.postgres.pid);
-            watch.acknowledged.told(&self.volume, &self.served_alone(Shape::Primary));
+            watch.acknowledged.told(&self.volume, &self.show_alone(Shape::Primary));
             if watch.gone || !watch.acknowledged.is_alone() && watch.is_quiet() {
                 (watch.is_back, watch.owes) = (watch.is_back && !watch.gone, false);
                 watch.session = None; // a postgres that is told to end when all sessions have would wait for this one

@@ -9,7 +9,7 @@ use super::{
     decide::{HoldsMore, PeerHere, PeerRole},
 };
 use crate::{
-    model::{Begins, Content, Look, Page, Role, Row, SystemIdentifier, page::Shape},
+    model::{Begins, Content, InstanceState, Look, Page, Role, Row, SystemIdentifier, page::Shape},
     volume::token::Peer,
     web,
 };
@@ -96,7 +96,9 @@ fn here(page: &Page, begins: Option<&Begins>) -> Look<PeerHere> {
     };
     let promotion = page.incarnations.last().filter(|last| Some(last.timeline) == page.timeline).map(|last| last.nonce.clone());
     let (holds_more, unsettled) = (lacks(page, begins), unsettled(page, begins));
-    Look::Seen(PeerHere { role, timeline: page.timeline, promotion, holds_more, unsettled })
+    // One that takes itself for stale has given way, perhaps by a person's word.
+    let alone = page.served_alone.clone().filter(|_| page.state != InstanceState::NeedsRecovery);
+    Look::Seen(PeerHere { role, timeline: page.timeline, promotion, holds_more, unsettled, alone })
 }
 
 /// The page of the instance of this row.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     greenplum::Dialect,
-    model::{Content, InstanceState, Look, Page, Reach, Role, Timeline, page::Shape},
+    model::{Content, InstanceState, Look, Page, Postmaster, Reach, Role, Timeline, page::Shape},
 };
 
 /// A postgres that served for so long has left its crashes behind.
@@ -249,11 +249,17 @@ impl Supervisor {
         let state = self.shown(state);
         let shape = self.shape_now(running.dialect);
         let replays = running.postgres.replays();
+        let postmaster = if serves == Some(Role::Primary) { self.postmaster() } else { None };
         self.board.show(|page| {
             (page.state, page.detail, page.serves, page.receiving, page.shape) = (state, detail, serves, receiving, shape);
-            page.replays = replays;
+            (page.replays, page.postmaster) = (replays, postmaster);
             page.timeline = timeline.or(page.timeline);
         });
+    }
+
+    /// The run of postgres that serves on this directory, by its own word.
+    fn postmaster(&self) -> Option<Postmaster> {
+        Postmaster::of_pid_file(&std::fs::read(self.volume.data().join("postmaster.pid")).ok()?)
     }
 
     /// It serves: after a while its crashes are no news any more, also those of a mirror that is asked nothing while it follows.

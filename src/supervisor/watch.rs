@@ -171,7 +171,7 @@ impl Supervisor {
         let state = self.shown(InstanceState::Starting);
         self.board.show(|page| {
             (page.state, page.detail, page.serves, page.receiving) = (state, "postgres was started".into(), None, false);
-            page.forget_mirror();
+            page.forget_postgres();
         });
     }
 
@@ -389,7 +389,7 @@ impl Supervisor {
         self.board.show(|page| {
             (page.state, page.detail, page.serves, page.receiving) =
                 (InstanceState::Deciding, format!("postgres ended: {end}"), None, false);
-            page.forget_mirror();
+            page.forget_postgres();
         });
         self.kill_all(&running.postgres).await; // orphans of a killed postmaster
         let lines = running.postgres.last_lines(self.volume.data(), running.dialect);

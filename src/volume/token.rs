@@ -90,10 +90,12 @@ impl Replaced {
 }
 
 impl Token {
-    /// The same after a repair: nothing of what the old directory followed or was counts for the new one.
+    /// The same after a repair: nothing of what the old directory followed or was counts for the new one, which is a part of the history
+    /// of these incarnations of its source.
     #[must_use]
-    pub fn after_repair(self) -> Self {
-        Self { replaced: None, ..self.following_nobody() }
+    pub fn after_repair(self, source: &[Incarnation], directory: Directory) -> Self {
+        let token = Self { replaced: None, ..self };
+        if source.is_empty() { token.following_nobody() } else { token.following(source.to_vec(), directory) }
     }
 
     /// The same of this data directory.
@@ -251,7 +253,8 @@ mod tests {
         assert_eq!(of(Some(9), None), following(), "that it cannot be looked at says nothing");
         let of_before = Token { followed_control: None, ..following() };
         assert_eq!(of_before.clone().of_directory(Directory { version: Some(9), control: Some(5) }), of_before);
-        assert!(following().after_repair().followed.is_empty());
+        assert!(following().after_repair(&[], Directory::default()).followed.is_empty());
+        assert_eq!(following().after_repair(&following().followed, Directory::default()).followed, following().followed);
     }
 
     #[test]
