@@ -249,7 +249,7 @@ impl Supervisor {
     /// Marks and row against a running postgres.
     fn judge(&mut self, running: &mut Running) -> Option<Outcome> {
         let said = self.heed_person();
-        self.memory.allowed = said.coordinator;
+        self.hear_of_coordinators(&said, &mut running.here.token);
         self.look_after(&mut running.lock);
         let marks = self.marks();
         self.show_volume(&marks);
