@@ -28,21 +28,22 @@ impl Supervisor {
     }
 
     /// What a person says of coordinators counts for what this volume has seen by the time at which it is said, and until it was
-    /// heeded. That it is not said any more is remembered, too: the next time that it is, it is said anew.
-    pub(super) fn hear_of_coordinators(&mut self, said: &Said, known: &mut TokenState) {
+    /// heeded. That it is not said any more is remembered, too: the next time that it is, it is said anew. Whether it is news, and
+    /// counts.
+    pub(super) fn hear_of_coordinators(&mut self, said: &Said, known: &mut TokenState) -> bool {
+        let is_new = self.memory.allowed != said.coordinator;
         self.memory.allowed = said.coordinator;
         let heard = |token: &Token| said.was_read.then(|| Allowed::spent(said.coordinator, token));
         let is_news = |token: &Token| heard(token).is_some_and(|spent| spent != token.coordinator_word);
-        if !matches!(known, TokenState::Mine(token) if is_news(token)) {
-            return;
+        if matches!(known, TokenState::Mine(token) if is_news(token)) {
+            *known = self.token_now();
         }
-        *known = self.token_now();
-        if let TokenState::Mine(token) = known
-            && let Some(spent) = heard(token).filter(|spent| *spent != token.coordinator_word)
-        {
+        let TokenState::Mine(token) = known else { return false };
+        if let Some(spent) = heard(token).filter(|spent| *spent != token.coordinator_word) {
             token.coordinator_word = spent;
             self.spend(token);
         }
+        is_new && Allowed::unless_spent(said.coordinator, token).is_some()
     }
 
     /// A coordinator was believed, so what a person has said of coordinators is heeded: this one's timeline is the highest that
