@@ -61,10 +61,11 @@ async fn fail_over_and_forget(bench: &mut Bench, old: i16, new: i16) -> Result<(
     say_roles(bench, old, new).await
 }
 
-const SEGMENTS: [i16; 4] = [2, 3, 4, 5];
 const LET_IT_BE_BELIEVED: &str = "gpheal.io/coordinator-timeline=\"1:2\"\n";
-/// For longer than a coordinator waits for another one, and for what its segments say.
-const LONG: Duration = Duration::from_secs(30);
+/// For longer than a coordinator waits for another one.
+const LONG: Duration = Duration::from_secs(20);
+/// A supervisor that runs nothing looks again within this.
+const MOMENT: Duration = Duration::from_secs(6);
 
 /// The activated standby was lost with its volume, so the old coordinator is to be believed again, on timeline 1 although its
 /// segments have believed one on timeline 2. Later a new standby is activated, to timeline 2 again, and is silent for a while: the
@@ -97,7 +98,7 @@ pub async fn what_was_said_of_one_activation_says_nothing_of_the_next(bench: &mu
     let spent = |page: &Page| page.state == InstanceState::WaitingForPeer && page.detail.contains("counts no more");
     await_page(bench, 1, "staying closed", spent).await?;
     says("")?;
-    sleep(LONG).await;
+    sleep(MOMENT).await;
     ensure!(bench.utility(1).await.is_err(), "the coordinator that was overtaken is open");
 
     says(LET_IT_BE_BELIEVED)?;
@@ -110,7 +111,7 @@ fn supervise_and_tell(bench: &mut Bench, dbid: i16) -> Result<()> {
     supervise_with(bench, dbid, &[1, STANDBY], &[("GPHEAL_ANNOTATIONS", &annotations), ("GPHEAL_COORDINATOR_WAIT", "10")])
 }
 
-/// The standby, and every segment and the old coordinator have seen it before.
+/// The standby; the old coordinator and a segment have seen it before.
 async fn is_activated_and_lost(bench: &mut Bench) -> Result<()> {
     await_page(bench, STANDBY, "following", |page| page.receiving).await?;
     standby::activate(bench).await?;
@@ -125,9 +126,12 @@ async fn is_believed_again(bench: &mut Bench) -> Result<()> {
     has_been_seen(bench, Timeline(1)).await
 }
 
+/// By a segment whose pair is well, which asks about once a minute.
 async fn has_been_seen(bench: &mut Bench, timeline: Timeline) -> Result<()> {
-    for dbid in SEGMENTS {
-        await_page(bench, dbid, "having heard of that coordinator", |page| page.coordinator_timeline == Some(timeline)).await?;
+    let seen = |page: &Page| page.coordinator_timeline == Some(timeline);
+    let heard = format!("having heard of the coordinator on timeline {timeline}");
+    if await_page(bench, 2, &heard, seen).await.is_ok() {
+        return Ok(());
     }
-    Ok(())
+    await_page(bench, 2, &heard, seen).await.map(drop)
 }
