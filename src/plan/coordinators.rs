@@ -1,14 +1,11 @@
 //! The coordinator and its standby. FTS watches neither, nothing is ever done to one, and what is amiss with them is said.
 
-use jiff::SignedDuration;
-
 use super::{desk::Desk, triage};
 use crate::model::{CatalogIndex, Content, Instance, Look, NoPage, Page, Plan, Reason, Refusal, Role, Row, World, refusal::ContractPoint};
 
 /// Adds what is amiss with the coordinators to what is not well.
 pub fn coordinators(desk: &Desk, plan: &mut Plan) {
-    let rows = desk.catalog.iter().flat_map(|catalog| catalog.rows()).filter(|row| row.content == Content::COORDINATOR);
-    for row in rows {
+    for row in rows(desk) {
         let refusal = match row.role {
             Role::Primary => desk.overtaken.clone(),
             Role::Mirror => of_no_use(desk, row),
@@ -17,6 +14,11 @@ pub fn coordinators(desk: &Desk, plan: &mut Plan) {
             triage::unwell(desk, plan, row, Reason::Refused(refusal));
         }
     }
+}
+
+fn rows<'a>(desk: &Desk<'a>) -> impl Iterator<Item = &'a Row> {
+    let all = desk.catalog.as_ref().map_or(&[][..], CatalogIndex::rows);
+    all.iter().filter(|row| row.content == Content::COORDINATOR)
 }
 
 /// Segments have believed a coordinator on a higher timeline than that of the one which gave the catalog: either that one was taken
@@ -54,9 +56,8 @@ fn does_not_follow(desk: &Desk, instance: &Instance, page: &Page) -> Option<Stri
         Some(Role::Primary) => Some("it takes writes: it was activated, or opened by hand".into()),
         Some(Role::Mirror) if page.receiving => None,
         Some(Role::Mirror) => {
-            let for_long = |lasts: Option<SignedDuration>| lasts > Some(desk.policy.grace);
-            let why = page.is_deaf().map_or("nobody says why", String::as_str);
-            (for_long(instance.deaf) || for_long(instance.still)).then(|| format!("it receives nothing: {why}"))
+            let why = page.is_deaf().filter(|_| instance.deaf > Some(desk.policy.grace))?;
+            Some(format!("it receives nothing; its WAL receiver says: {why}"))
         }
         None => (page.state.asks_for_repair() || page.state.needs_a_person() || still > desk.policy.grace).then(says),
     }
@@ -64,10 +65,7 @@ fn does_not_follow(desk: &Desk, instance: &Instance, page: &Page) -> Option<Stri
 
 /// Its pod is to be among those that are selected, and under a supervisor: a coordinator need not be.
 fn is_watched(desk: &Desk, instance: &Instance) -> bool {
-    let selected = || {
-        let coordinators = desk.catalog.iter().flat_map(|catalog| catalog.rows()).filter(|row| row.content == Content::COORDINATOR);
-        coordinators.filter_map(|row| desk.world.instances.get(&row.dbid)).any(|one| matches!(one.pod, Look::Seen(_)))
-    };
+    let selected = || rows(desk).filter_map(|row| desk.world.instances.get(&row.dbid)).any(|one| matches!(one.pod, Look::Seen(_)));
     instance.contract.iter().all(|point| match point {
         ContractPoint::NoPod { .. } => selected(),
         ContractPoint::NoSuchContainer { .. } | ContractPoint::NoSupervisor => false,
@@ -118,7 +116,8 @@ mod tests {
             assert_eq!(told(&lasts(None), 8), if at_once { "StandbyCoordinatorDown" } else { "well" }, "{state:?}");
         }
         assert_eq!(told(&world().page(8, |p| p.serves = Some(Role::Primary)), 8), "StandbyCoordinatorDown");
-        let deaf = |lasts| world().page(8, |p| p.receiving = false).instance(8, |one| one.still = lasts);
+        let refused = |p: &mut Page| (p.receiving, p.receiver_error) = (false, Some("no pg_hba.conf entry".into()));
+        let deaf = |lasts| world().page(8, refused).instance(8, |one| one.deaf = lasts);
         assert_eq!((told(&deaf(Some(grace * 2)), 8), told(&deaf(None), 8)), ("StandbyCoordinatorDown", "well"));
     }
 
