@@ -99,6 +99,7 @@ mod tests {
     fn told(world: &World, dbid: i16) -> &'static str {
         let plan = plan(&Policy::default(), world, now());
         assert_eq!(plan.probe, None, "FTS has nothing to do with a coordinator");
+        assert!(dbid != 8 || !plan.stands_still(world), "segments are looked at as soon as ever");
         let one = plan.unwell.iter().find(|one| one.dbid == Dbid(dbid));
         one.map_or("well", |one| one.reason.refusal().map_or("not refused", Refusal::code))
     }
