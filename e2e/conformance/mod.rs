@@ -125,6 +125,7 @@ const CHECKS: &[(&str, Check)] = checks![
     losses::who_served_alone_once_is_a_mirror_after_a_failover,
     alone::what_the_mirror_has_not_flushed_since_is_not_overwritten,
     person::what_was_said_of_one_promotion_says_nothing_of_the_next,
+    person::what_was_said_of_one_activation_says_nothing_of_the_next,
     losses::a_coordinator_whose_standby_is_activated_is_fenced,
 ];
 

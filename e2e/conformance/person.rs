@@ -1,12 +1,16 @@
 //! What a person has said once, by an annotation that nobody took away again.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
-use gpheal::model::{InstanceState, Repair, Role};
+use gpheal::model::{InstanceState, Page, Repair, Role, Timeline};
+use tokio::time::sleep;
 
 use super::{
-    bench::Bench,
+    bench::{Bench, STANDBY},
     losses::await_value,
-    supervised::{acting_and_mirror, await_page, ensure_supervised, recover, say_roles, supervise, supervise_with},
+    standby,
+    supervised::{acting_and_mirror, await_page, ensure_supervised, install, recover, say_roles, supervise, supervise_with},
 };
 
 /// A person has said once that a promotion to timeline 2 does not count, and the annotation stands in the pod's template since. The other
@@ -55,4 +59,79 @@ async fn fail_over_and_forget(bench: &mut Bench, old: i16, new: i16) -> Result<(
     await_page(bench, new, "serving as a primary", |page| page.serves == Some(Role::Primary)).await?;
     bench.await_session(new).await?;
     say_roles(bench, old, new).await
+}
+
+const LET_IT_BE_BELIEVED: &str = "gpheal.io/coordinator-timeline=\"1:2\"\n";
+/// For longer than a coordinator waits for another one.
+const LONG: Duration = Duration::from_secs(20);
+/// A supervisor that runs nothing looks again within this.
+const MOMENT: Duration = Duration::from_secs(6);
+
+/// The activated standby was lost with its volume, so the old coordinator is to be believed again, on timeline 1 although its
+/// segments have believed one on timeline 2. Later a new standby is activated, to timeline 2 again, and is silent for a while: the
+/// annotation still stands.
+pub async fn what_was_said_of_one_activation_says_nothing_of_the_next(bench: &mut Bench) -> Result<()> {
+    bench.start_again().await?;
+    standby::make(bench).await?;
+    install(bench)?;
+    let annotations = bench.folder().join("annotations");
+    let says = |text: &str| std::fs::write(&annotations, text);
+    says("")?;
+    bench.owner().file(&annotations, 0o644)?;
+    [1, 2, 3, 4, 5, STANDBY].into_iter().try_for_each(|dbid| bench.server(dbid).stop())?;
+    for dbid in [STANDBY, 1, 2, 3, 4, 5] {
+        supervise_and_tell(bench, dbid)?;
+    }
+    await_page(bench, 1, "dispatch", |page| page.serves == Some(Role::Primary)).await?;
+    is_activated_and_lost(bench).await?;
+    let lifted_by = |page: &Page| page.detail.contains("(gpheal.io/coordinator-timeline=1:2)");
+    await_page(bench, 1, "telling how it is believed again", lifted_by).await?;
+    says(LET_IT_BE_BELIEVED)?;
+    is_believed_again(bench).await?;
+
+    std::fs::remove_dir_all(bench.server(STANDBY).volume())?;
+    bench.owner().folder(bench.server(STANDBY).volume())?;
+    bench.copy_coordinator()?;
+    supervise_and_tell(bench, STANDBY)?;
+    is_activated_and_lost(bench).await?;
+    sleep(LONG).await;
+    let spent = |page: &Page| page.state == InstanceState::WaitingForPeer && page.detail.contains("counts no more");
+    await_page(bench, 1, "staying closed", spent).await?;
+    says("")?;
+    sleep(MOMENT).await;
+    ensure!(bench.utility(1).await.is_err(), "the coordinator that was overtaken is open");
+
+    says(LET_IT_BE_BELIEVED)?;
+    is_believed_again(bench).await?;
+    bench.start_again().await
+}
+
+fn supervise_and_tell(bench: &mut Bench, dbid: i16) -> Result<()> {
+    let annotations = bench.folder().join("annotations").display().to_string();
+    supervise_with(bench, dbid, &[1, STANDBY], &[("GPHEAL_ANNOTATIONS", &annotations), ("GPHEAL_COORDINATOR_WAIT", "10")])
+}
+
+/// The standby; the old coordinator and a segment have seen it before.
+async fn is_activated_and_lost(bench: &mut Bench) -> Result<()> {
+    await_page(bench, STANDBY, "following", |page| page.receiving).await?;
+    standby::activate(bench).await?;
+    let overtaken = |page: &Page| page.state == InstanceState::WaitingForPeer && page.detail.contains("has taken over");
+    await_page(bench, 1, "being overtaken", overtaken).await?;
+    has_been_seen(bench, Timeline(2)).await?;
+    bench.server(STANDBY).vanish()
+}
+
+async fn is_believed_again(bench: &mut Bench) -> Result<()> {
+    await_page(bench, 1, "dispatch again", |page| page.serves == Some(Role::Primary)).await?;
+    has_been_seen(bench, Timeline(1)).await
+}
+
+/// By a segment whose pair is well, which asks about once a minute.
+async fn has_been_seen(bench: &mut Bench, timeline: Timeline) -> Result<()> {
+    let seen = |page: &Page| page.coordinator_timeline == Some(timeline);
+    let heard = format!("having heard of the coordinator on timeline {timeline}");
+    if await_page(bench, 2, &heard, seen).await.is_ok() {
+        return Ok(());
+    }
+    await_page(bench, 2, &heard, seen).await.map(drop)
 }

@@ -47,7 +47,9 @@ impl Plan {
         let moves = |one: &InstanceNext| matches!(one.standing, Standing::Attempting | Standing::Proving(_) | Standing::BackingOff { .. });
         let moving = !self.new_recoveries.is_empty() || instances.into_iter().any(moves);
         let for_a_person = |one: &Unwell| matches!(&one.reason, Reason::Refused(refusal) if refusal.needs_a_person());
-        let stuck = !self.unwell.is_empty() && self.unwell.iter().all(for_a_person);
+        // That a coordinator is not well makes nobody look at the segments less often.
+        let mut segments = self.unwell.iter().filter(|one| one.content != Content::COORDINATOR).peekable();
+        let stuck = segments.peek().is_some() && segments.all(for_a_person);
         !moving && (world.catalog.seen().is_none() || stuck)
     }
 }

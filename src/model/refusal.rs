@@ -18,6 +18,10 @@ reasons! {
         CatalogUnread { unread: Unread },
         /// The rows of the content can not be true [7.1 #7, #8].
         CatalogInvalid { why: String },
+        /// Segments have believed a coordinator on a higher timeline than the one that gave the catalog is on: it may be an old one.
+        CoordinatorMayBeOvertaken { why: String },
+        /// The standby coordinator does not run, does not follow, or cannot be asked: nothing would be left to activate.
+        StandbyCoordinatorDown { dbid: Dbid, why: String },
         /// The coordinator and its standby are repaired in another way [15].
         CoordinatorRow,
         /// No such dbid or content in the catalog.
@@ -208,6 +212,14 @@ sentences! { Refusal {
     CatalogInvalid { why }: BOTH,
         ("{why}"),
         ("lifted when a person has repaired gp_segment_configuration (gpcheckcat)");
+    CoordinatorMayBeOvertaken { why }: PERSON,
+        ("the coordinator may have been taken over, and its catalog be an old one: {why}"),
+        ("lifted when spec.coordinator leads to the coordinator on the higher timeline, and the other one does not run; where that one is \
+             lost, when a person lets the other be believed (docs/break-glass.md, \"A coordinator that is not believed\")");
+    StandbyCoordinatorDown { dbid, why }: PERSON,
+        ("the standby coordinator, dbid {dbid}, could not be activated: {why}"),
+        ("lifted by itself when it follows the coordinator; gpheal repairs no coordinator, so one that does not come back is for a person \
+             to make anew (gpinitstandby, or pg_basebackup into an empty directory)");
     CoordinatorRow: FOR_GOOD,
         ("content -1 is the coordinator"),
         ("never; see gpinitstandby and gpactivatestandby");

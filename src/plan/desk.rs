@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{recovery, words};
+use super::{coordinators, recovery, words};
 use crate::model::{
     CatalogIndex, Content, Dbid, JobState, JobView, Page, Phase, Plan, Policy, Recovery, RecoveryInstance, Refusal, Standing, Targets,
     World, world::AtWork,
@@ -20,6 +20,8 @@ pub struct Desk<'a> {
     pub now: Timestamp,
     /// `None`: the catalog could not be read.
     pub catalog: Option<CatalogIndex<'a>>,
+    /// Why the catalog may be that of a coordinator which was taken over.
+    pub overtaken: Option<Refusal>,
     /// Not one segment has a pod among those that are selected.
     pub nothing_selected: bool,
     /// Jobs that run and go on, or were given out in this pass.
@@ -82,6 +84,7 @@ impl<'a> Desk<'a> {
             policy,
             world,
             now,
+            overtaken: catalog.as_ref().and_then(|catalog| coordinators::may_be_overtaken(world, catalog)),
             catalog,
             nothing_selected: world.nothing_selected(),
             jobs,

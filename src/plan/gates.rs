@@ -32,6 +32,7 @@ impl<'a> Admitted<'a> {
 /// The first reason against it.
 pub fn admit<'a>(desk: &Desk<'a>, dbid: Dbid) -> Result<Admitted<'a>, Refusal> {
     let catalog = catalog(desk)?;
+    is_the_newest(desk)?;
     let row = catalog.row(dbid).ok_or(Refusal::NotInCatalog { what: format!("dbid {dbid}") })?;
     let pair = pair_of(catalog, row)?;
     let instance = desk.world.instances.get(&dbid).ok_or(Refusal::SupervisorSilent { why: "its pod was not looked for yet".into() })?;
@@ -56,6 +57,11 @@ pub fn catalog<'d, 'a>(desk: &'d Desk<'a>) -> Result<&'d CatalogIndex<'a>, Refus
         (None, Look::Unknown(unread)) => Err(Refusal::CatalogUnread { unread: unread.clone() }),
         (None, Look::Seen(_)) => Err(Refusal::CatalogInvalid { why: "the catalog was not indexed".into() }),
     }
+}
+
+/// Nothing is begun on the word of a catalog that may be an old one.
+fn is_the_newest(desk: &Desk) -> Result<(), Refusal> {
+    desk.overtaken.as_ref().map_or(Ok(()), |refusal| Err(refusal.clone()))
 }
 
 fn pair_of<'a>(catalog: &CatalogIndex<'a>, row: &Row) -> Result<Pair<'a>, Refusal> {

@@ -3,11 +3,12 @@
 //! `triage` looks for what is not well, `gates` says whether an instance may be touched at all,
 //! `ladder` picks the repair and what follows a failed attempt, `recovery` moves one recovery on,
 //! `proof` says when an instance is healed, `follow` what an ended recovery means for the next one,
-//! `aftermath` what an instance does after its repair, `breaker` when repairs of one are begun by themselves no more,
+//! `coordinators` what is amiss with those that are never repaired, `aftermath` what an instance does after its repair, `breaker` when repairs of one are begun by themselves no more,
 //! `keep` which old ones mean nothing any more, and `desk` finds all that they ask for at once.
 
 pub mod aftermath;
 pub mod breaker;
+pub mod coordinators;
 pub mod desk;
 pub mod follow;
 pub mod gates;
@@ -36,6 +37,7 @@ pub fn plan(policy: &Policy, world: &World, now: Timestamp) -> Plan {
     }
     desk.turn(&plan);
     triage::triage(&desk, &mut plan);
+    coordinators::coordinators(&desk, &mut plan);
     plan.removals = keep::removals(&desk, &plan);
     plan.probe = triage::probe(&desk, &plan);
     plan

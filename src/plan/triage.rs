@@ -84,7 +84,7 @@ fn pair_of(desk: &Desk, plan: &mut Plan, content: Content, pair: Pair) {
     }
 }
 
-fn unwell(desk: &Desk, plan: &mut Plan, row: &Row, reason: Reason) {
+pub(super) fn unwell(desk: &Desk, plan: &mut Plan, row: &Row, reason: Reason) {
     plan.unwell.push(told(desk, row, reason));
 }
 
@@ -321,7 +321,7 @@ fn left(now: Timestamp, instance: Option<&Instance>, patience: SignedDuration, q
 
 /// For how long its supervisor has said the same: by that one's clock, which may be wrong in both directions, or for as long
 /// as it was seen to.
-fn changed(now: Timestamp, instance: Option<&Instance>, page: &Page) -> SignedDuration {
+pub(super) fn changed(now: Timestamp, instance: Option<&Instance>, page: &Page) -> SignedDuration {
     let seen = instance.and_then(|i| i.still).unwrap_or(SignedDuration::ZERO);
     match now.duration_since(page.since) {
         // Nobody has looked for long enough to know better, and by its own clock it has yet to happen.
@@ -372,7 +372,7 @@ pub fn probe(desk: &Desk, plan: &Plan) -> Option<String> {
     let streams = |dbid| catalog.row(dbid).is_some_and(|row| proof::streams(desk, row));
     let receives = |dbid| desk.page_at(dbid).is_some_and(|p| p.receiving && p.serves == Some(Role::Mirror));
     let waited_for = |reason: &Reason| !reason.refusal().is_some_and(is_of_a_mirror_that_is_up);
-    let back = plan.unwell.iter().find(|u| waited_for(&u.reason) && (streams(u.dbid) || receives(u.dbid)));
+    let back = plan.unwell.iter().filter(|u| u.content.0 >= 0).find(|u| waited_for(&u.reason) && (streams(u.dbid) || receives(u.dbid)));
     back.map(|u| format!("dbid {} receives again", u.dbid))
 }
 

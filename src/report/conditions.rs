@@ -71,7 +71,7 @@ fn of_instances(catalog: &Catalog, plan: &Plan) -> Vec<Wanted> {
 
 /// By what stands in the way of a repair, or would in the way of the next one.
 fn healing_blocked(catalog: &Catalog, plan: &Plan) -> Wanted {
-    if let Some((one, refusal)) = first(plan, blocks) {
+    if let Some((one, refusal)) = first(plan, |refusal| blocks(refusal) && !is_of_a_standby(refusal)) {
         return Wanted::new("HealingBlocked", Some(true), refusal.code(), sentence(one, refusal));
     }
     let unfit = plan.unfit.iter().find_map(|one| one.reason.refusal().map(|refusal| (one, refusal)));
@@ -79,6 +79,11 @@ fn healing_blocked(catalog: &Catalog, plan: &Plan) -> Wanted {
     let (message, lifted_by) = super::words(refusal);
     let text = format!("{}; dbid {} (content {}): {message}; {lifted_by}", unfit_of(catalog, plan), one.dbid, one.content);
     Wanted::new("HealingBlocked", Some(true), refusal.code(), text)
+}
+
+/// It is nobody's to repair, and keeps no segment from being repaired.
+const fn is_of_a_standby(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::StandbyCoordinatorDown { .. })
 }
 
 /// How many are well and without a way back once they are not, before a cluster is put under supervisors all of them.
@@ -142,7 +147,7 @@ fn named<T: std::fmt::Display>(all: impl ExactSizeIterator<Item = T>) -> String 
     format!("{}{more}", words.join(", "))
 }
 
-/// Ready is: every content is served and has its mirror in sync. The reason is the worst thing that is known.
+/// Ready is: every content is served and has its mirror in sync, and nothing is amiss with the coordinators. The reason is the worst thing that is known.
 fn ready(catalog: &Catalog, plan: &Plan, lacking: &[Content], in_sync: usize) -> Wanted {
     let contents = catalog.contents().len();
     if plan.unwell.is_empty() && lacking.is_empty() {
@@ -278,6 +283,21 @@ mod tests {
         for kind in ["Ready", "CoordinatorReachable", "Degraded", "InSync", "Balanced", "DoubleFault", "HealingBlocked"] {
             assert!(seen.contains(&(kind, Some(true))) && seen.contains(&(kind, Some(false))), "{kind} was not tried both ways");
         }
+    }
+
+    #[test]
+    fn what_is_amiss_with_the_coordinators_is_told_and_a_standby_blocks_no_repair() {
+        let of = |world: &World| {
+            let all = all(world, &Policy::default());
+            ["Ready", "Stalled", "HealingBlocked"]
+                .map(|kind| all.iter().find(|one| one.kind == kind).map(|one| one.reason.clone()).unwrap())
+        };
+        let world = || World::of(&["1:-1ppsu", "8:-1mmsu", "2:0ppsu", "5:0mmsu"]);
+        assert_eq!(of(&world()), ["InSync", "NotStalled", "NotBlocked"]);
+        let standby = world().page(8, |page| (page.state, page.serves) = (InstanceState::NeedsRecovery, None));
+        assert_eq!(of(&standby), ["StandbyCoordinatorDown", "StandbyCoordinatorDown", "NotBlocked"]);
+        let overtaken = world().page(2, |page| page.coordinator_timeline = Some(crate::model::Timeline(2)));
+        assert_eq!(of(&overtaken), ["CoordinatorMayBeOvertaken"; 3]);
     }
 
     /// With the documented least right nothing was watched, and nobody was told.

@@ -45,6 +45,8 @@ pub struct Known {
     pub seen: Timeline,
     /// The system identifier of the coordinator's database, once it was learned.
     pub coordinator: Option<SystemIdentifier>,
+    /// What a person has said of coordinators that counts no more.
+    pub spent: Option<Allowed>,
     /// The rows that are needed.
     pub scope: Scope,
 }
@@ -81,7 +83,7 @@ async fn one(config: &Config, server: &Server, known: Known) -> Result<Answer, U
 fn believe(server: &Server, answer: Answer, known: Known) -> Result<Answer, Unread> {
     let (now, seen) = (answer.timeline, known.seen);
     if now < seen {
-        let how = Allowed::how(now, seen);
+        let how = Allowed::how(now, seen, known.spent);
         return Err(Unread::OldCoordinator {
             why: format!("{server} is on timeline {now}, older than {seen} which was seen before ({how})"),
         });
@@ -280,7 +282,7 @@ mod tests {
     #[test]
     fn a_timeline_counts_with_the_coordinators_system_identifier_only() {
         let says = |seen, coordinator: Option<u64>, timeline, theirs: Option<u64>| {
-            let known = Known { seen: Timeline(seen), coordinator: coordinator.map(SystemIdentifier), scope: Scope::All };
+            let known = Known { seen: Timeline(seen), coordinator: coordinator.map(SystemIdentifier), spent: None, scope: Scope::All };
             let answer =
                 Answer { catalog: Catalog::default(), timeline: Timeline(timeline), system_identifier: theirs.map(SystemIdentifier) };
             believe(&Server::new("c", 1), answer, known).map(|_| ()).map_err(|unread| unread.name())

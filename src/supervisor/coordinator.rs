@@ -70,6 +70,9 @@ impl Supervisor {
                 if self.signals.ending {
                     return Ok(Round::End);
                 }
+                if let Some(timeline) = self.board.page().timeline {
+                    self.heed_of_coordinators(timeline);
+                }
                 self.run_segment(lock, true).await
             }
         }
@@ -117,7 +120,7 @@ impl Supervisor {
     /// Asked once more right before it dispatches: much may have happened since it was started.
     async fn may_dispatch(&mut self, here: &Here) -> May<String> {
         let silent = match self.ask_others(here, None).await {
-            Look::Seen(OtherHere::Overtook(_)) => return May::Not,
+            Look::Seen(OtherHere::Overtook(_) | OtherHere::Rivals(_)) => return May::Not,
             // What a standby holds is judged before postgres is started.
             Look::Seen(OtherHere::Behind | OtherHere::HoldsMore(_)) => return May::Dispatch,
             Look::Unknown(silent) => silent,

@@ -68,6 +68,9 @@ pub enum OtherHere {
     HoldsMore(HoldsMore),
     /// Its database takes writes on this timeline, which is higher than ours.
     Overtook(Timeline),
+    /// Its database takes writes on our very timeline, as one does that was activated beside another, or copied by hand: neither is
+    /// older than the other, and two catalogs lead the segments.
+    Rivals(Timeline),
 }
 
 /// How a mirror's log stands to that of its acting primary.
@@ -374,6 +377,9 @@ fn coordinator(facts: &Facts) -> Decision {
             Look::Seen(PrimaryHere::HasAll | PrimaryHere::Unproven(_)) | Look::Unknown(_) => Decision::Start,
         },
         (Shape::Primary, _) if let Some(why) = overtaken(facts) => stay(InstanceState::WaitingForPeer, why),
+        (Shape::Primary, _) if let Look::Seen(OtherHere::Rivals(timeline)) = facts.other => {
+            stay(InstanceState::WaitingForPeer, rivals(timeline))
+        }
         (Shape::Primary, None)
             if let Look::Seen(OtherHere::HoldsMore(more)) = &facts.other
                 && let Some(why) = more_than_counts(facts, more) =>
@@ -389,29 +395,42 @@ fn coordinator(facts: &Facts) -> Decision {
 fn overtaken(facts: &Facts) -> Option<String> {
     let told = match facts.other {
         Look::Seen(OtherHere::Overtook(timeline)) => Some(timeline),
-        Look::Seen(OtherHere::Behind | OtherHere::HoldsMore(_)) | Look::Unknown(_) => None,
+        Look::Seen(OtherHere::Behind | OtherHere::HoldsMore(_) | OtherHere::Rivals(_)) | Look::Unknown(_) => None,
     };
     let took_over = |theirs: Timeline| {
-        format!("the other coordinator has taken over on timeline {theirs}, higher than this one's; make this one its standby")
+        format!(
+            "the other coordinator has taken over on timeline {theirs}, higher than this one's. What this one committed and the other \
+             lacks is on this volume alone: look for that, and save it, before you make this one the other's standby"
+        )
     };
     if let Some(theirs) = told {
         return Some(took_over(theirs));
     }
-    let seen = match &facts.token {
-        TokenState::Mine(token) => token.coordinator_timeline,
+    let token = match &facts.token {
+        TokenState::Mine(token) => token,
         TokenState::Absent | TokenState::Foreign(_) => return None,
     };
+    let (seen, spent) = (token.coordinator_timeline, token.coordinator_word.as_deref().and_then(Allowed::parse));
     let own = facts.timeline.filter(|own| *own < Allowed::floor(facts.allowed, seen))?;
-    Some(format!("{}, or let it be believed ({})", took_over(seen), Allowed::how(own, seen)))
+    Some(format!("{}, or let it be believed ({})", took_over(seen), Allowed::how(own, seen, spent)))
+}
+
+/// What a person is told of two that take writes, of which none is older.
+pub fn rivals(timeline: Timeline) -> String {
+    format!(
+        "another coordinator takes writes on timeline {timeline}, which is this one's, too: a person has to say which of them goes on, \
+         and end the other for good"
+    )
 }
 
 fn beside_others(facts: &Facts) -> Decision {
     match (&facts.other, &facts.alone) {
         (_, Alone::InPlace) => Decision::Dispatch,
         (Look::Seen(_), Alone::Waits | Alone::Waited | Alone::Refuted(_)) | (Look::Unknown(_), Alone::Waited) => Decision::StartCoordinator,
-        (Look::Unknown(why), Alone::Waits) => {
-            stay(InstanceState::WaitingForPeer, format!("the other coordinator may have taken over and is silent: {why}"))
-        }
+        (Look::Unknown(why), Alone::Waits) => stay(
+            InstanceState::WaitingForPeer,
+            format!("whether the other coordinator has taken over, and what it holds, is not known: {why}"),
+        ),
         (Look::Unknown(why), Alone::Refuted(seen)) => {
             stay(InstanceState::WaitingForPeer, format!("the other coordinator is silent ({why}), and {seen}"))
         }

@@ -197,36 +197,6 @@ fn a_mirror_whose_primary_turns_out_to_have_another_history_is_stopped() {
     assert_eq!(watch(&Facts { primary: lacks(), ..promoted }), Watch::LetRun, "it follows nobody any more");
 }
 
-#[test]
-fn a_coordinator_and_its_standby_are_held_against_each_other_too() {
-    let of = |shape| Facts { content: Some(Content::COORDINATOR), ..facts(shape, Look::Unknown("itself".into())) };
-    let standby = |primary| says(&Facts { primary, ..of(Shape::Mirror) });
-    assert_eq!(standby(Look::Seen(PrimaryHere::Lacks("another history".into()))), "NeedsRecovery");
-    assert_eq!(standby(Look::Unknown("silent".into())), "start", "it may have to be activated");
-    let put_back = Facts { other: Look::Seen(OtherHere::HoldsMore(more("dbid 8 holds more"))), ..of(Shape::Primary) };
-    assert_eq!(says(&put_back), "PutBack");
-    assert_eq!(says(&Facts { alone: Alone::InPlace, ..put_back.clone() }), "PutBack");
-    assert_eq!(says(&Facts { not_replaced: not_replaced("another"), ..put_back.clone() }), "PutBack", "of another copy");
-    assert_eq!(says(&Facts { not_replaced: not_replaced(&more("").copy), ..put_back }), "start in two steps");
-}
-
-/// The annotation that lets segments believe a coordinator that was put back lets that one dispatch.
-#[test]
-fn a_person_can_lift_that_a_coordinator_was_overtaken() {
-    let overtaken = Facts {
-        content: Some(Content::COORDINATOR),
-        timeline: Some(Timeline(0)),
-        other: Look::Seen(OtherHere::Behind),
-        ..facts(Shape::Primary, Look::Unknown("itself".into()))
-    };
-    assert_eq!(says(&overtaken), "WaitingForPeer");
-    let allowed = |seen| Some(Allowed::new(Timeline(0), Timeline(seen)));
-    assert_eq!(says(&Facts { allowed: allowed(1), ..overtaken.clone() }), "start in two steps");
-    assert_eq!(says(&Facts { allowed: allowed(2), ..overtaken.clone() }), "WaitingForPeer", "said of another one");
-    let other = Look::Seen(OtherHere::Overtook(Timeline(1)));
-    assert_eq!(says(&Facts { allowed: allowed(1), other, ..overtaken }), "WaitingForPeer", "it takes writes now");
-}
-
 /// What a person says of dbid 2.
 fn not_replaced(evidence: &str) -> Word {
     Word::not_replaced(Some(Dbid(2)), &[format!("2@{evidence}")])
@@ -492,5 +462,7 @@ fn what_an_acting_primary_died_of_counts_only_until_its_back_off_is_over() {
     assert_eq!(counted(&blind(), Shape::Mirror, 0).as_deref(), Some("no checkpoint"));
 }
 
+#[path = "decide_coordinator_tests.rs"]
+mod coordinators;
 #[path = "promotion_tests.rs"]
 mod promotion;

@@ -12,7 +12,7 @@ use super::{
     history, is_dead,
     others::{self, Own},
     peer::{self, Other},
-    person::{Said, Word},
+    person::{Allowed, Said, Word},
 };
 use crate::{
     model::{Begins, Content, Dbid, InstanceState, Look, Reach, Role, page::Shape},
@@ -55,7 +55,6 @@ impl Supervisor {
         }
         let crashed = self.memory.crashed.take();
         let said = self.heed_person();
-        self.memory.allowed = said.coordinator;
         let lock = match self.volume.try_lock(&self.config.holder(), said.gone.as_deref()) {
             Ok(lock) => lock,
             Err(LockError::Busy(who)) => return self.stay_out(&who).await,
@@ -67,8 +66,9 @@ impl Supervisor {
         }
         self.end_dead_hold(&lock);
         self.heed_adoption(&said);
+        self.hear_of_coordinators(&said, &mut self.token_now());
         let marks = self.marks();
-        let here = self.look_here(&marks);
+        let mut here = self.look_here(&marks);
         self.show_incarnations();
         if let (Some((state, why)), false) = (by_marks(&marks), marks.maintenance) {
             drop(lock);
@@ -79,6 +79,7 @@ impl Supervisor {
             facts = self.facts(marks, &here, &said, crashed) => facts,
             () = told.heard() => return Ok(Round::End), // what is asked may take long, and the volume is wanted by others
         };
+        here.token = self.token_now(); // with what was learned from the answers
         self.carry_out(lock, &here, &facts).await
     }
 
@@ -188,7 +189,7 @@ impl Supervisor {
             served_alone: self.show_alone(here.shaped.shape),
             was_in_sync: matches!(&here.token, TokenState::Mine(token) if token.peer.as_ref().is_some_and(|peer| peer.in_sync)),
             diverged: self.memory.diverged.clone(),
-            allowed: self.memory.allowed,
+            allowed: self.allowed(&here.token),
         }
     }
 
@@ -208,6 +209,14 @@ impl Supervisor {
         }
     }
 
+    /// What a person says of coordinators, as far as it counts for this volume.
+    fn allowed(&self, token: &TokenState) -> Option<Allowed> {
+        match token {
+            TokenState::Mine(token) => Allowed::unless_spent(self.memory.allowed, token),
+            TokenState::Absent | TokenState::Foreign(_) => self.memory.allowed,
+        }
+    }
+
     fn unusable_now(&self, row: &Look<RowHere>, shape: Shape) -> Option<String> {
         let left = self.memory.not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
         counts(self.memory.unusable.as_deref()?, row, shape, left)
@@ -216,7 +225,7 @@ impl Supervisor {
     pub(super) async fn ask_others(&mut self, here: &Here, begins: Option<Begins>) -> Look<OtherHere> {
         let other = others::ask(&self.config, &Own { begins, ..self.own(here) }).await;
         if let Look::Seen(OtherHere::Overtook(timeline)) = other {
-            self.remember_who_overtook(here, timeline);
+            self.remember_who_overtook(timeline);
         }
         other
     }

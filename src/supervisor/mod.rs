@@ -49,7 +49,7 @@ use self::{
 };
 use crate::{
     greenplum::topology::Scope,
-    model::{InstanceState, Look, Timeline, page::LastExit},
+    model::{Dbid, InstanceState, Look, Timeline, page::LastExit},
     volume::Volume,
 };
 
@@ -93,7 +93,7 @@ struct Memory {
     dispatched: Option<tokio::time::Instant>,
     /// When segments were found to know, or perhaps to know, of a higher timeline than this coordinator's, and what was seen.
     refuted: Option<(tokio::time::Instant, String)>,
-    /// The timeline down to which a person allows a coordinator to be believed.
+    /// The timeline down to which a person allows a coordinator to be believed, whether or not that counts any more.
     allowed: Option<person::Allowed>,
     /// postgres has just ended by itself as a primary: when its log was last seen to be written. The next round takes it, so that it
     /// says nothing once postgres was kept down for any other reason, and somebody may have put other files there.
@@ -229,28 +229,34 @@ impl Supervisor {
     async fn read_catalog(&mut self, here: &idle::Here) -> Look<Answer, NotRead> {
         self.board.counts.catalog_reads.inc();
         let look = ask::catalog(&self.config, self.known(here)).await;
-        self.remember(&look);
+        self.remember(&look, here.dbid);
         look
     }
 
     /// What the coordinators' answers are held against, and which rows are asked for.
     fn known(&self, here: &idle::Here) -> ask::Known {
-        let (seen, coordinator) = match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
-            crate::volume::TokenState::Mine(token) => (token.coordinator_timeline, token.coordinator),
-            crate::volume::TokenState::Absent | crate::volume::TokenState::Foreign(_) => (Timeline(0), None),
-        };
         let scope = here.content.zip(here.dbid).map_or(Scope::All, |(content, dbid)| Scope::Of(content, dbid));
-        ask::Known { seen: self.floor(seen), coordinator, scope }
+        match self.volume.token(&self.config.cluster, &self.config.address, self.config.port) {
+            // A coordinator that was put back on an older copy of itself is believed when a person says so.
+            crate::volume::TokenState::Mine(token) => ask::Known {
+                seen: person::Allowed::floor(person::Allowed::unless_spent(self.memory.allowed, &token), token.coordinator_timeline),
+                coordinator: token.coordinator,
+                spent: token.coordinator_word.as_deref().and_then(person::Allowed::parse),
+                scope,
+            },
+            crate::volume::TokenState::Absent | crate::volume::TokenState::Foreign(_) => {
+                ask::Known { seen: Timeline(0), coordinator: None, spent: None, scope }
+            }
+        }
     }
 
-    /// A coordinator that was put back on an older copy of itself is believed when a person says so.
-    fn floor(&self, seen: Timeline) -> Timeline {
-        person::Allowed::floor(self.memory.allowed, seen)
-    }
-
-    fn remember(&mut self, look: &Look<Answer, NotRead>) {
-        if let Look::Seen(answer) = look {
-            self.memory.answer = Some(answer.clone());
+    /// Of a coordinator that does not know this place nothing is learned.
+    fn remember(&mut self, look: &Look<Answer, NotRead>, dbid: Option<Dbid>) {
+        let Look::Seen(answer) = look else { return };
+        self.memory.answer = Some(answer.clone());
+        match ask::row_here(&self.config, &answer.catalog, dbid) {
+            Look::Seen(decide::RowHere::Mine { .. }) => self.heed_of_coordinators(answer.timeline),
+            Look::Seen(decide::RowHere::NotMine(_)) | Look::Unknown(_) => {}
         }
     }
 

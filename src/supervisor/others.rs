@@ -2,7 +2,7 @@
 //! believed over SQL alone, from a database with our system identifier. When nobody can be asked, the segments are
 //! witnesses: each of their volumes holds the highest timeline of a coordinator that it believed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
 
 use super::{
     config::Config,
@@ -35,14 +35,18 @@ pub async fn ask(config: &Config, own: &Own) -> Look<OtherHere> {
 
 /// One that has taken over counts whatever the rest say; else all have to have said that they have not.
 fn together(said: Vec<Look<OtherHere>>) -> Look<OtherHere> {
-    let (mut silent, mut more) = (vec![], None);
+    let (mut silent, mut more, mut rivals) = (vec![], None, None);
     for one in said {
         match one {
             Look::Seen(OtherHere::Overtook(timeline)) => return Look::Seen(OtherHere::Overtook(timeline)),
+            Look::Seen(OtherHere::Rivals(timeline)) => rivals = Some(timeline),
             Look::Seen(OtherHere::HoldsMore(why)) => more = Some(why),
             Look::Seen(OtherHere::Behind) => {}
             Look::Unknown(why) => silent.push(why),
         }
+    }
+    if let Some(timeline) = rivals {
+        return Look::Seen(OtherHere::Rivals(timeline));
     }
     if let Some(why) = more {
         return Look::Seen(OtherHere::HoldsMore(why));
@@ -89,6 +93,9 @@ fn idle(server: &Server, page: &Page, own: &Own) -> Look<OtherHere> {
     if let Some(why) = peer::lacks(page, own.begins.as_ref()) {
         return Look::Seen(OtherHere::HoldsMore(why));
     }
+    if let Some(why) = peer::unsettled(page, own.begins.as_ref()) {
+        return Look::Unknown(why);
+    }
     match page.shape {
         Shape::Primary if page.timeline > own.timeline => {
             Look::Unknown(format!("the directory of {server} is on a higher timeline than this one's, as its page says, and it is down"))
@@ -127,7 +134,11 @@ fn judge(server: &Server, (timeline, whose): (Timeline, Option<SystemIdentifier>
     if whose.is_none() || whose != own.system_identifier {
         return Look::Unknown(format!("{server} takes writes, and nothing shows that it is a copy of this database"));
     }
-    Look::Seen(if timeline > ours { OtherHere::Overtook(timeline) } else { OtherHere::Behind })
+    Look::Seen(match timeline.cmp(&ours) {
+        Ordering::Greater => OtherHere::Overtook(timeline),
+        Ordering::Equal => OtherHere::Rivals(timeline),
+        Ordering::Less => OtherHere::Behind,
+    })
 }
 
 /// The page of a coordinator at that server.
@@ -274,9 +285,20 @@ mod tests {
     fn a_timeline_overtakes_only_over_sql_and_with_our_system_identifier() {
         let judged = |timeline, whose: Option<u64>| judge(&server(), (Timeline(timeline), whose.map(SystemIdentifier)), &own());
         assert_eq!(judged(2, Some(7)), Look::Seen(OtherHere::Overtook(Timeline(2))));
-        assert_eq!(judged(1, Some(7)), Look::Seen(OtherHere::Behind));
+        assert_eq!(judged(0, Some(7)), Look::Seen(OtherHere::Behind));
         assert!(matches!(judged(9, Some(8)), Look::Unknown(_)) && matches!(judged(9, None), Look::Unknown(_)));
         assert_eq!(identified(Dialect::Seven, None, &of_standby(|_| ())), None, "there SQL tells it");
+    }
+
+    /// Two standbys of one coordinator, each activated while the other was silent: each called the other the one that is behind.
+    #[test]
+    fn one_that_takes_writes_on_the_same_timeline_is_not_behind() {
+        let rivals = || judge(&server(), (Timeline(1), Some(OURS)), &own());
+        assert_eq!(rivals(), Look::Seen(OtherHere::Rivals(Timeline(1))));
+        let behind = || Look::Seen(OtherHere::Behind);
+        let overtook = || Look::Seen(OtherHere::Overtook(Timeline(2)));
+        assert_eq!(together(vec![behind(), rivals(), Look::Unknown("silent".into())]), rivals());
+        assert_eq!(together(vec![rivals(), overtook()]), overtook());
     }
 
     #[test]
@@ -287,6 +309,27 @@ mod tests {
         let promoted = |p: &mut Page| (p.serves, p.shape, p.timeline) = (None, Shape::Primary, Some(Timeline(2)));
         assert!(matches!(said(promoted), Look::Unknown(why) if why.contains("higher timeline")), "promoted, and down at the moment");
         assert!(matches!(said(|p| p.shape = Shape::Unknown), Look::Unknown(_)));
+    }
+
+    /// Its primary's node lost power a moment ago: it takes itself for a receiver, and how far it reaches was looked up before.
+    #[test]
+    fn a_standby_that_does_not_know_yet_how_far_it_reaches_has_not_said_that_it_holds_no_more() {
+        let one = |number, began| crate::model::Incarnation {
+            number,
+            nonce: format!("n{number}"),
+            timeline: Timeline(1),
+            began: crate::model::Lsn(began),
+        };
+        let at = |end| crate::model::Reach { timeline: Timeline(1), end: crate::model::Lsn(end) };
+        let begins = Begins { incarnations: vec![one(1, 10)], at: at(80), waived: None };
+        let own = Own { begins: Some(begins), ..own() };
+        let said = |reaches, receiving| {
+            let page = of_standby(|p| (p.followed, p.reaches, p.receiving) = (vec![one(1, 10)], reaches, receiving));
+            idle(&server(), &page, &own)
+        };
+        assert!(matches!(said(Some(at(100)), false), Look::Seen(OtherHere::HoldsMore(_))), "it has looked");
+        assert!(matches!(said(Some(at(50)), true), Look::Unknown(_)), "{:?}", said(Some(at(50)), true));
+        assert!(matches!(said(None, false), Look::Unknown(_)), "{:?}", said(None, false));
     }
 
     #[test]

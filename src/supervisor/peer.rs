@@ -75,7 +75,7 @@ pub fn lacks(page: &Page, begins: Option<&Begins>) -> Option<HoldsMore> {
 }
 
 /// Why a page does not say yet what its copy holds: it has not looked, or takes itself for a receiver of one that is down.
-fn unsettled(page: &Page, begins: Option<&Begins>) -> Option<String> {
+pub fn unsettled(page: &Page, begins: Option<&Begins>) -> Option<String> {
     let copies = begins.is_some() && page.shape == Shape::Mirror && !page.followed.is_empty();
     let known = page.reaches.is_some() && !page.receiving;
     (copies && !known).then(|| format!("how far the log of dbid {} reaches is not known yet", shown(page)))

@@ -1,7 +1,7 @@
 //! What a person says to a supervisor: annotations of its pod, which the downward API writes into a file. A supervisor
 //! has no Kubernetes credentials, and a person may have no shell in the pod.
 
-use std::{fs, path::Path};
+use std::{fmt, fs, path::Path};
 
 use super::Supervisor;
 use crate::{
@@ -22,7 +22,7 @@ pub const NOT_REPLACED: &str = "gpheal.io/not-replaced";
 /// acknowledged may be lost.
 pub const REPLACED: &str = "gpheal.io/replaced";
 /// `TIMELINE:SEEN`: coordinators are to be believed down to that timeline although that higher one was seen. It was put back on an
-/// older copy.
+/// older copy. It counts once: the next one that is activated may make the same timeline.
 pub const COORDINATOR_TIMELINE: &str = "gpheal.io/coordinator-timeline";
 /// The volume is this place's, though its token names another: address, port, directory or cluster were changed on
 /// purpose. The value is the database's system identifier, so that it says nothing about another volume that is mounted later.
@@ -33,6 +33,8 @@ const BY_ANNOTATION: &str = "by annotation\n";
 /// The annotations that concern a supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
+    /// They could be read, so what is not here is not said.
+    pub was_read: bool,
     maintenance: bool,
     pub gone: Option<String>,
     pub not_replaced: Vec<String>,
@@ -56,7 +58,7 @@ impl Allowed {
     }
 
     /// `1:5`
-    fn parse(value: &str) -> Option<Self> {
+    pub fn parse(value: &str) -> Option<Self> {
         let (believed, seen) = value.split_once(':')?;
         Some(Self::new(Timeline(believed.parse().ok()?), Timeline(seen.parse().ok()?)))
     }
@@ -66,9 +68,34 @@ impl Allowed {
         allowed.filter(|allowed| allowed.seen == seen).map_or(seen, |allowed| allowed.believed.min(seen))
     }
 
+    /// What of it the volume of this token is to remember as of no more use: it was heeded there, or the volume has not seen what it
+    /// speaks of. Timelines are numbers that come again, so it says nothing of what is seen later.
+    pub fn spent(said: Option<Self>, token: &Token) -> Option<String> {
+        let said = said?;
+        let pending = Self::unless_spent(Some(said), token).is_some() && said.seen == token.coordinator_timeline;
+        (!pending).then(|| said.to_string())
+    }
+
+    /// As far as it still counts for the volume of this token.
+    pub fn unless_spent(said: Option<Self>, token: &Token) -> Option<Self> {
+        said.filter(|said| token.coordinator_word.as_deref().and_then(Self::parse) != Some(*said))
+    }
+
     /// How a person allows it.
-    pub fn how(believed: Timeline, seen: Timeline) -> String {
-        format!("{COORDINATOR_TIMELINE}={believed}:{seen}")
+    pub fn how(believed: Timeline, seen: Timeline, spent: Option<Self>) -> String {
+        let word = Self::new(believed, seen);
+        let again = if spent == Some(word) {
+            ", which was said before and counts no more: take it away for some minutes, and say it again"
+        } else {
+            ""
+        };
+        format!("{COORDINATOR_TIMELINE}={word}{again}")
+    }
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.believed, self.seen)
     }
 }
 
@@ -117,6 +144,7 @@ fn read(file: &Path) -> Option<Said> {
     let maintenance = value(MAINTENANCE).is_some_and(|value| value != "false");
     let list = |key: &str| value(key).map(|all| all.split(',').map(|one| one.trim().to_owned()).collect()).unwrap_or_default();
     Some(Said {
+        was_read: true,
         maintenance,
         gone: value(NODE_GONE).filter(|holder| !holder.is_empty()),
         not_replaced: list(NOT_REPLACED),
@@ -213,7 +241,7 @@ mod tests {
     #[test]
     fn annotations_are_read_as_the_downward_api_writes_them() {
         let other = "kubernetes.io/config.source=\"api\"\ngpheal.io/maintenance-note=\"x\"\n";
-        assert_eq!(says(other), Said::default());
+        assert_eq!(says(other), Said { was_read: true, ..Said::default() });
         assert!(says(&format!("{other}gpheal.io/maintenance=\"\"\n")).maintenance);
         assert!(says("gpheal.io/maintenance=\"disk is swapped, \\\"Ann\\\"\"\n").maintenance);
         assert!(!says("gpheal.io/maintenance=\"false\"\n").maintenance);

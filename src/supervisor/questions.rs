@@ -8,7 +8,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use super::{
     Supervisor, ask,
     ask::{Answer, NotRead},
-    decide::{OtherHere, PeerHere, PrimaryHere, RowHere},
+    decide::{OtherHere, PeerHere, PrimaryHere, RowHere, rivals},
     history,
     idle::{MARKS, jittered},
     others,
@@ -192,10 +192,11 @@ impl Supervisor {
             Some(Witnesses::TooFew { .. }) | None => {}
         }
         match look {
-            Look::Seen(OtherHere::Overtook(timeline)) => self.remember_who_overtook(&running.here, timeline),
+            Look::Seen(OtherHere::Overtook(timeline)) => self.remember_who_overtook(timeline),
             Look::Seen(OtherHere::Behind | OtherHere::HoldsMore(_)) => {
                 (running.others_asked, self.memory.refuted) = (Instant::now(), None);
             }
+            Look::Seen(OtherHere::Rivals(_)) => {} // one that ends now is not to come back unasked
             Look::Unknown(_) if self.memory.refuted.is_some() => {}
             Look::Unknown(_) => running.others_asked = Instant::now(),
         }
@@ -239,13 +240,7 @@ impl Supervisor {
             Some(why) if serves == Some(Role::Primary) => (InstanceState::CatalogOutdated, why.clone()),
             Some(_) | None => state_of(&answered, running.started.elapsed()),
         };
-        let detail = match running.other.unknown() {
-            Some(silent) if self.dispatches(running) => {
-                let seen = self.memory.refuted.as_ref().map_or(String::new(), |(_, why)| format!("; {why}"));
-                format!("{detail}; whether another coordinator has taken over is not known: {silent}{seen}")
-            }
-            Some(_) | None => detail,
-        };
+        let detail = if self.dispatches(running) { format!("{detail}{}", self.beside(&running.other)) } else { detail };
         let state = self.shown(state);
         let shape = self.shape_now(running.dialect);
         let replays = running.postgres.replays();
@@ -260,6 +255,18 @@ impl Supervisor {
     /// The run of postgres that serves on this directory, by its own word.
     fn postmaster(&self) -> Option<Postmaster> {
         Postmaster::of_pid_file(&std::fs::read(self.volume.data().join("postmaster.pid")).ok()?)
+    }
+
+    /// What is amiss between a coordinator that dispatches and the other ones, for the end of a sentence.
+    fn beside(&self, other: &Look<OtherHere>) -> String {
+        match other {
+            Look::Unknown(silent) => {
+                let seen = self.memory.refuted.as_ref().map_or(String::new(), |(_, why)| format!("; {why}"));
+                format!("; whether another coordinator has taken over is not known: {silent}{seen}")
+            }
+            Look::Seen(OtherHere::Rivals(timeline)) => format!("; {}", rivals(*timeline)),
+            Look::Seen(OtherHere::Behind | OtherHere::HoldsMore(_) | OtherHere::Overtook(_)) => String::new(),
+        }
     }
 
     /// It serves: after a while its crashes are no news any more, also those of a mirror that is asked nothing while it follows.
@@ -310,7 +317,7 @@ impl Supervisor {
             None => Look::Unknown("the question was broken off".into()),
         };
         if let Some(look) = look {
-            self.remember(&look);
+            self.remember(&look, running.here.dbid);
         }
         running.here.token = self.token_now();
         if let Err(error) = self.adopt(&running.here) {

@@ -7,6 +7,7 @@ use super::{
     Supervisor, ask,
     decide::{Facts, OtherHere, PeerHere, RowHere},
     idle::Here,
+    person::{Allowed, Said},
 };
 use crate::{
     model::{Look, Role, Timeline, page::Shape},
@@ -15,12 +16,48 @@ use crate::{
 
 impl Supervisor {
     /// The other coordinator may be silent the next time.
-    pub(super) fn remember_who_overtook(&mut self, here: &Here, timeline: Timeline) {
+    pub(super) fn remember_who_overtook(&mut self, timeline: Timeline) {
         self.memory.dispatched = None;
-        let TokenState::Mine(token) = &here.token else { return };
-        let token = Token { coordinator_timeline: token.coordinator_timeline.max(timeline), ..(**token).clone() };
+        let TokenState::Mine(token) = self.token_now() else { return };
+        // Whatever was said of another one on that timeline before was not said of this one.
+        let coordinator_word = self.memory.allowed.map(|word| word.to_string());
+        let token = Token { coordinator_timeline: token.coordinator_timeline.max(timeline), coordinator_word, ..*token };
         if let Err(error) = self.volume.write_token(&token) {
             tracing::warn!(%error, "that the other coordinator has taken over could not be written down");
+        }
+    }
+
+    /// What a person says of coordinators counts for what this volume has seen by the time at which it is said, and until it was
+    /// heeded. That it is not said any more is remembered, too: the next time that it is, it is said anew. Whether it is news, and
+    /// counts.
+    pub(super) fn hear_of_coordinators(&mut self, said: &Said, known: &mut TokenState) -> bool {
+        let is_new = self.memory.allowed != said.coordinator;
+        self.memory.allowed = said.coordinator;
+        let heard = |token: &Token| said.was_read.then(|| Allowed::spent(said.coordinator, token));
+        let is_news = |token: &Token| heard(token).is_some_and(|spent| spent != token.coordinator_word);
+        if matches!(known, TokenState::Mine(token) if is_news(token)) {
+            *known = self.token_now();
+        }
+        let TokenState::Mine(token) = known else { return false };
+        if let Some(spent) = heard(token).filter(|spent| *spent != token.coordinator_word) {
+            token.coordinator_word = spent;
+            self.spend(token);
+        }
+        is_new && Allowed::unless_spent(said.coordinator, token).is_some()
+    }
+
+    /// A coordinator was believed, so what a person has said of coordinators is heeded: this one's timeline is the highest that
+    /// counts from now on, and one that is activated later may have the very number of the one that was given up.
+    pub(super) fn heed_of_coordinators(&self, believed: Timeline) {
+        let TokenState::Mine(token) = self.token_now() else { return };
+        let Some(word) = Allowed::unless_spent(self.memory.allowed, &token) else { return };
+        let coordinator_timeline = Allowed::floor(Some(word), token.coordinator_timeline).max(believed);
+        self.spend(&Token { coordinator_timeline, coordinator_word: Some(word.to_string()), ..*token });
+    }
+
+    fn spend(&self, token: &Token) {
+        if let Err(error) = self.volume.write_token(token) {
+            tracing::warn!(%error, "what a person says of coordinators could not be written down");
         }
     }
 
@@ -102,6 +139,8 @@ impl Supervisor {
             waived: None,
             replaced: None,
             coordinator: None,
+            // Said before this volume had seen anybody.
+            coordinator_word: self.memory.allowed.map(|word| word.to_string()),
             adopted: Timestamp::now(),
         })
     }
@@ -111,7 +150,7 @@ impl Supervisor {
         let Some(answer) = &self.memory.answer else { return token };
         let Look::Seen(RowHere::Mine { role, .. }) = ask::row_here(&self.config, &answer.catalog, Some(token.dbid)) else { return token };
         Token {
-            coordinator_timeline: self.floor(token.coordinator_timeline).max(answer.timeline),
+            coordinator_timeline: token.coordinator_timeline.max(answer.timeline),
             coordinator: token.coordinator.or(answer.system_identifier),
             peer: ask::peer_of(&answer.catalog, token.content, token.dbid).or(token.peer),
             // Whoever made it a mirror again, by hand perhaps, ended that it was a stale primary.

@@ -249,7 +249,9 @@ impl Supervisor {
     /// Marks and row against a running postgres.
     fn judge(&mut self, running: &mut Running) -> Option<Outcome> {
         let said = self.heed_person();
-        self.memory.allowed = said.coordinator;
+        if self.hear_of_coordinators(&said, &mut running.here.token) && running.here.content != Some(crate::model::Content::COORDINATOR) {
+            running.next_read = Instant::now(); // that coordinator may wait for this one to hear of it
+        }
         self.look_after(&mut running.lock);
         let marks = self.marks();
         self.show_volume(&marks);

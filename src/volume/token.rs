@@ -45,6 +45,10 @@ pub struct Token {
     /// System identifier of the coordinator's database: whose timelines count.
     #[serde(default)]
     pub coordinator: Option<SystemIdentifier>,
+    /// What a person has said of coordinators that counts for this volume no more: it was heeded once, or was said of what this
+    /// volume had not seen then. Forgotten once it is said no more, so that the same may be said anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coordinator_word: Option<String>,
     pub adopted: Timestamp,
 }
 
@@ -77,6 +81,7 @@ impl Token {
             waived: None,
             replaced: None,
             coordinator: None,
+            coordinator_word: None,
             adopted: Timestamp::UNIX_EPOCH,
         }
     }

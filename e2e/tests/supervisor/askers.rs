@@ -70,7 +70,7 @@ async fn one(config: Config, number: u32, asked: Arc<AtomicU32>) -> u32 {
     let scope = Scope::Of(Content((dbid - 2) % CONTENTS), Dbid(dbid));
     for waits in 0.. {
         asked.fetch_add(1, Ordering::Relaxed);
-        match ask_for_catalog(&config, Known { seen: Timeline(0), coordinator: None, scope }).await {
+        match ask_for_catalog(&config, Known { seen: Timeline(0), coordinator: None, spent: None, scope }).await {
             Look::Seen(answer) => return u32::try_from(answer.catalog.rows.len()).unwrap_or_default(),
             Look::Unknown(_) => sleep(before_it_asks_again(waits)).await,
         }

@@ -150,7 +150,7 @@ impl Check {
             TokenState::Mine(token) => (token.coordinator_timeline, token.coordinator, Some(token.dbid)),
             TokenState::Absent | TokenState::Foreign(_) => (Timeline(0), None, None),
         };
-        let look = ask::catalog(&self.config, ask::Known { seen, coordinator, scope: Scope::All }).await;
+        let look = ask::catalog(&self.config, ask::Known { seen, coordinator, spent: None, scope: Scope::All }).await;
         self.note("Coordinator", network::coordinator(&look));
         let dbid = places::identity(&self.config.data_directory).0.or(dbid);
         match look {
