@@ -93,3 +93,45 @@ async fn stop_receiver(bench: &mut Bench, primary: i16, mirror: i16) -> Result<P
     }
     anyhow::bail!("it does not connect")
 }
+
+/// A catalog from before the mirror was marked down, while its primary lives and serves alone: the mirror starts under the row of a
+/// primary without a question, and FTS has it promoted beside the other one.
+pub async fn a_mirror_is_not_opened_beside_a_primary_that_serves_alone(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (old, new) = serve_alone(bench).await?;
+    let row = |dbid: i16, role: char| {
+        format!("UPDATE gp_segment_configuration SET role = '{role}', status = 'u', mode = 's' WHERE dbid = {dbid};")
+    };
+    let older = [row(new, 'p'), row(old, 'm')].concat();
+    bench.utility(1).await?.rows(&format!("SET allow_system_table_mods = true; {older}")).await?;
+    await_page(bench, old, "telling that the catalog is old", |page| page.state == InstanceState::CatalogOutdated).await?;
+    supervise(bench, new)?;
+    let mut opened = None;
+    for _ in 0..30 {
+        bench.probe().await.ok();
+        let page = await_page(bench, new, "anything", |_| true).await?;
+        if page.serves == Some(Role::Primary) {
+            opened = Some(page);
+            break;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    let Some(page) = opened else { return bench.start_again().await };
+    let other = await_page(bench, old, "anything", |_| true).await?;
+    let mut writes = vec![];
+    for dbid in [old, new] {
+        let session = bench.utility(dbid).await?;
+        let wrote = session.rows("CREATE TABLE written_beside (i int); INSERT INTO written_beside VALUES (1)").await.is_ok();
+        let alone = session.value("SELECT count(*) FROM alone").await.unwrap_or_else(|_| "none".into());
+        writes.push(format!("dbid {dbid} takes writes: {wrote}, rows that were acknowledged alone: {alone}"));
+    }
+    anyhow::bail!(
+        "{}; dbid {new} {:?} {}; dbid {old} {:?} serves {:?}; the pair {}",
+        writes.join("; "),
+        page.state,
+        page.detail,
+        other.state,
+        other.serves,
+        bench.pair(0).await?
+    )
+}

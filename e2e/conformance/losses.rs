@@ -260,7 +260,7 @@ pub async fn serve_alone(bench: &mut Bench) -> Result<(i16, i16)> {
 const ONLY_IN_SYNC: &str = "CREATE TABLE only_in_sync (i int); INSERT INTO only_in_sync SELECT generate_series(1, 1000)";
 
 /// A copy of its volume; the pair is in sync again afterwards.
-async fn older_copy(bench: &mut Bench, dbid: i16) -> Result<PathBuf> {
+pub async fn older_copy(bench: &mut Bench, dbid: i16) -> Result<PathBuf> {
     let healthy = bench.pair(1).await?;
     let (primary, mirror) = acting_and_mirror(bench, 1).await?;
     let volume = bench.server(dbid).volume().to_owned();
@@ -296,7 +296,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Path, size and time of every file of the data directory.
-fn files(bench: &mut Bench, dbid: i16) -> Result<String> {
+pub fn files(bench: &mut Bench, dbid: i16) -> Result<String> {
     let mut command = std::process::Command::new("find");
     command.arg(&bench.server(dbid).directory).args(["-printf", "%P %s %T@\\n"]);
     succeed(command)
@@ -320,7 +320,7 @@ pub async fn await_value(bench: &mut Bench, sql: &str, value: &str) -> Result<()
 }
 
 /// The older copy is of a time when the pair was in sync: until FTS tells it, commits wait for the mirror.
-async fn takes_writes(bench: &mut Bench, primary: i16) -> Result<()> {
+pub async fn takes_writes(bench: &mut Bench, primary: i16) -> Result<()> {
     for _ in 0..100 {
         bench.probe().await?;
         if bench.utility(primary).await?.value("SHOW synchronous_standby_names").await?.is_empty() {

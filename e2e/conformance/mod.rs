@@ -22,6 +22,7 @@ mod losses;
 mod mirror;
 mod person;
 mod product;
+mod put_back;
 mod query;
 mod remains;
 mod rights;
@@ -126,6 +127,14 @@ const CHECKS: &[(&str, Check)] = checks![
     alone::what_the_mirror_has_not_flushed_since_is_not_overwritten,
     person::what_was_said_of_one_promotion_says_nothing_of_the_next,
     person::what_was_said_of_one_activation_says_nothing_of_the_next,
+    alone::a_mirror_is_not_opened_beside_a_primary_that_serves_alone,
+    put_back::a_primary_put_back_to_when_it_was_the_mirror_stays_closed,
+    put_back::a_primary_put_back_without_its_marks_stays_closed,
+    put_back::a_primary_put_back_after_a_full_repair_is_not_followed,
+    put_back::a_primary_put_back_after_an_incremental_repair_is_not_followed,
+    put_back::a_source_put_back_after_the_proof_of_a_full_repair_is_not_copied,
+    put_back::a_source_put_back_after_the_proof_of_an_incremental_repair_is_not_followed,
+    put_back::a_mirror_that_reaches_beyond_the_fork_is_not_rewound,
     losses::a_coordinator_whose_standby_is_activated_is_fenced,
 ];
 

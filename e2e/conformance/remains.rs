@@ -14,7 +14,7 @@ use super::{
     bench::{Bench, append, succeed},
     bounded::{await_mirror_down, in_sync},
     query::expect_same,
-    supervised::{acting_and_mirror, await_page, ensure_supervised, recover, recover_knowing, supervise},
+    supervised::{acting_and_mirror, await_page, ensure_supervised, recover, supervise},
 };
 
 /// "中文" in GBK, which is no UTF-8.
@@ -120,7 +120,7 @@ async fn lost_primary(bench: &mut Bench) -> Result<(i16, i16)> {
 /// One after the other, each put back; the folder of the log is gone for good, after the mirror was marked down.
 pub async fn each_folder_that_is_gone_asks_for_a_full_copy(bench: &mut Bench) -> Result<()> {
     ensure_supervised(bench).await?;
-    let (primary, mirror) = acting_and_mirror(bench, 0).await?;
+    let (_, mirror) = acting_and_mirror(bench, 0).await?;
     let aside = bench.server(mirror).volume().join("aside");
     // What prepared transactions are kept in is read at every start from PostgreSQL 10 on.
     let twophase = if bench.dialect().wal_folder() == "pg_wal" { "pg_twophase" } else { "pg_notify" };
@@ -144,9 +144,9 @@ pub async fn each_folder_that_is_gone_asks_for_a_full_copy(bench: &mut Bench) ->
     // Without a log what it followed shows alone that its primary lacks nothing that it had.
     let class = recover(bench, mirror, Repair::Full).await?.failure.map(|failure| failure.class);
     expect_same("how a copy of which nothing shows that ends", &class, &Some(FailureClass::HistoryUnknown))?;
-    let class = recover_knowing(bench, mirror, Repair::Incremental, primary).await?.failure.map(|failure| failure.class);
+    let class = recover(bench, mirror, Repair::Incremental).await?.failure.map(|failure| failure.class);
     expect_same("how an incremental repair ends", &class, &Some(FailureClass::TargetUnusable))?;
-    let outcome = recover_knowing(bench, mirror, Repair::Full, primary).await?;
+    let outcome = recover(bench, mirror, Repair::Full).await?;
     ensure!(outcome.failure.is_none(), "the copy ended with {outcome:?}");
     await_page(bench, mirror, "receiving", |page| page.receiving).await?;
     in_sync(bench).await

@@ -4,6 +4,7 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,7 @@ use gpheal::{
     model::{Attempt, Catalog, Content, Dbid, FailureClass, InstanceState, Outcome, Page, Place, Repair, Role},
     web::read::page,
 };
+use tokio::task::JoinHandle;
 
 use super::{
     bench::Bench,
@@ -213,13 +215,6 @@ pub async fn recover_as(bench: &mut Bench, dbid: i16, repair: Repair, credential
     attempted(bench, dbid, repair, |attempt| attempt, credentials).await
 }
 
-/// As the operator plans it, which has read the acting primary's page.
-pub async fn recover_knowing(bench: &mut Bench, dbid: i16, repair: Repair, source: i16) -> Result<Outcome> {
-    let (credentials, page) = (credentials(bench), await_page(bench, source, "serving", |page| page.serves == Some(Role::Primary)).await?);
-    let knowing = |attempt| Attempt { source_incarnations: page.incarnations, source_followed: page.followed, ..attempt };
-    attempted(bench, dbid, repair, knowing, &credentials).await
-}
-
 async fn attempted(
     bench: &mut Bench,
     dbid: i16,
@@ -227,16 +222,49 @@ async fn attempted(
     more: impl FnOnce(Attempt) -> Attempt,
     credentials: &Path,
 ) -> Result<Outcome> {
+    let (mut command, message) = job(bench, dbid, repair, more, credentials).await?;
+    tokio::task::spawn_blocking(move || ended(&mut command, &message)).await?
+}
+
+/// A Job as a plain process, beside whatever is done meanwhile.
+pub async fn recovering(bench: &mut Bench, dbid: i16, repair: Repair) -> Result<JoinHandle<Result<Outcome>>> {
+    let credentials = credentials(bench);
+    let (mut command, message) = job(bench, dbid, repair, |attempt| attempt, &credentials).await?;
+    Ok(tokio::task::spawn_blocking(move || ended(&mut command, &message)))
+}
+
+/// The program of a Job, and where it leaves its outcome. It is told what the operator knows, which has read the acting primary's page.
+async fn job(
+    bench: &mut Bench,
+    dbid: i16,
+    repair: Repair,
+    more: impl FnOnce(Attempt) -> Attempt,
+    credentials: &Path,
+) -> Result<(Command, PathBuf)> {
     let coordinator = server(bench, 1);
     let session = Session::utility(&coordinator, &login(), None).await?;
-    let attempt = more(attempt(&topology::read(&session).await?.catalog, dbid, repair)?);
+    let attempt = attempt(&topology::read(&session).await?.catalog, dbid, repair)?;
+    let attempt = match page(&bench.server(attempt.source.dbid.0).address.clone(), page_port(bench)?).await {
+        Ok(page) => Attempt {
+            source_incarnations: page.incarnations,
+            source_followed: page.followed,
+            source_postmaster: page.postmaster,
+            ..attempt
+        },
+        Err(_) => attempt, // it has no supervisor
+    };
     let message = outcome(bench, dbid);
     let mut command = bench.program(&program(bench));
-    command.arg("recover").env("GPHEAL_ATTEMPT", serde_json::to_string(&attempt)?).env("GPHEAL_COORDINATOR", coordinator.to_string());
+    command.arg("recover").env("GPHEAL_ATTEMPT", serde_json::to_string(&more(attempt))?);
+    command.env("GPHEAL_COORDINATOR", coordinator.to_string());
     command.env("GPHEAL_CREDENTIALS", credentials).env("GPHEAL_TERMINATION_MESSAGE", &message);
     command.env("GPHEAL_PASSFILE", message.with_extension("passfile"));
-    let said = tokio::task::spawn_blocking(move || command.output()).await??;
-    read(&message).with_context(|| format!("a recovery left no outcome: {}", String::from_utf8_lossy(&said.stderr)))
+    Ok((command, message))
+}
+
+fn ended(command: &mut Command, message: &Path) -> Result<Outcome> {
+    let said = command.output()?;
+    read(message).with_context(|| format!("a recovery left no outcome: {}", String::from_utf8_lossy(&said.stderr)))
 }
 
 /// Where a recovery leaves its outcome: as in a Job not on the volume, which may be full.
@@ -260,6 +288,7 @@ fn attempt(catalog: &Catalog, dbid: i16, repair: Repair) -> Result<Attempt> {
         recovery_uid: None,
         source_incarnations: vec![],
         source_followed: vec![],
+        source_postmaster: None,
         waives_history: false,
     })
 }
