@@ -3,6 +3,7 @@
 //! Another family of mirroring (filerep) would be a sibling of this folder; `model` already
 //! carries its modes.
 
+pub mod awaited;
 mod bytes;
 pub mod control;
 pub mod dialect;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Work,
     fault::{Classified, Fault, OfSource},
+    progress::Reporter,
 };
 use crate::{
     greenplum::{Dialect, Login, Server, Session, SessionError, replication},
@@ -73,6 +74,7 @@ pub struct SourceLock {
     dbid: Dbid,
     content: i16,
     kept: Mutex<Kept>,
+    report: Reporter,
 }
 
 struct Kept {
@@ -127,7 +129,8 @@ impl SourceLock {
         let ours = vec![who(&session).await?];
         let dialect = session.dialect;
         let kept = Mutex::new(Kept { session: Arc::new(session), ours });
-        Ok(Self { dialect, server, login: work.login.clone(), dbid: work.attempt.source.dbid, content, kept })
+        let (login, dbid, report) = (work.login.clone(), work.attempt.source.dbid, work.report.clone());
+        Ok(Self { dialect, server, login, dbid, content, kept, report })
     }
 
     /// Does it while the kept session is pinged and, where it was lost, the lock taken again. Only somebody else who holds the
@@ -148,7 +151,7 @@ impl SourceLock {
             match self.renew().await {
                 Err(fault) if fault.class == FailureClass::SourceBusy => return fault,
                 Err(fault) => tracing::warn!(class = fault.class.as_str(), "the session that holds the lock on the source was lost"),
-                Ok(()) => {}
+                Ok(()) => self.report.works(&self.kept()).await,
             }
         }
     }
