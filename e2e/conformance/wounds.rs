@@ -1,13 +1,13 @@
 //! Mirrors that do not start, each for a reason of another kind: what their machine refuses, what they lost, what a setting says.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use gpheal::model::{FailureClass, InstanceState, Page, Repair, page::ExitClass};
 use tokio::time::sleep;
 
 use super::{
-    bench::{Bench, append},
+    bench::{Bench, append, fail},
     bounded,
     losses::await_status,
     query::expect_same,
@@ -105,6 +105,15 @@ pub async fn a_lost_primary_whose_commit_log_may_not_be_read_is_not_copied(bench
     let told = failure.evidence.contains("/0000") && failure.evidence.contains("Permission denied");
     ensure!(failure.class == FailureClass::Environment && told, "the recovery ended with {failure:?}");
     states.mode(0o600)?;
+    // More than this machine has: a server in single-user mode gets by with what a Job gives it.
+    append(&bench.server(old).file("postgresql.conf"), "\nhuge_pages = on\nshared_buffers = 4096GB\n")?;
+    let mut plain = bench.tool("postgres");
+    plain.arg("--single").arg("-D").arg(&bench.server(old).directory).arg("template1").stdin(Stdio::null());
+    let said = fail(plain)?;
+    ensure!(
+        said.contains("could not map anonymous shared memory"),
+        "as its settings say it does not start, but for another reason: {said}"
+    );
     let outcome = recover(bench, old, Repair::Incremental).await?;
     ensure!(outcome.failure.is_none(), "the recovery ended with {outcome:?}");
     await_page(bench, old, "receiving", |page| page.receiving).await?;

@@ -14,6 +14,7 @@ pub mod resolve;
 pub mod server_log;
 pub mod session;
 mod settings;
+pub mod size;
 pub mod tablespace;
 pub mod tls;
 pub mod topology;

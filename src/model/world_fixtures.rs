@@ -74,6 +74,8 @@ pub fn page(row: &Row) -> Page {
         mirror_unwatched: None,
         stalled: None,
         receiver: None,
+        start: None,
+        uncopied: None,
     }
 }
 
@@ -95,6 +97,7 @@ fn instance(row: &Row) -> Instance {
         marked: None,
         walsender: None,
         node_lost: None,
+        job_lacks: None,
         promoted_at: (row.role != row.preferred_role && row.role == Role::Primary).then(|| ago(7200)),
     }
 }

@@ -238,7 +238,7 @@ impl SourceLock {
     }
 
     /// What takes as long as it takes. Another session looks now and then whether the server lets anybody in.
-    async fn patiently<T>(&self, doing: impl Future<Output = Result<T, SessionError>>) -> Result<T, Fault> {
+    pub async fn patiently<T>(&self, doing: impl Future<Output = Result<T, SessionError>>) -> Result<T, Fault> {
         tokio::select! {
             done = doing => Ok(done.map_err(OfSource)?),
             silent = Box::pin(self.silent()) => Err(OfSource(silent).into()),
@@ -282,24 +282,6 @@ impl SourceLock {
         // A checkpoint of a busy primary takes its time; it is spread by nothing here.
         let session = self.session().await?;
         self.patiently(session.run("CHECKPOINT", MAY_TAKE)).await
-    }
-
-    /// One number, of a query that looks at every file; `None`: it was not there in time, or a file went away meanwhile.
-    pub async fn measured(&self, sql: &str, within: Duration) -> Result<Option<u64>, Fault> {
-        let session = self.session().await?;
-        let measuring = async {
-            match session.rows_within(sql, within).await {
-                Err(SessionError::TimedOut { .. }) => Ok(None),
-                Err(error @ SessionError::Statement { .. }) => {
-                    tracing::warn!(%error, "the source could not be measured");
-                    Ok(None)
-                }
-                rows => rows.map(Some),
-            }
-        };
-        let Some(rows) = self.patiently(measuring).await? else { return Ok(None) };
-        let text = rows.first().and_then(|row| row.try_get::<_, Option<String>>(0).ok()).flatten();
-        text.map(|text| text.parse().map_err(|_| unreadable("a size"))).transpose()
     }
 
     /// One text, of a query that gives one.
@@ -400,7 +382,7 @@ fn slot_query(dialect: Dialect) -> String {
     format!("SELECT {user}, restart_lsn IS NULL AS lost FROM pg_catalog.pg_replication_slots WHERE slot_name = '{SLOT}'")
 }
 
-fn unreadable(what: &str) -> Fault {
+pub fn unreadable(what: &str) -> Fault {
     Fault::new(FailureClass::SourceNotItself, &format!("the acting primary gives something else for {what}"))
 }
 

@@ -129,6 +129,8 @@ fn first_page(config: &Config) -> Page {
         mirror_unwatched: None,
         stalled: None,
         receiver: None,
+        start: None,
+        uncopied: None,
     }
 }
 

@@ -83,5 +83,7 @@ pub fn primary(dbid: i16, content: i16, address: &str, port: u16, directory: &st
         mirror_unwatched: None,
         stalled: None,
         receiver: None,
+        start: None,
+        uncopied: None,
     }
 }
