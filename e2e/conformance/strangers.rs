@@ -42,7 +42,8 @@ pub async fn a_job_that_may_not_says_so_and_leaves_a_persons_backup_alone(bench:
     let address = bench.utility(source).await?.value("SELECT host(inet_client_addr())").await?;
     let now = bench.utility(source).await?.value("SELECT floor(extract(epoch FROM clock_timestamp()))::bigint").await?;
     // As a dead attempt has left it that came from the same address at the same time.
-    let left = format!(r#"{{"attempt":"dead","address":"{address}","at":{},"ports":[1],"tablespaces":[]}}"#, now.parse::<u64>()? - 60);
+    let left =
+        format!(r#"{{"version":1,"attempt":"dead","address":"{address}","at":{},"ports":[1],"tablespaces":[]}}"#, now.parse::<u64>()? - 60);
     let mark = bench.server(target).volume().join(".gpheal/backup.json");
     fs::write(&mark, left)?;
     bench.owner().file(&mark, 0o600)?;

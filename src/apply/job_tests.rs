@@ -410,9 +410,9 @@ fn a_coordinator_by_an_address_of_ipv6_is_named_in_brackets() {
         let env = job["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
         env.iter().find(|variable| variable["name"] == "GPHEAL_COORDINATOR").unwrap()["value"].clone()
     };
-    cluster.spec.coordinator.host = "fd00::7".into();
+    cluster.spec.coordinator.host = Some("fd00::7".into());
     assert_eq!(named(&cluster), "[fd00::7]:5432");
-    cluster.spec.coordinator.host = "10.0.0.7".into();
+    cluster.spec.coordinator.host = Some("10.0.0.7".into());
     assert_eq!(named(&cluster), "10.0.0.7:5432");
 }
 
