@@ -67,13 +67,13 @@ pub async fn what_is_set_for_a_database_or_all_of_a_server_bounds_no_session(ben
     let settings = bench.server(3).file("postgresql.conf");
     let before = fs::read(&settings)?;
     let known = Session::utility(&server.0, &server.1, None).await?;
-    let mut lines = String::from("\n");
+    let mut lines = vec![String::new()];
     for (name, value) in BOUNDS {
         if !known.rows(&format!("SELECT 1 FROM pg_catalog.pg_settings WHERE name = '{name}'")).await?.is_empty() {
-            lines += &format!("{name} = '{}'\n", value.trim_matches('\''));
+            lines.push(format!("{name} = '{}'\n", value.trim_matches('\'')));
         }
     }
-    fs::write(&settings, [&before[..], lines.as_bytes()].concat())?;
+    fs::write(&settings, [&before[..], lines.join("\n").as_bytes()].concat())?;
     known.rows("SELECT pg_catalog.pg_reload_conf()").await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (of_database, of_server) = tokio::join!(unbounded(&database), unbounded(&server));

@@ -83,22 +83,23 @@ pub async fn prove(work: &Work, source: &SourceLock) -> Result<(), Fault> {
 /// One number, of a query that looks at every file; `None`: it was not there in time, or a file went away meanwhile.
 async fn measured(source: &SourceLock, sql: &str) -> Result<Option<u64>, Fault> {
     let session = source.session().await?;
-    let measuring = async { if_told(session.rows_within(sql, MEASURED).await) };
+    let measuring = async {
+        match session.rows_within(sql, MEASURED).await {
+            Err(error) if is_left_unmeasured(&error) => {
+                tracing::warn!(%error, "the source could not be measured");
+                Ok(None)
+            }
+            told => told.map(Some),
+        }
+    };
     let Some(rows) = source.patiently(measuring).await? else { return Ok(None) };
     let text = rows.first().and_then(|row| row.try_get::<_, Option<String>>(0).ok()).flatten();
     text.map(|text| text.parse().map_err(|_| unreadable("a size"))).transpose()
 }
 
 /// What is not told in time, or refused, is left unmeasured; a server that is gone is another matter.
-fn if_told<T>(told: Result<T, SessionError>) -> Result<Option<T>, SessionError> {
-    match told {
-        Ok(told) => Ok(Some(told)),
-        Err(error @ (SessionError::TimedOut { .. } | SessionError::Statement { .. })) => {
-            tracing::warn!(%error, "the source could not be measured");
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
+const fn is_left_unmeasured(error: &SessionError) -> bool {
+    matches!(error, SessionError::TimedOut { .. } | SessionError::Statement { .. })
 }
 
 fn free(folder: &Path) -> Result<(u64, Option<u64>), FileError> {
@@ -131,11 +132,9 @@ mod tests {
     #[test]
     fn what_is_not_told_in_time_is_left_unmeasured_and_a_server_that_is_gone_is_not() {
         let server = || crate::greenplum::Server::new("gp-primary-0.gp", 6000);
-        let timed_out = SessionError::TimedOut { server: server(), seconds: MEASURED.as_secs() };
-        assert!(matches!(if_told::<u64>(Err(timed_out)), Ok(None)));
-        assert!(matches!(if_told(Ok(7)), Ok(Some(7))));
-        let gone = SessionError::InRecovery(server());
-        assert!(if_told::<u64>(Err(gone)).is_err());
+        let refused = SessionError::Statement { server: server(), message: "no such file".into(), code: None };
+        assert!(is_left_unmeasured(&SessionError::TimedOut { server: server(), seconds: MEASURED.as_secs() }));
+        assert!(is_left_unmeasured(&refused) && !is_left_unmeasured(&SessionError::InRecovery(server())));
     }
 
     #[test]

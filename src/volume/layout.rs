@@ -9,7 +9,7 @@ use crate::greenplum::Dialect;
 pub fn uncopied(data: &Path) -> Option<String> {
     let log = [Dialect::Seven, Dialect::Six].iter().find_map(|dialect| log_elsewhere(&data.join(dialect.wal_folder())));
     log.or_else(|| match mount::below(data) {
-        Ok(point) => point.map(|point| format!("{} is mounted within it", point.display())),
+        Ok(points) => points.first().map(|point| format!("{} is mounted within it", point.display())),
         Err(error) => Some(format!("whether something is mounted within it cannot be seen: {error}")),
     })
 }
