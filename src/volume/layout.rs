@@ -1,6 +1,9 @@
 //! Whether a full copy could take a data directory's place: it is made beside it, and swapped with it by renaming.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::mount;
 use crate::greenplum::Dialect;
@@ -14,16 +17,23 @@ pub fn uncopied(data: &Path) -> Option<String> {
     })
 }
 
-/// A log that lies elsewhere would move onto the data directory's volume, which was not made for it.
 fn log_elsewhere(log: &Path) -> Option<String> {
-    match std::fs::symlink_metadata(log) {
-        Ok(there) if there.is_symlink() => {
-            let to = std::fs::read_link(log).map_or_else(|error| error.to_string(), |to| to.display().to_string());
-            Some(format!("its log is linked to another place ({to})"))
-        }
-        Ok(_) => None,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
+    match linked_log(log) {
+        Ok(to) => to.map(|to| format!("its log is linked to another place ({})", to.display())),
         Err(error) => Some(format!("whether its log lies within it cannot be seen: {error}")),
+    }
+}
+
+/// Where a log lies that is linked to another place: it would move onto the data directory's volume, which was not made for it.
+///
+/// # Errors
+/// When that cannot be looked at.
+pub fn linked_log(log: &Path) -> io::Result<Option<PathBuf>> {
+    match std::fs::symlink_metadata(log) {
+        Ok(there) if there.is_symlink() => std::fs::read_link(log).map(Some),
+        Ok(_) => Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
