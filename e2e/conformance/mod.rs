@@ -103,6 +103,7 @@ const CHECKS: &[(&str, Check)] = checks![
     wounds::a_broken_line_of_the_settings_is_named,
     wounds::a_commit_log_that_may_not_be_read_is_no_damage,
     wounds::a_lost_primary_whose_commit_log_may_not_be_read_is_not_copied,
+    wounds::a_copied_mirror_that_its_machine_keeps_down_asks_for_no_second_copy,
     remains::what_a_rewind_cannot_pass_stops_it_before_a_byte_is_written,
     remains::each_folder_that_is_gone_asks_for_a_full_copy,
     remains::a_primary_without_a_mirror_in_sync_comes_back_over_a_stale_lock,

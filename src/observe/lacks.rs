@@ -103,9 +103,9 @@ mod tests {
     #[test]
     fn an_init_container_that_a_job_does_not_run_is_told() {
         let mounts = |names: &[&str]| names.iter().map(|name| json!({"name": name, "mountPath": "/x"})).collect::<Vec<_>>();
-        let of = |names: &[&str]| json!({"name": "initdb", "image": "x", "volumeMounts": mounts(names)});
+        let of = |names: &[&str]| json!({"name": "prepare", "image": "x", "volumeMounts": mounts(names)});
         let lacked = told(initialised(of(&["etc", "data"])), json!({})).unwrap();
-        assert!(lacked.contains("(initdb)"), "{lacked}");
+        assert!(lacked.contains("(prepare)"), "{lacked}");
         assert_eq!(told(initialised(of(&["etc", "data"])), json!({"initContainers": "Omit"})), None, "it is known not to be needed");
         assert_eq!(told(initialised(of(&["etc"])), json!({})), None, "a Job runs it, too");
         assert_eq!(told(initialised(of(&["data"])), json!({})), None, "the volume is what it was for");
