@@ -55,6 +55,7 @@ fn row(content: i16, role: Role, pair_down: bool) -> Row {
 fn instance(row: &Row) -> Instance {
     Instance {
         pod: Look::Seen(PodSeen { name: row.address.clone(), ips: vec![address(row.dbid)], node: Some("n1".into()) }),
+        job_lacks: None,
         contract: vec![],
         access_mode: None,
         page: Look::Seen(page(row)),

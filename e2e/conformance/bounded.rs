@@ -14,6 +14,7 @@ use gpheal::{
 
 use super::{
     bench::Bench,
+    product,
     supervised::{acting_and_mirror, await_page, ensure_supervised, outcome, recover_as, supervise},
 };
 
@@ -54,6 +55,50 @@ pub async fn what_a_role_has_set_bounds_no_session(bench: &mut Bench) -> Result<
     fts::request_probe(&dispatching).await.map_err(Into::into)
 }
 
+/// What is known to be at login is overruled there, and the rest after it.
+pub async fn what_is_set_for_a_database_or_all_of_a_server_bounds_no_session(bench: &mut Bench) -> Result<()> {
+    let (database, server) = (login_of(bench, 2), login_of(bench, 3));
+    let set = |session: Session| async move {
+        for (name, value) in BOUNDS {
+            let _ = session.rows(&format!("ALTER DATABASE postgres SET {name} = {value}")).await; // a server that does not know it refuses it
+        }
+    };
+    set(Session::utility(&database.0, &database.1, None).await?).await;
+    let settings = bench.server(3).file("postgresql.conf");
+    let before = fs::read(&settings)?;
+    let known = Session::utility(&server.0, &server.1, None).await?;
+    let mut lines = vec![String::new()];
+    for (name, value) in BOUNDS {
+        if !known.rows(&format!("SELECT 1 FROM pg_catalog.pg_settings WHERE name = '{name}'")).await?.is_empty() {
+            lines.push(format!("{name} = '{}'\n", value.trim_matches('\'')));
+        }
+    }
+    fs::write(&settings, [&before[..], lines.join("\n").as_bytes()].concat())?;
+    known.rows("SELECT pg_catalog.pg_reload_conf()").await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (of_database, of_server) = tokio::join!(unbounded(&database), unbounded(&server));
+    fs::write(&settings, before)?;
+    Session::utility(&server.0, &server.1, None).await?.rows("SELECT pg_catalog.pg_reload_conf()").await?;
+    Session::utility(&database.0, &database.1, None).await?.rows("ALTER DATABASE postgres RESET ALL").await?;
+    of_database.context("what was set for the database")?;
+    of_server.context("what was set in postgresql.conf")
+}
+
+fn login_of(bench: &mut Bench, dbid: i16) -> (Server, Login) {
+    (Server::new("127.0.0.1", bench.port(dbid)), product::login())
+}
+
+/// A session does what takes longer than any of the bounds.
+async fn unbounded((server, login): &(Server, Login)) -> Result<()> {
+    let session = Session::utility(server, login, None).await?;
+    session.rows("SELECT pg_catalog.pg_sleep(1.2)").await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    session.rows("CREATE TEMPORARY TABLE written (i int)").await.context("after it was idle")?;
+    let path = session.rows("SELECT pg_catalog.current_setting('search_path')").await?;
+    ensure!(path.first().map(|row| row.get::<_, String>(0)).as_deref() == Some(""), "a search path of its own");
+    Ok(())
+}
+
 /// A rewind and a copy that stands still for longer than the source lets a session be idle.
 pub async fn what_a_role_has_set_bounds_no_repair(bench: &mut Bench) -> Result<()> {
     ensure_supervised(bench).await?;
@@ -77,23 +122,38 @@ pub async fn what_a_role_has_set_bounds_no_repair(bench: &mut Bench) -> Result<(
     in_sync(bench).await
 }
 
-/// The server ends the session that holds the lock while the copy stands still.
+/// The server ends the session that holds the lock before a rewind writes, and while a copy stands still.
 pub async fn a_lost_lock_on_the_source_is_taken_again_and_only_another_holder_stops_a_copy(bench: &mut Bench) -> Result<()> {
     ensure_supervised(bench).await?;
-    let (source, target) = acting_and_mirror(bench, 0).await?;
+    let (target, source) = acting_and_mirror(bench, 0).await?;
     make_role(bench, &[1, 2, 3]).await?;
-    empty(bench, target).await?;
+    write(bench, target).await?;
+    bench.server(target).vanish()?;
+    bench.probe().await?;
+    supervise(bench, target)?;
+    await_page(bench, target, "being stale", |page| page.state == InstanceState::NeedsRecovery).await?;
+    bench.await_session(source).await?;
     let credentials = credentials(bench)?;
     let other = bench.utility(source).await?;
     let end = format!("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE {LOCK} AND pid <> pg_backend_pid()");
+    let ends = async || {
+        let ended = other.rows(&end).await?.len();
+        ensure!(ended > 0, "nobody held the lock");
+        Ok(())
+    };
+    let outcome = held_up_in(bench, target, (Repair::Incremental, "Copying", &credentials), ends).await?;
+    ensure!(outcome.failure.is_none() && outcome.note == "rewound", "without its session the rewind ended with {outcome:?}");
+    await_page(bench, target, "receiving", |page| page.receiving).await?;
+    in_sync(bench).await?;
+    empty(bench, target).await?;
     let stopped = held_up(bench, target, ("Copying", &credentials), async || {
-        other.rows(&end).await?;
+        ends().await?;
         other.rows("SELECT pg_advisory_lock(1735420005, 0)").await.map(drop)
     });
     let class = stopped.await?.failure.map(|failure| failure.class);
     ensure!(class == Some(FailureClass::SourceBusy), "beside another holder the copy ended with {class:?}");
     other.rows("SELECT pg_advisory_unlock_all()").await?;
-    let outcome = held_up(bench, target, ("Copying", &credentials), async || other.rows(&end).await.map(drop)).await?;
+    let outcome = held_up(bench, target, ("Copying", &credentials), ends).await?;
     ensure!(outcome.failure.is_none(), "without its session the copy ended with {outcome:?}");
     await_page(bench, target, "receiving", |page| page.receiving).await?;
     in_sync(bench).await
@@ -181,7 +241,12 @@ fn credentials(bench: &Bench) -> Result<PathBuf> {
 
 /// So that the two histories differ.
 async fn write(bench: &mut Bench, dbid: i16) -> Result<()> {
-    bench.utility(dbid).await?.rows("CREATE TABLE bounded (i int); INSERT INTO bounded SELECT generate_series(1, 10000)").await.map(drop)
+    bench
+        .utility(dbid)
+        .await?
+        .rows("CREATE TABLE IF NOT EXISTS bounded (i int); INSERT INTO bounded SELECT generate_series(1, 10000)")
+        .await
+        .map(drop)
 }
 
 async fn empty(bench: &mut Bench, dbid: i16) -> Result<()> {
@@ -225,6 +290,15 @@ async fn held_up(
     (step, credentials): (&str, &Path),
     meanwhile: impl AsyncFnOnce() -> Result<()>,
 ) -> Result<Outcome> {
+    held_up_in(bench, dbid, (Repair::Full, step, credentials), meanwhile).await
+}
+
+async fn held_up_in(
+    bench: &mut Bench,
+    dbid: i16,
+    (repair, step, credentials): (Repair, &str, &Path),
+    meanwhile: impl AsyncFnOnce() -> Result<()>,
+) -> Result<Outcome> {
     let (marks, result) = (bench.server(dbid).volume().join(".gpheal"), outcome(bench, dbid));
     fs::write(marks.join("pause-at"), step)?;
     let _ = fs::remove_file(result);
@@ -241,7 +315,7 @@ async fn held_up(
         fs::remove_file(&pause)?;
         done
     };
-    let (outcome, done) = tokio::join!(recover_as(bench, dbid, Repair::Full, credentials), happens);
+    let (outcome, done) = tokio::join!(recover_as(bench, dbid, repair, credentials), happens);
     done?;
     outcome
 }

@@ -27,7 +27,9 @@ mod query;
 mod remains;
 mod rights;
 mod server;
+mod sizes;
 mod standby;
+mod strangers;
 mod supervised;
 mod tls;
 mod tools;
@@ -61,6 +63,7 @@ const CHECKS: &[(&str, Check)] = checks![
     rights::the_operators_role_needs_no_superuser_where_greenplum_has_monitors,
     rights::a_supervisors_role_needs_to_log_in_and_nothing_else,
     bounded::what_a_role_has_set_bounds_no_session,
+    bounded::what_is_set_for_a_database_or_all_of_a_server_bounds_no_session,
     tls::a_server_without_it_is_told_apart,
     tls::each_mode_holds_what_libpq_says_of_it,
     tls::an_expired_certificate_is_told_as_that,
@@ -72,6 +75,9 @@ const CHECKS: &[(&str, Check)] = checks![
     product::a_mirror_is_known_by_its_refusal,
     product::fts_and_dispatch_answer,
     product::a_directory_is_read,
+    sizes::what_a_copy_takes_is_measured,
+    sizes::what_takes_too_long_is_given_up_at_the_server_too,
+    strangers::a_server_that_works_for_a_tool_is_seen_to,
     tools::versions_are_told,
     tools::base_backup_wants_a_dbid_and_an_empty_directory,
     tools::base_backup_overwrites_when_forced,
@@ -98,10 +104,12 @@ const CHECKS: &[(&str, Check)] = checks![
     wounds::a_broken_line_of_the_settings_is_named,
     wounds::a_commit_log_that_may_not_be_read_is_no_damage,
     wounds::a_lost_primary_whose_commit_log_may_not_be_read_is_not_copied,
+    wounds::a_copied_mirror_that_its_machine_keeps_down_asks_for_no_second_copy,
     remains::what_a_rewind_cannot_pass_stops_it_before_a_byte_is_written,
     remains::each_folder_that_is_gone_asks_for_a_full_copy,
     remains::a_primary_without_a_mirror_in_sync_comes_back_over_a_stale_lock,
     remains::on_a_volume_without_a_byte_left_nothing_begins_and_with_room_it_heals,
+    strangers::a_job_that_may_not_says_so_and_leaves_a_persons_backup_alone,
     bounded::what_a_role_has_set_bounds_no_repair,
     layouts::a_copy_takes_what_is_no_page_and_leaves_links_and_bytes_as_they_are,
     bounded::a_lost_lock_on_the_source_is_taken_again_and_only_another_holder_stops_a_copy,

@@ -237,7 +237,7 @@ async fn is_kept(bench: &mut Bench, primary: i16, mirror: i16, before: &str, old
     let old = bench.server(mirror).volume().join("data.gpheal-old").exists();
     std::fs::remove_dir_all(older)?;
     let said =
-        page.map(|page| format!("{:?} {}, receiving: {}", page.state, page.detail, page.receiving)).unwrap_or_else(|e| e.to_string());
+        page.map_or_else(|error| error.to_string(), |page| format!("{:?} {}, receiving: {}", page.state, page.detail, page.receiving));
     ensure!(
         before == files(bench, mirror)?,
         "the mirror's supervisor: {said}; the pair {pair}; both_had at the primary: {rows:?}; the directory from before is kept: {old}"

@@ -45,12 +45,20 @@ pub async fn base_backup_overwrites_when_forced(bench: &mut Bench) -> Result<()>
     let stray = bench.server(4).file("stray.txt");
     fs::write(&stray, "stray")?;
     fs::write(bench.server(4).file("internal.auto.conf"), "gp_dbid=77\n")?;
+    let of_log = format!("{}/of-its-source.csv", bench.dialect().log_folder());
+    let log_of_source = bench.server(2).file(&of_log);
+    fs::write(&log_of_source, "what the source says of itself")?;
+    bench.owner().file(&log_of_source, 0o600)?;
     await_free_slot(bench, 2).await?;
     let mut command = bench.base_backup(4, 2);
     command.args(["--force-overwrite", "--progress", "--verbose", "-E", "./db_dumps", "-E", "./promote"]);
     let said = succeed(command)?;
     ensure!(said.contains("kB (") && said.contains("%)"), "no progress in {said:?}");
     ensure!(stray.exists(), "a stray file is gone");
+    // Greenplum copies no logs; the stand-in's own server does.
+    let copied = bench.server(4).file(&of_log).exists();
+    ensure!(!copied || bench.dialect().has_monitors(), "the source's log was copied, and no room was counted for it");
+    fs::remove_file(log_of_source)?;
     expect_mirror_files(bench, 4, 2)?;
     bench.adapt_port(4)?;
     bench.start_segment(4)?;

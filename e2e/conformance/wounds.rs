@@ -1,13 +1,13 @@
 //! Mirrors that do not start, each for a reason of another kind: what their machine refuses, what they lost, what a setting says.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use gpheal::model::{FailureClass, InstanceState, Page, Repair, page::ExitClass};
 use tokio::time::sleep;
 
 use super::{
-    bench::{Bench, append},
+    bench::{Bench, append, fail},
     bounded,
     losses::await_status,
     query::expect_same,
@@ -105,9 +105,41 @@ pub async fn a_lost_primary_whose_commit_log_may_not_be_read_is_not_copied(bench
     let told = failure.evidence.contains("/0000") && failure.evidence.contains("Permission denied");
     ensure!(failure.class == FailureClass::Environment && told, "the recovery ended with {failure:?}");
     states.mode(0o600)?;
+    // More than this machine has: a server in single-user mode gets by with what a Job gives it.
+    append(&bench.server(old).file("postgresql.conf"), "\nhuge_pages = on\nshared_buffers = 4096GB\n")?;
+    let mut plain = bench.tool("postgres");
+    plain.arg("--single").arg("-D").arg(&bench.server(old).directory).arg("template1").stdin(Stdio::null());
+    let said = fail(plain)?;
+    ensure!(
+        said.contains("could not map anonymous shared memory"),
+        "as its settings say it does not start, but for another reason: {said}"
+    );
     let outcome = recover(bench, old, Repair::Incremental).await?;
     ensure!(outcome.failure.is_none(), "the recovery ended with {outcome:?}");
     await_page(bench, old, "receiving", |page| page.receiving).await?;
+    bounded::in_sync(bench).await
+}
+
+/// Its data is as good as a copy can make it: it is tried again until its port is free, and asks for no further copy.
+pub async fn a_copied_mirror_that_its_machine_keeps_down_asks_for_no_second_copy(bench: &mut Bench) -> Result<()> {
+    let mirror = ended_mirror(bench).await?;
+    fs::remove_dir_all(&bench.server(mirror).directory)?;
+    supervise(bench, mirror)?;
+    await_page(bench, mirror, "needing a copy", |page| page.state == InstanceState::NeedsFull).await?;
+    await_status(bench, mirror, 'd').await?;
+    let stranger = TcpListener::bind(("::", bench.port(mirror)))?;
+    let outcome = recover(bench, mirror, Repair::Full).await?;
+    ensure!(outcome.failure.is_none(), "the recovery ended with {outcome:?}");
+    let died_since = |page: &Page| {
+        let exit = page.last_exit.as_ref().filter(|exit| exit.class == ExitClass::Environment && exit.since >= 3);
+        exit.is_some_and(|exit| exit.after.as_ref().is_some_and(|after| after.attempt == outcome.attempt))
+    };
+    let page = await_page(bench, mirror, "telling of what it died since its copy", died_since).await?;
+    ensure!(!page.state.asks_for_repair(), "it asks for another one: {:?} {}", page.state, page.detail);
+    let evidence = page.last_exit.map(|exit| exit.evidence).unwrap_or_default();
+    ensure!(evidence.contains("in use") || evidence.contains("TCP/IP"), "what keeps it down is not named: {evidence}");
+    drop(stranger);
+    await_page(bench, mirror, "receiving", |page| page.receiving).await?;
     bounded::in_sync(bench).await
 }
 

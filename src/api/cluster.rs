@@ -301,7 +301,7 @@ pub struct GreenplumClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready, Reconciling and Stalled as kstatus reads them; CoordinatorReachable, Degraded, InSync, Balanced,
-    /// DoubleFault, MirrorsWatched, HealingBlocked and Paused for people and alerts.
+    /// DoubleFault, MirrorsWatched, JobsEquipped, HealingBlocked and Paused for people and alerts.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -1,14 +1,10 @@
 //! What a Job takes over from the segment's pod besides its container: folders that are named by the pod, and what init
 //! containers have put into folders that live as long as the pod.
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec, VolumeMount};
 use kube::ResourceExt;
 
-/// Whether an init container installs gpheal: a Job has an installer of its own.
-pub fn installs(container: &Container) -> bool {
-    let words = container.command.iter().flatten().chain(container.args.iter().flatten());
-    words.clone().any(|word| word == "install") && words.clone().any(|word| word.ends_with("gpheal"))
-}
+use crate::observe::lacks;
 
 /// The mounts of a container as they are in the segment's pod. `subPathExpr` may be made of the pod's name; in the Job's pod it
 /// would name another folder, and an empty one is made where there is none.
@@ -27,34 +23,10 @@ pub fn names_in(mounts: &[VolumeMount], name: &str) -> bool {
 }
 
 /// Copies of the init containers that have filled a folder which the segment's container has mounted: settings or libraries
-/// that its postgres wants. Only those that could do nothing else: one that mounts the volume of the data, too, has prepared
-/// it for a postgres that was about to start, and a Job's pod begins beside one that may run.
+/// that its postgres wants. What the others have filled, a Job lacks, and the cluster's status says so.
 pub fn fillers(pod: &Pod, theirs: &PodSpec, mounted: &[VolumeMount], token: &str) -> Vec<Container> {
-    let all = theirs.init_containers.iter().flatten();
-    let fills = |container: &&Container| {
-        let mut mounts = container.volume_mounts.iter().flatten().filter(|mount| mount.read_only != Some(true));
-        mounts.any(|mount| is_of(theirs, mount, |volume| volume.empty_dir.is_some()) && mounted.iter().any(|one| one.name == mount.name))
-    };
-    let needed = all.filter(|container| !installs(container) && container.restart_policy.is_none()).filter(fills);
-    needed.filter(|container| is_harmless(theirs, container)).map(|container| copied(pod, container, token)).collect()
-}
-
-fn is_of(theirs: &PodSpec, mount: &VolumeMount, holds: impl Fn(&Volume) -> bool) -> bool {
-    theirs.volumes.iter().flatten().any(|volume| volume.name == mount.name && holds(volume))
-}
-
-/// It writes to nothing that outlives its pod, and is not the node's master.
-fn is_harmless(theirs: &PodSpec, container: &Container) -> bool {
-    let passing = |volume: &Volume| {
-        volume.empty_dir.is_some()
-            || volume.config_map.is_some()
-            || volume.secret.is_some()
-            || volume.projected.is_some()
-            || volume.downward_api.is_some()
-    };
-    let privileged = container.security_context.as_ref().is_some_and(|context| context.privileged == Some(true));
-    let devices = container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty());
-    !privileged && !devices && container.volume_mounts.iter().flatten().all(|mount| is_of(theirs, mount, passing))
+    let (run, _) = lacks::fillers(theirs, mounted);
+    run.into_iter().map(|container| copied(pod, container, token)).collect()
 }
 
 /// It is told of the segment's pod what it was told there: what it fills is for that one. It gets no token.

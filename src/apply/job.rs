@@ -25,7 +25,7 @@ use crate::{
     model::Attempt,
     observe::{
         agreed::{self, Told},
-        jobs, places,
+        jobs, lacks, places,
     },
 };
 
@@ -179,7 +179,7 @@ fn pod_spec(plan: &Plan) -> Result<PodSpec, JobError> {
 
 /// The operator's own image, else the one that the segment's pod itself took gpheal from.
 fn image(plan: &Plan, theirs: &PodSpec) -> Option<String> {
-    let installer = || theirs.init_containers.iter().flatten().find(|one| carried::installs(one))?.image.clone();
+    let installer = || theirs.init_containers.iter().flatten().find(|one| lacks::installs(one))?.image.clone();
     plan.image.map(str::to_owned).or_else(installer)
 }
 

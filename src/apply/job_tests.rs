@@ -366,3 +366,71 @@ fn it_runs_on_a_node_that_is_being_drained_for_its_volume_is_there() {
     assert_eq!(tolerations(|_| ()), json!([{"key": "database", "operator": "Exists"}, cordoned]));
     assert_eq!(tolerations(|pod| pod["spec"]["tolerations"] = json!(null)), json!([cordoned]));
 }
+
+/// On a node with `SELinux` a pod of other categories would relabel the volume under a postgres that runs.
+#[test]
+fn labels_of_selinux_are_those_of_the_segment() {
+    let of_pod = json!({"level": "s0:c123,c456"});
+    let of_container = json!({"level": "s0:c123,c456", "type": "container_t", "user": "system_u", "role": "system_r"});
+    let job = made(|pod| {
+        pod["spec"]["securityContext"]["seLinuxOptions"] = of_pod.clone();
+        pod["spec"]["securityContext"]["seLinuxChangePolicy"] = json!("MountOption");
+        pod["spec"]["containers"][0]["securityContext"]["seLinuxOptions"] = of_container.clone();
+    });
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["seLinuxOptions"], of_pod);
+    assert_eq!(pod["securityContext"]["seLinuxChangePolicy"], "MountOption");
+    for container in pod["containers"].as_array().unwrap() {
+        assert_eq!(container["securityContext"]["seLinuxOptions"], of_container, "{}", container["name"]);
+    }
+}
+
+#[test]
+fn libraries_that_an_init_container_brings_are_there_for_the_job_too() {
+    let job = made(|pod| {
+        let brings = json!({"name": "extensions", "image": "postgis", "command": ["cp", "-r", "/built", "/lib/gp"],
+            "volumeMounts": [{"name": "lib", "mountPath": "/lib/gp"}]});
+        pod["spec"]["initContainers"].as_array_mut().unwrap().push(brings);
+        pod["spec"]["volumes"].as_array_mut().unwrap().push(json!({"name": "lib", "emptyDir": {}}));
+        let segment = &mut pod["spec"]["containers"][0];
+        segment["volumeMounts"].as_array_mut().unwrap().push(json!({"name": "lib", "mountPath": "/usr/lib/gp", "readOnly": true}));
+        segment["env"].as_array_mut().unwrap().push(json!({"name": "LD_LIBRARY_PATH", "value": "/usr/lib/gp"}));
+    });
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!((names(&pod["initContainers"], "name"), &pod["initContainers"][0]["image"]), (vec!["extensions"], &json!("postgis")));
+    let work = &pod["containers"][0];
+    assert!(names(&work["volumeMounts"], "mountPath").contains(&"/usr/lib/gp"));
+    assert!(work["env"].as_array().unwrap().contains(&json!({"name": "LD_LIBRARY_PATH", "value": "/usr/lib/gp"})));
+}
+
+#[test]
+fn a_coordinator_by_an_address_of_ipv6_is_named_in_brackets() {
+    let mut cluster = fixtures::cluster();
+    let named = |cluster: &GreenplumCluster| {
+        let job = made_from(cluster, &pod("gp-mirror-0", |_| ()), Some("gpheal:1")).unwrap();
+        let env = job["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+        env.iter().find(|variable| variable["name"] == "GPHEAL_COORDINATOR").unwrap()["value"].clone()
+    };
+    cluster.spec.coordinator.host = Some("fd00::7".into());
+    assert_eq!(named(&cluster), "[fd00::7]:5432");
+    cluster.spec.coordinator.host = Some("10.0.0.7".into());
+    assert_eq!(named(&cluster), "10.0.0.7:5432");
+}
+
+/// A limit range may say how far limit and request lie apart at most; nobody can ask it, so whoever has one says both.
+#[test]
+fn a_small_request_under_the_segments_limit_is_replaced_by_what_the_spec_says() {
+    let limited = pod("gp-mirror-0", |pod| {
+        pod["spec"]["containers"][0]["resources"] =
+            json!({"limits": {"memory": "4Gi", "hugepages-2Mi": "1Gi"}, "requests": {"memory": "4Gi"}});
+    });
+    let resources = |cluster: &GreenplumCluster| {
+        let job = made_from(cluster, &limited, Some("gpheal:1")).unwrap();
+        job["spec"]["template"]["spec"]["containers"][0]["resources"].clone()
+    };
+    let mut cluster = fixtures::cluster();
+    assert_eq!(resources(&cluster), json!({"limits": {"memory": "4Gi"}, "requests": {"cpu": "50m", "memory": "64Mi"}}));
+    let both = json!({"limits": {"memory": "4Gi"}, "requests": {"memory": "4Gi"}});
+    cluster.spec.job = serde_json::from_value(json!({"resources": both})).unwrap();
+    assert_eq!(resources(&cluster), both);
+}

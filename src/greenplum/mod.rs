@@ -3,6 +3,7 @@
 //! Another family of mirroring (filerep) would be a sibling of this folder; `model` already
 //! carries its modes.
 
+pub mod awaited;
 mod bytes;
 pub mod control;
 pub mod dialect;
@@ -13,6 +14,7 @@ pub mod resolve;
 pub mod server_log;
 pub mod session;
 mod settings;
+pub mod size;
 pub mod tablespace;
 pub mod tls;
 pub mod topology;

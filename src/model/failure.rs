@@ -86,11 +86,11 @@ classes! {
     /// The catalog, or the pair's rows in it, moved between plan and proof.
     WorldMoved => Retry,
     /// The acting primary does not answer, or not yet read-write.
-    SourceNotReady => Retry,
+    SourceNotReady => Retry "by itself, once it answers: another attempt 2 s to 5 min later, for a day where it never began to copy; while it answers others, look at the network policies: a Job's pod has not the segments' labels (spec.job.labels gives it some)",
     /// The acting primary was started again since it was looked at: what was proven of it may not be true of what serves now.
     SourceRestarted => Retry,
     /// The coordinator does not answer.
-    CoordinatorUnreachable => Retry,
+    CoordinatorUnreachable => Retry "by itself, once it answers: another attempt 2 s to 5 min later, for a day where it never began to copy; while it answers others, look at the network policies: a Job's pod has not the segments' labels (spec.job.labels gives it some)",
     /// The instance's postgres did not stop, or somebody else holds the volume's lock.
     LockBusy => Retry,
     /// The volume's lock proves nothing: its file system is one that other nodes or kernels may have mounted, too.

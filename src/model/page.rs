@@ -291,6 +291,9 @@ pub struct Page {
     /// Why the volume's lock proves nothing: its file system is a shared one.
     #[serde(default)]
     pub untrusted_lock: Option<String>,
+    /// What would keep a full copy from taking the place of its directory.
+    #[serde(default)]
+    pub uncopied: Option<String>,
     /// Of an acting primary: its mirror owes it an answer and gives none.
     #[serde(default)]
     pub mirror_hangs: Option<MirrorHang>,
@@ -303,6 +306,29 @@ pub struct Page {
     /// Of a mirror: what its WAL receiver has done so far, connected or not: one that works may answer nothing for a long time.
     #[serde(default)]
     pub receiver: Option<Work>,
+    /// Of a postgres that does not serve yet: what its start has done so far. A position tells nothing of one that syncs a million files.
+    #[serde(default)]
+    pub start: Option<Effort>,
+}
+
+/// What a process has done so far, in steps of which it does not take one by waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Effort {
+    pub pid: i32,
+    /// Steps of bytes that it has read and written.
+    #[serde(default)]
+    pub read_or_written: u64,
+    /// Steps of processor time.
+    #[serde(default)]
+    pub computed: u64,
+}
+
+impl Effort {
+    /// It has worked since. Another process has not done so for what the first one did: one that is begun again and again comes nowhere.
+    pub fn goes_on_from(self, before: Self) -> bool {
+        self.pid == before.pid && self != before
+    }
 }
 
 /// What a process has done so far; it works while any of this moves. Its processor time is not among it: a WAL receiver that waits
@@ -379,11 +405,11 @@ impl Page {
         self.ends() >= ENDS
     }
 
-    /// Of a postgres that ended: what it was, what it saw of its mirror, and that it was stopped.
+    /// Of a postgres that ended: what it was and did, what it saw of its mirror, and that it was stopped.
     pub fn forget_postgres(&mut self) {
         self.postmaster = None;
         (self.mirror_hangs, self.mirror_unwatched, self.stalled) = (None, None, None);
-        (self.received, self.receiver) = (None, None);
+        (self.received, self.receiver, self.start) = (None, None, None);
     }
 
     /// Of a mirror that serves: why its WAL receiver receives nothing, in its own words.

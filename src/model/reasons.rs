@@ -121,6 +121,8 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("ForeignSecret", "*", "demo-somebody-elses"),
     ("ClaimUnread", "why", "there is no such claim"),
     ("UntrustedLock", "*", "it is on nfs4, whose locks may be lost while files stay open"),
+    ("NotToBeCopied", "why", "its log is linked to another place (/log/gpseg)"),
+    ("JobLacks", "what", "the proxy of a service mesh (istio-proxy), without which strict mTLS lets nobody in"),
     ("*", "why", "connection refused"),
     ("*", "job", "demo-d5-3f2a9c1e-a2"),
     ("*", "claim", "data-gp-mirror-0"),

@@ -54,6 +54,10 @@ reasons! {
         ClaimUnread { claim: String, why: String },
         /// Its supervisor says that the volume's lock proves nothing: the file system is shared between nodes or mounts.
         UntrustedLock { why: String },
+        /// No full copy could take the place of its directory: its log lies elsewhere, or something is mounted within.
+        NotToBeCopied { why: String },
+        /// A Job at it would lack what its pod has: what an init container made, the proxy of a mesh.
+        JobLacks { what: String },
         /// The acting primary's own data is gone.
         PrimaryDataMissing { dbid: Dbid },
         /// Its postgres is kept from starting by its machine or a setting, which no copy mends; its supervisor goes on trying.
@@ -270,6 +274,15 @@ sentences! { Refusal {
     UntrustedLock { why }: BOTH,
         ("the volume's lock proves nothing: {why}"),
         ("lifted when the data directory lies on a node-local or block volume with a file system of its own");
+    NotToBeCopied { why }: PERSON,
+        ("a full copy could not take the place of its data directory: {why}"),
+        ("lifted when its log lies within its data directory, and nothing is mounted there; until then only what an incremental repair \
+             mends is repaired");
+    JobLacks { what }: PERSON,
+        ("a Job at it would lack {what}"),
+        ("lifted when its postgres gets that from its image, a ConfigMap, a Secret, or an init container that mounts nothing that outlives \
+             the pod; where a Job can do without, by spec.job.initContainers: Omit, and for a mesh by spec.job.annotations that say whether \
+             it injects");
     PrimaryDataMissing { dbid }: PERSON,
         ("the data directory of the acting primary, dbid {dbid}, is empty or unusable"),
         ("lifted when the volume of dbid {dbid} is restored; nothing else holds this content's commits");

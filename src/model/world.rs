@@ -42,6 +42,8 @@ pub struct Instance {
     pub pod: Look<PodSeen>,
     /// Points of the contract that its pod does not fulfil.
     pub contract: Vec<ContractPoint>,
+    /// What a Job at it would lack of what its pod has.
+    pub job_lacks: Option<String>,
     /// Its claim's access mode, when that does not allow a lock to be trusted: (claim, mode). `Unknown`: the claim was not found.
     pub access_mode: Option<(String, Look<String>)>,
     /// What its supervisor's port gave; whose page it is, [`World::page_of`] asks.

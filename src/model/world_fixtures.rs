@@ -76,6 +76,8 @@ pub fn page(row: &Row) -> Page {
         mirror_unwatched: None,
         stalled: None,
         receiver: None,
+        start: None,
+        uncopied: None,
     }
 }
 
@@ -97,6 +99,7 @@ fn instance(row: &Row) -> Instance {
         marked: None,
         walsender: None,
         node_lost: None,
+        job_lacks: None,
         promoted_at: (row.role != row.preferred_role && row.role == Role::Primary).then(|| ago(7200)),
     }
 }

@@ -10,14 +10,29 @@ use super::{Unanswered, database::Topology, ends::Ends, jobs::Said, receivers::R
 use crate::{
     api::{GreenplumCluster, convert},
     greenplum::{Login, SessionError},
-    model::{Changed, Content, Dbid, InstanceState, Look, NoPage, Page, Plan, Role, Row, Source, World},
+    model::{Changed, Content, Dbid, InstanceState, Look, NoPage, Page, Plan, Role, Row, Source, World, page::Effort},
 };
 
 /// How long credentials are used before the Secret is read again.
 const LOGIN_KEPT: Duration = Duration::from_mins(5);
 
-/// What moves on a page while there is work: state, since when, and what is replayed.
-type Standing = (InstanceState, Timestamp, Option<String>);
+/// What moves on a page while there is work: state, since when, what is replayed, and what a start has done.
+#[derive(Clone, Debug)]
+struct Standing {
+    said: (InstanceState, Timestamp, Option<String>),
+    start: Option<Effort>,
+}
+
+impl Standing {
+    fn on(page: &Page) -> Self {
+        Self { said: (page.state, page.since, page.replays.clone()), start: page.start }
+    }
+
+    fn goes_on_from(&self, before: &Self) -> bool {
+        let works = self.start.zip(before.start).is_some_and(|(now, before)| now.goes_on_from(before));
+        self.said != before.said || works
+    }
+}
 
 /// Per cluster.
 #[derive(Debug, Default)]
@@ -105,11 +120,13 @@ impl Memory {
     pub fn still(&mut self, dbid: Dbid, page: Option<&Page>) -> Option<SignedDuration> {
         let now = Instant::now();
         if let Some(page) = page {
-            let said = (page.state, page.since, page.replays.clone());
-            let (before, since) = self.still.entry(dbid).or_insert_with(|| (said.clone(), now));
-            if *before != said {
-                (*before, *since) = (said, now);
+            let shown = Standing::on(page);
+            let (before, since) = self.still.entry(dbid).or_insert_with(|| (shown.clone(), now));
+            if shown.goes_on_from(before) {
+                *since = now;
             }
+            before.said = shown.said;
+            before.start = shown.start.or(before.start);
         }
         let (_, since) = self.still.get(&dbid)?;
         SignedDuration::try_from(now.duration_since(*since)).ok()
@@ -244,6 +261,31 @@ mod tests {
         assert_eq!(secs(memory.still(Dbid(5), Some(&page))), Some(0), "it goes on");
         tokio::time::advance(Duration::from_secs(7)).await;
         assert_eq!(secs(memory.still(Dbid(5), None)), Some(7), "silence is no progress");
+    }
+
+    /// It syncs or removes a million files, and replays nothing meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn a_start_goes_on_while_its_own_process_works() {
+        let effort = |pid, read_or_written, computed| Some(Effort { pid, read_or_written, computed });
+        for (before, now, goes_on) in [
+            (effort(7, 1, 1), effort(7, 1, 2), true),
+            (effort(7, 1, 1), effort(7, 2, 1), true),
+            (effort(7, 1, 1), effort(7, 1, 1), false),
+            (effort(7, 1, 1), effort(8, 0, 0), false),
+            (None, effort(7, 1, 1), false),
+            (effort(7, 1, 1), None, false),
+            (None, None, false),
+        ] {
+            let mut memory = Memory::default();
+            let mut page = fixtures::page(&fixtures::row("5:0mmnd"));
+            let mut still = |start| {
+                page.start = start;
+                memory.still(Dbid(5), Some(&page)).map(|still| still.as_secs())
+            };
+            assert_eq!(still(before), Some(0));
+            tokio::time::advance(Duration::from_mins(9)).await;
+            assert_eq!(still(now), Some(if goes_on { 0 } else { 540 }), "{before:?} {now:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ pub mod ends;
 mod glance;
 pub mod jobs;
 pub mod kernel;
+pub mod lacks;
 pub mod memory;
 mod nearby;
 pub mod nodes;
@@ -262,6 +263,10 @@ impl Observer {
                     Place::None | Place::Several(_) => Look::Unknown(contract.first().map_or(String::new(), ContractPoint::to_string)),
                 },
                 contract,
+                job_lacks: match place {
+                    Place::One(pod) => lacks::lacks(pod, cluster),
+                    Place::None | Place::Several(_) => None,
+                },
                 access_mode: access.remove(&row.dbid),
                 page,
                 unwell_since: self.memory.unwell_since(row.dbid),

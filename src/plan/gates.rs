@@ -178,7 +178,10 @@ pub fn unfit(desk: &Desk, row: &Row) -> Option<Refusal> {
         return place_is_fit(instance).err();
     }
     match page_of(desk, row) {
-        Ok(page) => lock_is_worth_something(page).err(),
+        Ok(page) => lock_is_worth_something(page).err().or_else(|| {
+            let why = page.uncopied.clone()?;
+            Some(Refusal::NotToBeCopied { why })
+        }),
         Err(refusal) => Some(refusal).filter(|refusal| matches!(refusal, Refusal::PageNotBelieved { .. })),
     }
 }
@@ -315,6 +318,7 @@ mod tests {
         assert_eq!(unfit(&well.clone().silent(5)), None, "so is its supervisor");
         assert_eq!(unfit(&well.clone().instance(5, |i| i.contract = vec![ContractPoint::NoSupervisor])), Some("NoSupervisor"));
         assert_eq!(unfit(&well.clone().page(5, |p| p.untrusted_lock = Some("it is on fuse".into()))), Some("UntrustedLock"));
+        assert_eq!(unfit(&well.clone().page(5, |p| p.uncopied = Some("its log is linked".into()))), Some("NotToBeCopied"));
         assert_eq!(unfit(&well.page(5, |p| p.cluster = "other".into())), Some("PageNotBelieved"));
     }
 

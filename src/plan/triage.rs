@@ -36,6 +36,7 @@ pub fn triage(desk: &Desk, plan: &mut Plan) {
                 pair_of(desk, plan, *content, *pair);
                 unfit(desk, plan, *pair, before);
                 unwatched(desk, plan, *pair);
+                lacking(desk, plan, *pair);
             }
             Err(why) => {
                 let rows = invalid.get(content).into_iter().flatten();
@@ -49,6 +50,15 @@ pub fn triage(desk: &Desk, plan: &mut Plan) {
 fn unwatched(desk: &Desk, plan: &mut Plan, pair: Pair) {
     if let Some(why) = desk.page_at(pair.primary.dbid).and_then(|page| page.mirror_unwatched.clone()) {
         plan.unwatched.push(told(desk, pair.primary, Reason::Refused(Refusal::MirrorUnwatched { why })));
+    }
+}
+
+/// Nothing keeps a Job from being made; what it lacks may make it fail.
+fn lacking(desk: &Desk, plan: &mut Plan, pair: Pair) {
+    for row in [pair.primary, pair.mirror] {
+        if let Some(what) = desk.world.instances.get(&row.dbid).and_then(|instance| instance.job_lacks.clone()) {
+            plan.lacking.push(told(desk, row, Reason::Refused(Refusal::JobLacks { what })));
+        }
     }
 }
 

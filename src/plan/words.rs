@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{desk::Desk, proof};
-use crate::model::{Dbid, InstanceNext, Missing, Phase, RecoveryInstance, Refusal, Repair, Standing};
+use crate::model::{Dbid, Failure, FailureClass, InstanceNext, Missing, Phase, RecoveryInstance, Refusal, Repair, Standing};
 
 /// The message of a recovery.
 pub fn message(desk: &Desk, phase: Phase, instances: &BTreeMap<Dbid, InstanceNext>) -> String {
@@ -20,7 +20,7 @@ fn line(desk: &Desk, dbid: Dbid, next: &InstanceNext) -> Option<String> {
     let said = match &next.standing {
         Standing::Waiting(refusal) => waiting(refusal),
         Standing::Refused(refusal) => format!("refused ({}): {refusal}; {}", refusal.code(), refusal.lifted_by()),
-        Standing::BackingOff { .. } => format!("{}{}", backing_off(next)?, in_a_row(desk, state)),
+        Standing::BackingOff { .. } => format!("{}{}{}", backing_off(next)?, without(desk, dbid, state), in_a_row(desk, state)),
         Standing::Attempting => attempt(state),
         Standing::Stuck(refusal) => match &next.end_job {
             Some(why) => format!("{} is ended: {why}", attempt(state)),
@@ -28,7 +28,7 @@ fn line(desk: &Desk, dbid: Dbid, next: &InstanceNext) -> Option<String> {
         },
         Standing::Proving(missing) => format!("{}; not proven yet: {missing:?}{}", done(state), in_vain(desk, dbid, missing)),
         Standing::Healed => "in sync".into(),
-        Standing::Failed => format!("{}{}", failure(state), in_a_row(desk, state)),
+        Standing::Failed => format!("{}{}{}", failure(state), without(desk, dbid, state), in_a_row(desk, state)),
         Standing::Over => return None,
     };
     Some(next.note.as_ref().map_or(said.clone(), |note| format!("{said}; {note}")))
@@ -68,6 +68,17 @@ fn done(state: &RecoveryInstance) -> &'static str {
         (_, Some(false)) => "nothing had to be copied",
         (_, Some(true) | None) => "copied",
     }
+}
+
+/// Of a file that was missing: what the Job did not have that its pod has.
+fn without(desk: &Desk, dbid: Dbid, state: &RecoveryInstance) -> String {
+    let is_missing = |failure: &Failure| {
+        let told = matches!(failure.class, FailureClass::Environment | FailureClass::Configuration | FailureClass::VersionDiffers);
+        told && [&failure.message, &failure.evidence].iter().any(|text| text.contains("No such file"))
+    };
+    let lacks = state.failure.as_ref().filter(|failure| is_missing(failure)).and(desk.world.instances.get(&dbid));
+    let what = lacks.and_then(|instance| instance.job_lacks.as_ref());
+    what.map_or_else(String::new, |what| format!("; its Job lacks {what}"))
 }
 
 fn attempt(state: &RecoveryInstance) -> String {

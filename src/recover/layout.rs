@@ -12,7 +12,11 @@ use super::{
     fault::{Classified, Fault, FileError},
     swap::remove_folder,
 };
-use crate::{greenplum::Dialect, model::FailureClass, volume::mount};
+use crate::{
+    greenplum::Dialect,
+    model::FailureClass,
+    volume::{layout::linked_log, mount},
+};
 
 /// A log that is linked to another place would move onto the data directory's volume, which was not made for it.
 #[derive(Debug, thiserror::Error)]
@@ -26,11 +30,9 @@ impl Classified for LogElsewhere {
 }
 
 fn log_lies_within(log: &Path) -> Result<(), Fault> {
-    match std::fs::symlink_metadata(log) {
-        Ok(there) if there.is_symlink() => Err(LogElsewhere(std::fs::read_link(log).map_err(FileError::at(log))?).into()),
-        Ok(_) => Ok(()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
-        Err(error) => Err(FileError::at(log)(error).into()),
+    match linked_log(log).map_err(FileError::at(log))? {
+        Some(to) => Err(LogElsewhere(to).into()),
+        None => Ok(()),
     }
 }
 

@@ -261,3 +261,67 @@ fn say(outcome: &Outcome, termination_message: &std::path::Path) {
         tracing::warn!(%error, "the termination message could not be written");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, path::Path};
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::model::{Content, Place, world::fixtures::row};
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    /// A Job that did not come to its first step left nothing behind, and was taken for one that is lost.
+    #[tokio::test]
+    async fn what_keeps_an_attempt_from_its_first_step_is_its_outcome() {
+        let dir = tempfile::tempdir().unwrap();
+        let (secret, message) = (dir.path().join("secret"), dir.path().join("message"));
+        let ended = async |passfile: &Path| {
+            run(config(&secret, passfile, &message)).await.unwrap();
+            let outcome: Outcome = serde_json::from_slice(&std::fs::read(&message).unwrap()).unwrap();
+            let failure = outcome.failure.unwrap();
+            (outcome.attempt, failure.class, failure.step, failure.message)
+        };
+        let (attempt, class, step, said) = ended(&dir.path().join("pgpass")).await;
+        assert_eq!((attempt.as_str(), class, step), ("mend-d5-a1", FailureClass::LoginRefused, Step::Proving));
+        assert!(said.contains("secret"), "{said}");
+        std::fs::create_dir(&secret).unwrap();
+        for (name, text) in [("username", "gpadmin"), ("password", "x")] {
+            std::fs::write(secret.join(name), text).unwrap();
+        }
+        let (_, class, _, said) = ended(Path::new("/proc/gpheal/pgpass")).await;
+        assert!(said.contains("/proc/gpheal/pgpass cannot be written"), "{said}");
+        assert_ne!(class.answer(), crate::model::Answer::GoFull);
+        assert_eq!(std::fs::metadata(&message).unwrap().permissions().mode() & 0o400, 0o400);
+    }
+
+    fn config(secret: &Path, passfile: &Path, message: &Path) -> Config {
+        let attempt = Attempt {
+            id: "mend-d5-a1".into(),
+            cluster: "demo".into(),
+            recovery: "mend".into(),
+            number: 1,
+            repair: Repair::Incremental,
+            content: Content(0),
+            target: Place::from(&row("5:0mmnd")),
+            source: Place::from(&row("2:0ppnu")),
+            max_rate: None,
+            recovery_uid: None,
+            source_incarnations: vec![],
+            source_followed: vec![],
+            source_postmaster: None,
+            waives_history: false,
+        };
+        let attempt = serde_json::to_string(&attempt).unwrap();
+        let paths = [("--credentials", secret), ("--passfile", passfile), ("--termination-message", message)];
+        let paths = paths.iter().flat_map(|(option, path)| [(*option).to_owned(), path.to_string_lossy().into_owned()]);
+        let words = ["recover", "--attempt", &attempt, "--coordinator", "127.0.0.1:1"].map(str::to_owned);
+        Command::parse_from(words.into_iter().chain(paths)).config
+    }
+}

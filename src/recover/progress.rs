@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::model::{Progress, Step};
+use super::activity::Whose;
+use crate::{
+    greenplum::{Session, awaited::Awaited},
+    model::{Progress, Step},
+};
 
 /// The rate is taken over this many seconds.
 const WINDOW: usize = 10;
@@ -21,6 +25,10 @@ struct State {
     changed: Instant,
     /// Bytes that a running tool has read and written.
     worked: Option<(u64, u64)>,
+    /// What it waits for on the source.
+    awaited: Option<Awaited>,
+    /// Whose doing is its own.
+    whose: Whose,
 }
 
 /// Where the steps say how far they are.
@@ -32,8 +40,7 @@ pub struct Reporter {
 impl Reporter {
     /// Begins to print.
     pub fn start() -> Self {
-        let state = State { step: Step::Proving, bytes: 0, total: None, seconds: VecDeque::new(), changed: Instant::now(), worked: None };
-        let reporter = Self { state: Arc::new(Mutex::new(state)) };
+        let reporter = Self { state: Arc::new(Mutex::new(State::new(Step::Proving))) };
         let printing = reporter.clone();
         std::thread::spawn(move || {
             loop {
@@ -69,6 +76,9 @@ impl Reporter {
                 state.changed = Instant::now();
             }
             (state.bytes, state.total) = (bytes, Some(total));
+            if state.awaited == Some(Awaited::Backup) {
+                state.awaited = None; // it has begun to come
+            }
         });
     }
 
@@ -82,9 +92,47 @@ impl Reporter {
         self.with(|state| state.worked = Some((read, written)));
     }
 
+    /// A tool runs that is at work while these processes are, or while the source is at what it waits for.
+    pub fn runs(&self, whose: Whose, awaited: Option<Awaited>) {
+        self.with(|state| (state.whose, state.awaited, state.changed) = (whose, awaited, Instant::now()));
+    }
+
+    /// Looks whether the source works for a tool that waits for it; what cannot be asked is no sign of it.
+    pub async fn works(&self, source: &Session) {
+        let Some(what) = self.awaited() else { return };
+        match what.is_worked_for(source).await {
+            Ok(true) => self.works_for(what),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "whether the source works for a tool that waits for it is not known"),
+        }
+    }
+
+    /// The source was seen to work for a tool that waits for this.
+    pub fn works_for(&self, what: Awaited) {
+        self.with(|state| {
+            if state.awaited == Some(what) {
+                state.changed = Instant::now();
+            }
+        });
+    }
+
+    /// What the tool has started is all that it waits for by now.
+    pub fn waits_for_its_own(&self) {
+        self.with(|state| state.whose = Whose::All);
+    }
+
+    pub fn whose(&self) -> Whose {
+        self.with(|state| state.whose)
+    }
+
+    /// What a running tool waits for on the source, if anything.
+    pub fn awaited(&self) -> Option<Awaited> {
+        self.with(|state| state.awaited)
+    }
+
     /// No tool runs.
     pub fn idles(&self) {
-        self.with(|state| state.worked = None);
+        self.with(|state| (state.worked, state.awaited) = (None, None));
     }
 
     /// How long nothing has moved.
@@ -101,6 +149,11 @@ impl Reporter {
 }
 
 impl State {
+    fn new(step: Step) -> Self {
+        let (seconds, changed) = (VecDeque::new(), Instant::now());
+        Self { step, bytes: 0, total: None, seconds, changed, worked: None, awaited: None, whose: Whose::All }
+    }
+
     fn progress(&mut self) -> Progress {
         if self.step == Step::Copying {
             self.seconds.push_back(self.bytes);
@@ -123,8 +176,7 @@ mod tests {
 
     #[test]
     fn rate_and_time_left_follow_the_bytes() {
-        let mut state =
-            State { step: Step::Copying, bytes: 0, total: Some(1000), seconds: VecDeque::new(), changed: Instant::now(), worked: None };
+        let mut state = State { total: Some(1000), ..State::new(Step::Copying) };
         assert_eq!(state.progress().seconds_left, None);
         for bytes in [100, 200, 300] {
             state.bytes = bytes;

@@ -7,9 +7,12 @@ use nix::sys::statvfs::Statvfs;
 use super::{
     Work,
     fault::{Classified, Fault, FileError},
-    source::SourceLock,
+    source::{SourceLock, unreadable},
 };
-use crate::{greenplum::Dialect, model::FailureClass};
+use crate::{
+    greenplum::{SessionError, size},
+    model::FailureClass,
+};
 
 /// There is too little room.
 #[derive(Debug, thiserror::Error)]
@@ -32,15 +35,6 @@ impl Classified for RoomError {
 /// Longer than this it is not waited for: the tool itself tells when the volume is full, and the old directory is untouched
 /// until then.
 const MEASURED: Duration = Duration::from_mins(20);
-
-/// Tablespaces are counted with their databases.
-const DATA: &str = "SELECT sum(pg_catalog.pg_database_size(oid))::text FROM pg_catalog.pg_database";
-/// Segments of 64 MB (O §2), beside which history files and a folder lie; pg_ls_waldir is not known there.
-const LOG_OF_SIX: &str = "SELECT (count(*) * 64 * 1024 * 1024)::text FROM pg_catalog.pg_ls_dir('pg_xlog') AS name WHERE length(name) = 24";
-const LOG_OF_SEVEN: &str = "SELECT sum(size)::text FROM pg_catalog.pg_ls_waldir()";
-/// Folders are listed for it, and no file is looked at. Files of tablespaces are left out.
-const FILES: &str = "SELECT sum((SELECT count(*) FROM pg_catalog.pg_ls_dir('base/' || oid)))::text FROM pg_catalog.pg_database
-  WHERE dattablespace = (SELECT oid FROM pg_catalog.pg_tablespace WHERE spcname = 'pg_default')";
 
 /// Log that streams while the copy runs: as much as lies there now, but no more. What the slot keeps for a mirror that is
 /// down is not copied, and may be larger than the data.
@@ -74,19 +68,38 @@ impl Need {
 
 /// Proves that the copy fits, as far as that can be measured.
 pub async fn prove(work: &Work, source: &SourceLock) -> Result<(), Fault> {
-    let Some(data) = source.measured(DATA, MEASURED).await? else {
+    let Some(data) = measured(source, size::DATA).await? else {
         tracing::warn!(minutes = MEASURED.as_secs() / 60, "how large the source is was not told in time; the copy is begun all the same");
         return Ok(());
     };
-    let log = match source.dialect {
-        Dialect::Seven => source.measured(LOG_OF_SEVEN, MEASURED).await?,
-        Dialect::Six => source.measured(LOG_OF_SIX, MEASURED).await?,
-    };
-    let files = source.measured(FILES, MEASURED).await?;
-    let need = Need::of(data, log.unwrap_or_default(), files.unwrap_or_default());
+    let log = measured(source, size::log(source.dialect)).await?;
+    let (files, of_spaces) = (measured(source, size::FILES).await?, measured(source, size::FILES_OF_SPACES).await?);
+    let need = Need::of(data, log.unwrap_or_default(), files.unwrap_or_default() + of_spaces.unwrap_or_default());
     let parent = work.volume.data().parent().unwrap_or(work.volume.data());
     let (bytes, inodes) = free(parent)?;
     Ok(need.fits(bytes, inodes)?)
+}
+
+/// One number, of a query that looks at every file; `None`: it was not there in time, or a file went away meanwhile.
+async fn measured(source: &SourceLock, sql: &str) -> Result<Option<u64>, Fault> {
+    let session = source.session().await?;
+    let measuring = async {
+        match session.rows_within(sql, MEASURED).await {
+            Err(error) if is_left_unmeasured(&error) => {
+                tracing::warn!(%error, "the source could not be measured");
+                Ok(None)
+            }
+            told => told.map(Some),
+        }
+    };
+    let Some(rows) = source.patiently(measuring).await? else { return Ok(None) };
+    let text = rows.first().and_then(|row| row.try_get::<_, Option<String>>(0).ok()).flatten();
+    text.map(|text| text.parse().map_err(|_| unreadable("a size"))).transpose()
+}
+
+/// What is not told in time, or refused, is left unmeasured; a server that is gone is another matter.
+const fn is_left_unmeasured(error: &SessionError) -> bool {
+    matches!(error, SessionError::TimedOut { .. } | SessionError::Statement { .. })
 }
 
 fn free(folder: &Path) -> Result<(u64, Option<u64>), FileError> {
@@ -113,6 +126,15 @@ mod tests {
         assert!(need.fits(107 * GIB, None).is_ok());
         let short = need.fits(105 * GIB, None).unwrap_err();
         assert_eq!((short.class(), short.to_string().contains("108544 MiB")), (FailureClass::NoRoom, true), "{short}");
+    }
+
+    /// A source of which nobody tells how large it is in time is copied all the same.
+    #[test]
+    fn what_is_not_told_in_time_is_left_unmeasured_and_a_server_that_is_gone_is_not() {
+        let server = || crate::greenplum::Server::new("gp-primary-0.gp", 6000);
+        let refused = SessionError::Statement { server: server(), message: "no such file".into(), code: None };
+        assert!(is_left_unmeasured(&SessionError::TimedOut { server: server(), seconds: MEASURED.as_secs() }));
+        assert!(is_left_unmeasured(&refused) && !is_left_unmeasured(&SessionError::InRecovery(server())));
     }
 
     #[test]

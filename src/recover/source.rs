@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Work,
     fault::{Classified, Fault, OfSource},
+    progress::Reporter,
 };
 use crate::{
     greenplum::{Dialect, Login, Server, Session, SessionError, replication},
@@ -77,6 +78,7 @@ pub struct SourceLock {
     /// The run of its postgres of which everything is proven: another one may have been started on an older copy of itself.
     postmaster: Postmaster,
     kept: Mutex<Kept>,
+    report: Reporter,
 }
 
 struct Kept {
@@ -135,7 +137,8 @@ impl SourceLock {
         let (dialect, postmaster) = (session.dialect, postmaster(&session).await?);
         same(work.attempt.source_postmaster.unwrap_or(postmaster), postmaster)?;
         let kept = Mutex::new(Kept { session: Arc::new(session), ours });
-        Ok(Self { dialect, server, login: work.login.clone(), dbid: work.attempt.source.dbid, content, postmaster, kept })
+        let (login, dbid, report) = (work.login.clone(), work.attempt.source.dbid, work.report.clone());
+        Ok(Self { dialect, server, login, dbid, content, postmaster, kept, report })
     }
 
     /// Does it while the kept session is pinged and, where it was lost, the lock taken again. Only somebody else who holds the
@@ -156,7 +159,7 @@ impl SourceLock {
             match self.renew().await {
                 Err(fault) if is_final(&fault) => return fault,
                 Err(fault) => tracing::warn!(class = fault.class.as_str(), "the session that holds the lock on the source was lost"),
-                Ok(()) => {}
+                Ok(()) => self.report.works(&self.kept()).await,
             }
         }
     }
@@ -251,7 +254,7 @@ impl SourceLock {
     }
 
     /// What takes as long as it takes. Another session looks now and then whether the server lets anybody in.
-    async fn patiently<T>(&self, doing: impl Future<Output = Result<T, SessionError>>) -> Result<T, Fault> {
+    pub async fn patiently<T>(&self, doing: impl Future<Output = Result<T, SessionError>>) -> Result<T, Fault> {
         tokio::select! {
             done = doing => Ok(done.map_err(OfSource)?),
             silent = Box::pin(self.silent()) => Err(OfSource(silent).into()),
@@ -295,24 +298,6 @@ impl SourceLock {
         // A checkpoint of a busy primary takes its time; it is spread by nothing here.
         let session = self.session().await?;
         self.patiently(session.run("CHECKPOINT", MAY_TAKE)).await
-    }
-
-    /// One number, of a query that looks at every file; `None`: it was not there in time, or a file went away meanwhile.
-    pub async fn measured(&self, sql: &str, within: Duration) -> Result<Option<u64>, Fault> {
-        let session = self.session().await?;
-        let measuring = async {
-            match session.rows_within(sql, within).await {
-                Err(SessionError::TimedOut { .. }) => Ok(None),
-                Err(error @ SessionError::Statement { .. }) => {
-                    tracing::warn!(%error, "the source could not be measured");
-                    Ok(None)
-                }
-                rows => rows.map(Some),
-            }
-        };
-        let Some(rows) = self.patiently(measuring).await? else { return Ok(None) };
-        let text = rows.first().and_then(|row| row.try_get::<_, Option<String>>(0).ok()).flatten();
-        text.map(|text| text.parse().map_err(|_| unreadable("a size"))).transpose()
     }
 
     /// One text, of a query that gives one.
@@ -430,7 +415,7 @@ fn slot_query(dialect: Dialect) -> String {
     format!("SELECT {user}, restart_lsn IS NULL AS lost FROM pg_catalog.pg_replication_slots WHERE slot_name = '{SLOT}'")
 }
 
-fn unreadable(what: &str) -> Fault {
+pub fn unreadable(what: &str) -> Fault {
     Fault::new(FailureClass::SourceNotItself, &format!("the acting primary gives something else for {what}"))
 }
 

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     greenplum::{
+        awaited::Awaited,
         messages::{self, Tool},
         server_log,
     },
@@ -30,6 +31,8 @@ use crate::{
 const KEPT: usize = 30;
 /// A tool whose processes do nothing for so long is broken off: the network is gone and TCP has not noticed.
 const STALLED: Duration = Duration::from_mins(15);
+/// Said by `pg_basebackup` once the copy is whole and its log is not.
+const THE_LOG_IS_LEFT: &str = "waiting for background process to finish streaming";
 /// How often it is looked at what they do.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -79,7 +82,7 @@ pub async fn run(work: &Work, tool: Tool, arguments: &[String], environment: &[(
     let mut child = command.spawn().map_err(|e| failed(e.to_string(), &[], unspawned(&e)))?;
     let child_id = child.id();
     let mut group = Group(child_id.map(|pid| Pid::from_raw(pid.cast_signed())));
-    let said = watch(&work.report, &mut child, whose(tool), (STALLED, LOOK)).await;
+    let said = watch(&work.report, &mut child, tool, (STALLED, LOOK)).await;
     let status = match tokio::time::timeout(Duration::from_mins(1), child.wait()).await {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => return Err(failed(error.to_string(), &said, FailureClass::Unclassified)),
@@ -106,39 +109,51 @@ fn stalled(tool: Tool) -> FailureClass {
     }
 }
 
-fn whose(tool: Tool) -> Whose {
+const fn whose(tool: Tool) -> Whose {
     match tool {
         Tool::BaseBackup => Whose::TheToolAlone,
         Tool::Postgres | Tool::Rewind | Tool::Psql => Whose::All,
     }
 }
 
+/// What a tool waits for on the source while it does nothing itself.
+const fn awaited(tool: Tool) -> Option<Awaited> {
+    match tool {
+        Tool::BaseBackup => Some(Awaited::Backup),
+        Tool::Rewind => Some(Awaited::Rewind),
+        Tool::Postgres | Tool::Psql => None,
+    }
+}
+
 /// Reads what it says until it says no more, or nothing moves any more.
-async fn watch(report: &Reporter, child: &mut Child, whose: Whose, (bound, look): (Duration, Duration)) -> Vec<String> {
+async fn watch(report: &Reporter, child: &mut Child, tool: Tool, (bound, look): (Duration, Duration)) -> Vec<String> {
     let (out, err, pid) = (child.stdout.take(), child.stderr.take(), child.id());
     let mut lines = Lines::default();
     let mut other = Lines::default();
     let reading = async {
         tokio::join!(read(report, out, &mut lines), read(report, err, &mut other));
     };
-    let stalled = async {
-        let mut before = None;
-        report.moved();
-        while report.still_for() < bound {
-            tokio::time::sleep(look).await;
-            let now = pid.and_then(|pid| Activity::of(pid, whose));
-            if now.is_some() && now != before {
-                report.moved();
-            }
-            if let Some(Activity { read, written, .. }) = now {
-                report.worked(read, written);
-            }
-            before = now.or(before);
-        }
-    };
-    tokio::select! { () = reading => {}, () = stalled => {} }
+    report.runs(whose(tool), awaited(tool));
+    tokio::select! { () = reading => {}, () = stalled_for(report, pid, (bound, look)) => {} }
     report.idles();
     lines.kept.into_iter().chain(other.kept).collect()
+}
+
+/// Ends when nothing has moved for so long.
+async fn stalled_for(report: &Reporter, pid: Option<u32>, (bound, look): (Duration, Duration)) {
+    let mut before = None;
+    while report.still_for() < bound {
+        tokio::time::sleep(look).await;
+        let whose = report.whose();
+        let now = pid.and_then(|pid| Activity::of(pid, whose));
+        if now.is_some() && now != before {
+            report.moved();
+        }
+        if let Some(Activity { read, written, .. }) = now {
+            report.worked(read, written);
+        }
+        before = now.or(before);
+    }
 }
 
 #[derive(Default)]
@@ -167,6 +182,9 @@ impl Lines {
         } else if !line.is_empty() {
             report.moved();
             tracing::info!("{line}");
+            if line.contains(THE_LOG_IS_LEFT) {
+                report.waits_for_its_own();
+            }
             if server_log::is_trace(&line) {
                 return; // thirty of them would push out what they are of
             }
@@ -190,6 +208,7 @@ fn progress(line: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Answer;
 
     #[test]
     fn progress_of_both_tools_is_read() {
@@ -215,25 +234,75 @@ mod tests {
     }
 
     /// What a tool says that is looked at more often, and given up sooner.
-    async fn watched(script: &str, whose: Whose) -> (Vec<String>, bool) {
+    async fn watched(script: &str, tool: Tool) -> (Vec<String>, bool) {
+        watched_by(&Reporter::start(), script, tool).await
+    }
+
+    async fn watched_by(report: &Reporter, script: &str, tool: Tool) -> (Vec<String>, bool) {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap();
         let group = Group(child.id().map(|pid| Pid::from_raw(pid.cast_signed())));
         let bounds = (Duration::from_secs(1), Duration::from_millis(100));
-        let said = watch(&Reporter::start(), &mut child, whose, bounds).await;
+        let said = watch(report, &mut child, tool, bounds).await;
         let given_up = child.try_wait().unwrap().is_none();
         drop(group);
         (said, given_up)
     }
 
+    const CHILD: &str = "(for i in 1 2 3 4 5 6 7 8; do read -r x < /proc/self/stat; sleep 0.4; done) & wait; echo done";
+
     /// Crash recovery says nothing between its first line and its last, however long it takes.
     #[tokio::test]
     async fn a_silent_tool_is_waited_for_while_what_it_started_works() {
-        let works = "(for i in 1 2 3 4 5 6 7 8; do read -r x < /proc/self/stat; sleep 0.4; done) & wait; echo done";
-        assert_eq!(watched(works, Whose::All).await.0, ["done"]);
+        assert_eq!(watched(CHILD, Tool::Postgres).await.0, ["done"]);
         let dead = "(while :; do read -r x < /proc/self/stat; sleep 0.1; done) & wait; echo done";
-        assert_eq!(watched(dead, Whose::TheToolAlone).await, (vec![], true), "only its log moves");
-        assert_eq!(watched("sleep 60", Whose::All).await, (vec![], true));
+        assert_eq!(watched(dead, Tool::BaseBackup).await, (vec![], true), "only its log moves");
+        assert_eq!(watched("sleep 60", Tool::Rewind).await, (vec![], true));
+    }
+
+    /// Its connection is at its end, and what is left to come is the log, which the other process gets.
+    #[tokio::test]
+    async fn a_base_backup_that_waits_for_its_log_is_waited_for_while_that_comes() {
+        let last = "pg_basebackup: waiting for background process to finish streaming ...";
+        assert_eq!(watched(&format!("echo '{last}'; {CHILD}"), Tool::BaseBackup).await.0, [last, "done"]);
+    }
+
+    /// `pg_rewind` asks its source for a list of all files, which takes as long as the source needs to look at them.
+    #[tokio::test]
+    async fn a_tool_that_waits_for_a_source_at_work_is_waited_for() {
+        for (tool, awaited) in [(Tool::Rewind, Some(Awaited::Rewind)), (Tool::BaseBackup, Some(Awaited::Backup)), (Tool::Postgres, None)] {
+            let report = Reporter::start();
+            let works = async {
+                loop {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    report.works_for(awaited.unwrap_or(Awaited::Rewind));
+                }
+            };
+            let waited = tokio::select! {
+                waited = watched_by(&report, "sleep 3; echo done", tool) => waited,
+                () = works => unreachable!("it looks for ever"),
+            };
+            assert_eq!(waited.0.is_empty(), awaited.is_none(), "{tool:?}");
+        }
+    }
+
+    /// It sends, and what is sent does not come.
+    #[tokio::test]
+    async fn a_base_backup_that_has_begun_to_come_is_not_waited_for_because_the_source_works() {
+        let report = Reporter::start();
+        report.runs(Whose::TheToolAlone, Some(Awaited::Backup));
+        assert_eq!(report.awaited(), Some(Awaited::Backup));
+        report.copied(0, 1000);
+        assert_eq!(report.awaited(), None);
+    }
+
+    /// A server that was recovering has damaged nothing by being given up.
+    #[test]
+    fn what_was_given_up_leads_to_no_full_copy() {
+        assert_eq!(stalled(Tool::Postgres), FailureClass::ToolKilled);
+        for tool in [Tool::Postgres, Tool::Rewind, Tool::BaseBackup, Tool::Psql] {
+            assert!(!matches!(stalled(tool).answer(), Answer::GoFull), "{tool:?}");
+        }
     }
 }

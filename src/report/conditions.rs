@@ -1,11 +1,11 @@
-//! The conditions of a cluster: three that kstatus reads, eight for people and alerts.
+//! The conditions of a cluster: three that kstatus reads, nine for people and alerts.
 
 use crate::{
     api::{GreenplumCluster, condition::Wanted},
     model::{Catalog, Content, Dbid, HealingMode, Look, Plan, Reason, Refusal, Role, Unread, Unwell, World},
 };
 
-/// All eleven, in the order in which they are shown.
+/// All twelve, in the order in which they are shown.
 pub fn wanted(cluster: &GreenplumCluster, world: &World, plan: &Plan) -> Vec<Wanted> {
     let mut all = match &world.catalog {
         Look::Seen(catalog) => of_instances(catalog, plan),
@@ -25,7 +25,7 @@ fn unreachable(unread: &Unread) -> Vec<Wanted> {
         Wanted::new("HealingBlocked", Some(true), reason, lifted_by),
     ];
     all.extend(
-        ["Degraded", "InSync", "Balanced", "DoubleFault", "MirrorsWatched"]
+        ["Degraded", "InSync", "Balanced", "DoubleFault", "MirrorsWatched", "JobsEquipped"]
             .map(|kind| Wanted::new(kind, None, reason, "the catalog can not be read")),
     );
     all
@@ -65,6 +65,7 @@ fn of_instances(catalog: &Catalog, plan: &Plan) -> Vec<Wanted> {
             told(double, "every content has an acting primary that answers, or a mirror in sync"),
         ),
         mirrors_watched(catalog, plan),
+        jobs_equipped(catalog, plan),
         healing_blocked(catalog, plan),
     ]
 }
@@ -100,6 +101,18 @@ fn mirrors_watched(catalog: &Catalog, plan: &Plan) -> Wanted {
         Some((one, refusal)) => {
             let text = format!("{}; {}", unwatched_of(catalog, plan), sentence(one, refusal));
             Wanted::new("MirrorsWatched", Some(false), refusal.code(), text)
+        }
+    }
+}
+
+/// No alarm either: whether a Job gets by without it is seen on the day.
+fn jobs_equipped(catalog: &Catalog, plan: &Plan) -> Wanted {
+    match plan.lacking.iter().find_map(|one| one.reason.refusal().map(|refusal| (one, refusal))) {
+        None => Wanted::new("JobsEquipped", Some(true), "Equipped", "nothing is seen of a segment's pod that a Job at it would lack"),
+        Some((one, refusal)) => {
+            let segments = catalog.rows.iter().filter(|row| row.content.0 >= 0).count();
+            let counted = format!("Jobs at {} of {segments} segments would lack something of their pods", plan.lacking.len());
+            Wanted::new("JobsEquipped", Some(false), refusal.code(), format!("{counted}; {}", sentence(one, refusal)))
         }
     }
 }
@@ -317,6 +330,30 @@ mod tests {
         let down = blind(World::of(&["2:0ppnu", "5:0mmnd", "3:1ppsu", "6:1mmsu"]).page(5, |p| p.state = InstanceState::Retired));
         assert_eq!(of(&down, "HealingBlocked").reason, "SupervisorSays");
         assert_eq!(of(&down, "Ready").reason, "SupervisorSays");
+    }
+
+    /// A repair may do without: it is told, and is no reason to call the cluster anything else.
+    #[test]
+    fn what_a_job_would_lack_is_told_before_one_is_made() {
+        let of = |world: &World, kind| all(world, &Policy::default()).into_iter().find(|one| one.kind == kind).unwrap();
+        let well = World::of(&["2:0ppsu", "5:0mmsu", "3:1ppsu", "6:1mmsu"]);
+        assert_eq!(of(&well, "JobsEquipped").holds, Some(true));
+        let lacks = well.instance(5, |one| one.job_lacks = Some("the proxy of a service mesh (istio-proxy)".into()));
+        let told = of(&lacks, "JobsEquipped");
+        assert_eq!((told.holds, told.reason.as_str()), (Some(false), "JobLacks"));
+        assert!(told.message.starts_with("Jobs at 1 of 4 segments would lack something of their pods; dbid 5 (content 0): "), "{told:?}");
+        assert_eq!((of(&lacks, "Ready").holds, of(&lacks, "HealingBlocked").holds), (Some(true), Some(false)));
+    }
+
+    /// Its log lies elsewhere: whatever an incremental repair does not mend stays as it is.
+    #[test]
+    fn a_directory_that_no_copy_could_replace_is_not_called_repairable() {
+        let of = |world: &World, kind| all(world, &Policy::default()).into_iter().find(|one| one.kind == kind).unwrap();
+        let linked = World::of(&["2:0ppsu", "5:0mmsu"]).page(5, |p| p.uncopied = Some("its log is linked to another place (/log)".into()));
+        let blocked = of(&linked, "HealingBlocked");
+        assert_eq!((blocked.holds, blocked.reason.as_str()), (Some(true), "NotToBeCopied"));
+        assert!(blocked.message.contains("/log"), "{}", blocked.message);
+        assert!(of(&linked, "Ready").message.contains("(HealingBlocked)"));
     }
 
     #[test]

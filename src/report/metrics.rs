@@ -143,7 +143,9 @@ impl Metrics {
             self.instances.get_or_create(&state_labels(of, state)).set(number.into());
         }
         let mut now = std::collections::BTreeMap::<&'static str, i64>::new();
-        for refusal in plan.unwell.iter().chain(&plan.unfit).chain(&plan.unwatched).filter_map(|one| one.reason.refusal()) {
+        for refusal in
+            plan.unwell.iter().chain(&plan.unfit).chain(&plan.unwatched).chain(&plan.lacking).filter_map(|one| one.reason.refusal())
+        {
             *now.entry(refusal.code()).or_default() += 1;
         }
         for gone in shown.iter().filter(|code| !now.contains_key(*code)) {

@@ -131,6 +131,8 @@ fn first_page(config: &Config) -> Page {
         mirror_unwatched: None,
         stalled: None,
         receiver: None,
+        start: None,
+        uncopied: None,
     }
 }
 

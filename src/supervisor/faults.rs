@@ -10,7 +10,7 @@ use super::{Config, Round, Signals, Supervisor, Woken, board::Board, process};
 use crate::{
     error,
     model::InstanceState,
-    volume::{Held, Marks, Volume, VolumeError, mount},
+    volume::{Held, Marks, Volume, VolumeError, layout, mount},
 };
 
 /// Until it is tried again, doubled with each that failed in a row.
@@ -80,7 +80,11 @@ impl Supervisor {
         if let Some(why) = why.as_ref().filter(|_| why != self.memory.shared_volume) {
             tracing::warn!(why, "the volume's lock proves nothing: nothing is repaired here");
         }
-        self.board.show(|page| page.untrusted_lock.clone_from(&why));
+        let uncopied = layout::uncopied(self.volume.data());
+        self.board.show(|page| {
+            page.untrusted_lock.clone_from(&why);
+            page.uncopied = uncopied;
+        });
         self.memory.shared_volume = why;
     }
 

@@ -13,6 +13,7 @@ pub mod config;
 mod coordinator;
 pub mod crash;
 pub mod decide;
+mod effort;
 mod ends;
 mod faults;
 mod frozen;

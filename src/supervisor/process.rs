@@ -219,6 +219,11 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// None of them has been seen: a postmaster first takes away what temporary files it finds, and answers nobody meanwhile.
+    pub const fn is_to_come(&self) -> bool {
+        self.startup.is_none() && self.checkpointer.is_none()
+    }
+
     /// Takes down who is there now. Whether they are others than before.
     pub fn turns_into(&mut self, now: Self) -> bool {
         let other = |before: Option<i32>, now: Option<i32>| before.is_some() && now.is_some() && before != now;
@@ -262,7 +267,7 @@ impl Progress {
 /// A WAL receiver that lives for longer was let in and told to go on: what its primary can not give it ends it at once.
 const ACCEPTED: Duration = Duration::from_millis(500);
 
-fn title(pid: i32) -> String {
+pub(super) fn title(pid: i32) -> String {
     let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&title).replace('\0', " ")
 }
@@ -275,7 +280,7 @@ fn is_checkpointer(title: &str) -> bool {
 
 /// `postgres: 6001, startup   recovering 0000…0A` (7), `postgres:  6001, startup process   waiting for 0000…0A` (6). A session that is
 /// being let in ends in the same word, behind its role, its database and its client.
-fn is_startup(title: &str) -> bool {
+pub(super) fn is_startup(title: &str) -> bool {
     let Some(words) = title.strip_prefix("postgres:") else { return false };
     let words: Vec<_> = words.split_whitespace().filter(|word| *word != "process").collect();
     let named = words.first().is_some_and(|first| first.ends_with([',', ':']));
@@ -307,7 +312,7 @@ fn received(title: &str) -> Option<Lsn> {
     position.split_whitespace().next()?.parse().ok()
 }
 
-fn children_of(parent: Pid) -> Vec<i32> {
+pub(super) fn children_of(parent: Pid) -> Vec<i32> {
     let text = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }

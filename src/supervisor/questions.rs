@@ -238,16 +238,16 @@ impl Supervisor {
         }
         let (state, detail) = match &running.outdated {
             Some(why) if serves == Some(Role::Primary) => (InstanceState::CatalogOutdated, why.clone()),
-            Some(_) | None => state_of(&answered, running.started.elapsed()),
+            Some(_) | None => state_of(&answered, running.started.elapsed(), running.is_mirror_before_recovery()),
         };
         let detail = if self.dispatches(running) { format!("{detail}{}", self.beside(&running.other)) } else { detail };
         let state = self.shown(state);
         let shape = self.shape_now(running.dialect);
-        let replays = running.postgres.replays();
+        let (replays, start) = (running.postgres.replays(), running.postgres.effort().filter(|_| serves.is_none()));
         let postmaster = if serves == Some(Role::Primary) { self.postmaster() } else { None };
         self.board.show(|page| {
             (page.state, page.detail, page.serves, page.receiving, page.shape) = (state, detail, serves, receiving, shape);
-            (page.replays, page.postmaster) = (replays, postmaster);
+            (page.replays, page.start, page.postmaster) = (replays, start, postmaster);
             page.timeline = timeline.or(page.timeline);
         });
     }
@@ -357,13 +357,30 @@ fn outlived(running: &mut Running, page: &Page) -> bool {
     receiver.is_some() && receiver == running.outlived
 }
 
-fn state_of(answered: &Answered, running: Duration) -> (InstanceState, String) {
+fn state_of(answered: &Answered, running: Duration, before_recovery: bool) -> (InstanceState, String) {
     match answered {
         Answered::Serves(Role::Primary, _) => (InstanceState::Serving, "serves as primary".into()),
         Answered::Serves(Role::Mirror, _) => (InstanceState::Serving, "serves as mirror".into()),
         Answered::ServesOthers(_, why) => (InstanceState::Serving, format!("serves as primary; {why}")),
         Answered::NotYet => (InstanceState::Starting, "postgres starts up".into()),
         Answered::No(why) if running < Duration::from_secs(10) => (InstanceState::Starting, why.clone()),
+        Answered::No(why) if before_recovery => (InstanceState::Starting, format!("it has not begun to recover: {why}")),
         Answered::No(why) => (InstanceState::NotAnswering, why.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_that_is_still_to_recover_starts_however_long_it_answers_nobody() {
+        let (moment, long) = (Duration::from_secs(9), Duration::from_hours(1));
+        let state = |answered: &Answered, running, before| state_of(answered, running, before).0;
+        let no = Answered::No("timed out".into());
+        assert_eq!((state(&no, moment, false), state(&no, moment, true)), (InstanceState::Starting, InstanceState::Starting));
+        assert_eq!((state(&no, long, false), state(&no, long, true)), (InstanceState::NotAnswering, InstanceState::Starting));
+        assert_eq!(state(&Answered::NotYet, long, false), InstanceState::Starting);
+        assert_eq!(state(&Answered::Serves(Role::Mirror, None), long, true), InstanceState::Serving);
     }
 }

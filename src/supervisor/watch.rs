@@ -453,6 +453,11 @@ fn remove_old(folder: &std::path::Path) {
 }
 
 impl Running {
+    /// A mirror that answers nobody because its postmaster is still to begin its recovery.
+    pub(super) const fn is_mirror_before_recovery(&self) -> bool {
+        !self.was_primary && self.generation.is_to_come()
+    }
+
     /// What is still being asked concerns nobody any more.
     fn ask_no_more(&mut self) {
         self.probe.take().inspect(JoinHandle::abort);

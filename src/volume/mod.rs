@@ -6,6 +6,7 @@ pub mod commits;
 pub mod confirmed;
 pub mod holder;
 pub mod incarnations;
+pub mod layout;
 pub mod lock;
 pub mod marks;
 pub mod mend;

@@ -47,6 +47,10 @@ const LONGEST_REBIND: Duration = Duration::from_secs(5);
 /// # Errors
 /// As of the socket.
 pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+    or_by_ipv4(at, bind)
+}
+
+fn or_by_ipv4<T>(at: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
     match bind(at) {
         Err(error) if at.ip() == Ipv6Addr::UNSPECIFIED && has_no_ipv6(&error) => {
             bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), at.port()))
@@ -202,6 +206,20 @@ mod tests {
         let taken = listen(SocketAddr::new(at.ip(), at.port())).unwrap_err();
         assert!(!has_no_ipv6(&taken), "that another has it is no reason to listen elsewhere: {taken}");
         assert!(has_no_ipv6(&io::Error::from_raw_os_error(nix::errno::Errno::EAFNOSUPPORT as i32)));
+    }
+
+    #[test]
+    fn where_the_kernel_has_no_ipv6_every_address_of_ipv4_is_listened_at() {
+        use nix::errno::Errno;
+        let tried = |at: &str, refusal: Errno| {
+            let bound = or_by_ipv4(at.parse().unwrap(), |at: SocketAddr| if at.is_ipv4() { Ok(at) } else { Err(refusal.into()) });
+            bound.map(|at| at.to_string()).map_err(|error| error.raw_os_error())
+        };
+        for refusal in [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL] {
+            assert_eq!(tried("[::]:8090", refusal), Ok("0.0.0.0:8090".into()));
+        }
+        assert_eq!(tried("[::]:8090", Errno::EADDRINUSE), Err(Some(Errno::EADDRINUSE as i32)));
+        assert!(tried("[::1]:8090", Errno::EAFNOSUPPORT).is_err(), "who names an address wants that one");
     }
 
     #[tokio::test]

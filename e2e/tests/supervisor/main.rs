@@ -15,7 +15,7 @@ mod squatter;
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -296,8 +296,20 @@ async fn the_password_file_is_there_although_nothing_may_start() -> Result<()> {
 }
 
 /// What is well with this volume, whatever the machine is like.
-const WELL: [&str; 11] =
-    ["Environment", "User", "DataDirectory", "MarksFolder", "Marks", "Token", "Lock", "Programs", "Version", "Name", "Credentials"];
+const WELL: [&str; 12] = [
+    "Environment",
+    "User",
+    "DataDirectory",
+    "FullCopy",
+    "MarksFolder",
+    "Marks",
+    "Token",
+    "Lock",
+    "Programs",
+    "Version",
+    "Name",
+    "Credentials",
+];
 
 #[tokio::test]
 #[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
@@ -329,8 +341,13 @@ async fn the_check_finds_what_is_broken_and_changes_nothing() -> Result<()> {
     ensure!(place.check(&[])?["Marks"] == "CopyUnfinished");
     fs::remove_file(place.at("volume/.gpheal/copy"))?;
 
+    fs::rename(place.at("volume/gpseg/pg_wal"), place.at("volume/log"))?;
+    symlink(place.at("volume/log"), place.at("volume/gpseg/pg_wal"))?;
+    ensure!(place.check(&[])?["FullCopy"] == "NotToBeCopied");
+
     let _supervisor = place.supervise("127.0.0.1:18095")?;
-    wait_for(18095, "a postgres that serves", serves).await?;
+    let page = wait_for(18095, "a postgres that serves", serves).await?;
+    ensure!(page.uncopied.as_ref().is_some_and(|why| why.contains("volume/log")), "its page says {:?}", page.uncopied);
     let postmaster = place.postmaster()?;
     ensure!(place.check(&[])?["Lock"] == "ok", "a lock that postgres holds is as it should be");
     ensure!(place.postmaster()? == postmaster, "the check disturbed postgres");

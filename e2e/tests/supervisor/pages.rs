@@ -72,6 +72,8 @@ pub fn primary(dbid: i16, content: i16, address: &str, port: u16, directory: &st
         restarts: 0,
         receiver_error: None,
         result: None,
+        postmaster: None,
+        served_alone: None,
         incarnations: vec![],
         followed: vec![],
         coordinator_timeline: None,
@@ -83,5 +85,7 @@ pub fn primary(dbid: i16, content: i16, address: &str, port: u16, directory: &st
         mirror_unwatched: None,
         stalled: None,
         receiver: None,
+        start: None,
+        uncopied: None,
     }
 }

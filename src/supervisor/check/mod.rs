@@ -121,6 +121,7 @@ impl Check {
         let Some(volume) = volume else { return TokenState::Absent };
         let shaped = shape::look(volume.data());
         self.note("DataDirectory", place::directory(&shaped));
+        self.note("FullCopy", place::copied(&volume));
         self.note("MarksFolder", place::marks_folder(&volume));
         self.note("Marks", place::marks(&volume.marks()));
         let token = volume.token(&self.config.cluster, &self.config.address, self.config.port);

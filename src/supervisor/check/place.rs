@@ -10,10 +10,10 @@ use super::{
     mount,
 };
 use crate::{
-    model::{InstanceState, page::Shape, refusal::ContractPoint},
+    model::{InstanceState, Refusal, page::Shape, refusal::ContractPoint},
     supervisor::decide::by_marks,
     volume::{
-        LockSeen, Marks, TokenState, Volume, VolumeError, mount as mounts,
+        LockSeen, Marks, TokenState, Volume, VolumeError, layout, mount as mounts,
         processes::{self, Found},
         shape::Shaped,
     },
@@ -128,6 +128,14 @@ fn pids(found: &Found) -> String {
         Some(why) => format!(" (processes {}; not all could be looked at: {why})", names.join(", ")),
         None if names.is_empty() => " (no process of this container)".into(),
         None => format!(" (processes {})", names.join(", ")),
+    }
+}
+
+/// A full copy could take its place.
+pub fn copied(volume: &Volume) -> Verdict {
+    match layout::uncopied(volume.data()) {
+        Some(why) => Verdict::NotOk(Fault::Refused(Refusal::NotToBeCopied { why })),
+        None => Verdict::Ok("a full copy could take the place of the data directory".into()),
     }
 }
 
@@ -281,6 +289,15 @@ mod tests {
         assert_eq!((code(&lock(&volume, true)), code(&lock(&volume, false))), ("LockBusy", "ok"));
         sleep.kill().unwrap();
         sleep.wait().unwrap();
+    }
+
+    #[test]
+    fn a_log_that_lies_elsewhere_is_told_before_a_copy_is_due() {
+        let (folder, volume) = folder();
+        std::fs::create_dir(volume.data()).unwrap();
+        assert_eq!(code(&copied(&volume)), "ok");
+        std::os::unix::fs::symlink(folder.path().join("log"), volume.data().join("pg_wal")).unwrap();
+        assert_eq!(code(&copied(&volume)), "NotToBeCopied");
     }
 
     #[test]
