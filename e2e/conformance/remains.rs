@@ -14,7 +14,7 @@ use super::{
     bench::{Bench, append, succeed},
     bounded::{await_mirror_down, in_sync},
     query::expect_same,
-    supervised::{acting_and_mirror, await_page, ensure_supervised, recover, supervise},
+    supervised::{acting_and_mirror, await_page, ensure_supervised, recover, recover_untold, supervise},
 };
 
 /// "中文" in GBK, which is no UTF-8.
@@ -142,7 +142,7 @@ pub async fn each_folder_that_is_gone_asks_for_a_full_copy(bench: &mut Bench) ->
     let lost = |page: &Page| page.state == InstanceState::NeedsFull && page.detail.contains(log);
     await_page(bench, mirror, "needing a full copy", lost).await?;
     // Without a log what it followed shows alone that its primary lacks nothing that it had.
-    let class = recover(bench, mirror, Repair::Full).await?.failure.map(|failure| failure.class);
+    let class = recover_untold(bench, mirror, Repair::Full).await?.failure.map(|failure| failure.class);
     expect_same("how a copy of which nothing shows that ends", &class, &Some(FailureClass::HistoryUnknown))?;
     let class = recover(bench, mirror, Repair::Incremental).await?.failure.map(|failure| failure.class);
     expect_same("how an incremental repair ends", &class, &Some(FailureClass::TargetUnusable))?;

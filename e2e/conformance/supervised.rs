@@ -210,6 +210,13 @@ pub async fn recover_waived(bench: &mut Bench, dbid: i16) -> Result<Outcome> {
     attempted(bench, dbid, Repair::Full, |attempt| Attempt { waives_history: true, ..attempt }, &credentials).await
 }
 
+/// By an operator that has read no page.
+pub async fn recover_untold(bench: &mut Bench, dbid: i16, repair: Repair) -> Result<Outcome> {
+    let credentials = credentials(bench);
+    let untold = |attempt| Attempt { source_incarnations: vec![], source_followed: vec![], source_postmaster: None, ..attempt };
+    attempted(bench, dbid, repair, untold, &credentials).await
+}
+
 /// As another role than the cluster's own.
 pub async fn recover_as(bench: &mut Bench, dbid: i16, repair: Repair, credentials: &Path) -> Result<Outcome> {
     attempted(bench, dbid, repair, |attempt| attempt, credentials).await

@@ -4,7 +4,7 @@
 
 use super::{
     Supervisor,
-    decide::{Facts, PeerRole},
+    facts::{Facts, PeerRole},
     person::REPLACED,
 };
 use crate::{
@@ -57,9 +57,14 @@ pub fn catalog_is_older(facts: &Facts) -> Option<String> {
     ))
 }
 
+/// The incarnation of the other side that serves alone.
+pub fn of_other(facts: &Facts) -> Option<&String> {
+    facts.peer.seen().filter(|peer| peer.role == PeerRole::Promoted)?.alone.as_ref()
+}
+
 /// Why the catalog that calls a mirror a primary is an older one: the other side serves alone, and FTS promotes nobody over that.
 pub fn other_side(facts: &Facts) -> Option<String> {
-    let incarnation = facts.peer.seen().filter(|peer| peer.role == PeerRole::Promoted)?.alone.as_ref()?;
+    let incarnation = of_other(facts)?;
     Some(format!(
         "the catalog says primary, and FTS last told the other side, a primary, to commit without this mirror: the catalog is older than \
          that, and what the other side acknowledged since is nowhere else (a person who gives that up says so to the other side's pod: \

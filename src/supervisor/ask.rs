@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use super::{
     config::Config,
-    decide::{PrimaryHere, RowHere},
+    facts::{PrimaryHere, RowHere},
     history::{opens, other_history},
     others,
     peer::{self, Other},

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     Round, Supervisor, Woken, ask,
-    decide::OtherHere,
+    facts::OtherHere,
     idle::Here,
     others::{self, Witnesses},
     process::{self, Postgres},

@@ -3,6 +3,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::{
     model::{Dbid, Repair, Timeline},
+    supervisor::{facts::PeerHere, person::Word},
     volume::{Copy, Hold, Token, token::Replaced},
 };
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     Supervisor,
-    decide::{PeerHere, PrimaryHere},
+    facts::{PeerHere, PrimaryHere},
     idle::Here,
     peer::Other,
 };

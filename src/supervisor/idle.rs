@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::{
     Round, Supervisor, Woken,
     ask::{self, CopyHere},
-    decide::{Alone, Decision, Facts, OtherHere, PeerHere, PrimaryHere, RowHere, by_marks, counts, decide},
+    decide::{Decision, by_marks, counts, decide},
+    facts::{Alone, Facts, OtherHere, PeerHere, PrimaryHere, RowHere},
     history, is_dead,
     others::{self, Own},
     peer::{self, Other},

@@ -9,7 +9,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use super::{
     Config, Supervisor,
     acknowledged::Acknowledged,
-    decide::RowHere,
+    facts::RowHere,
     hang::{self, Sight, Standing, Track},
     walsender::{self, Ended, Stays},
     watch::Running,

@@ -15,6 +15,7 @@ pub mod crash;
 pub mod decide;
 mod effort;
 mod ends;
+mod facts;
 mod faults;
 mod frozen;
 mod hang;
@@ -256,8 +257,8 @@ impl Supervisor {
         let Look::Seen(answer) = look else { return };
         self.memory.answer = Some(answer.clone());
         match ask::row_here(&self.config, &answer.catalog, dbid) {
-            Look::Seen(decide::RowHere::Mine { .. }) => self.heed_of_coordinators(answer.timeline),
-            Look::Seen(decide::RowHere::NotMine(_)) | Look::Unknown(_) => {}
+            Look::Seen(facts::RowHere::Mine { .. }) => self.heed_of_coordinators(answer.timeline),
+            Look::Seen(facts::RowHere::NotMine(_)) | Look::Unknown(_) => {}
         }
     }
 

@@ -6,7 +6,7 @@ use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
 
 use super::{
     config::Config,
-    decide::{OtherHere, RowHere},
+    facts::{OtherHere, RowHere},
     peer,
 };
 use crate::{

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     config::Config,
-    decide::{HoldsMore, PeerHere, PeerRole},
+    facts::{HoldsMore, PeerHere, PeerRole},
 };
 use crate::{
     model::{Begins, Content, InstanceState, Look, Page, Role, Row, SystemIdentifier, page::Shape},

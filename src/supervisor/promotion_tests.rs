@@ -46,6 +46,11 @@ fn it_stays_closed_beside_a_copy_that_followed_it_since() {
 #[test]
 fn it_is_not_opened_beside_a_primary_that_serves_alone_or_was_promoted_since() {
     assert_eq!(says(&under_primarys_row(other(|other| other.alone = Some("n".into())))), "CatalogOutdated");
+    let running = watch(&under_primarys_row(other(|other| other.alone = Some("n".into()))));
+    assert!(matches!(running, Watch::Stop(_)), "it was started before the catalog could be read: {running:?}");
+    let blind = |peer| Facts { row: Look::Unknown("no coordinator".into()), ..under_primarys_row(peer) };
+    assert_eq!(says(&blind(other(|other| other.alone = Some("n".into())))), "WaitingForCoordinator");
+    assert_eq!(says(&blind(other(|_| ()))), "start", "the coordinator may be down for long");
     let newer = || under_primarys_row(other(|other| (other.timeline, other.promotion) = (Some(Timeline(2)), Some("p".into()))));
     assert_eq!(says(&newer()), "Replaced");
     assert_eq!(says(&Facts { not_replaced: not_replaced("p"), ..newer() }), "start");

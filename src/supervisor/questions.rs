@@ -8,7 +8,8 @@ use tokio::{task::JoinHandle, time::Instant};
 use super::{
     Supervisor, ask,
     ask::{Answer, NotRead},
-    decide::{OtherHere, PeerHere, PrimaryHere, RowHere, rivals},
+    decide::rivals,
+    facts::{OtherHere, PeerHere, PrimaryHere, RowHere},
     history,
     idle::{MARKS, jittered},
     others,
@@ -111,11 +112,11 @@ impl Supervisor {
         })
     }
 
-    /// The row, and for whoever is open as a primary the other side beside it: what a catalog says alone is not enough to
-    /// kill one that may hold the newest commits.
+    /// The row, and the other side beside it: what a catalog says alone is not enough to kill one that may hold the newest commits, nor
+    /// for a mirror to run on where it is about to be promoted beside one.
     fn ask_row(&self, running: &Running) -> JoinHandle<RowRead> {
         let (config, known) = (self.config.clone(), self.known(&running.here));
-        let other = running.here.other_side().filter(|_| self.shape_now(running.dialect) == Shape::Primary);
+        let other = running.here.other_side().filter(|_| matches!(self.shape_now(running.dialect), Shape::Primary | Shape::Mirror));
         self.board.counts.catalog_reads.inc();
         tokio::spawn(async move {
             let peer = async {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{
     Supervisor, ask,
-    decide::{Facts, OtherHere, PeerHere, RowHere},
+    facts::{Facts, OtherHere, PeerHere, RowHere},
     idle::Here,
     person::{Allowed, Said},
 };

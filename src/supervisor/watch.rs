@@ -11,7 +11,8 @@ use tokio::{
 use super::{
     Round, Supervisor, Woken, ask,
     crash::{self, Again},
-    decide::{Alone, Facts, OtherHere, PeerHere, PrimaryHere, RowHere, Watch, believed, watch},
+    decide::{Watch, believed, watch},
+    facts::{Alone, Facts, OtherHere, PeerHere, PrimaryHere, RowHere},
     frozen::Frozen,
     idle::{Here, IN_PLACE, MARKS},
     mirror::MirrorWatch,

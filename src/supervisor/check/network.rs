@@ -12,7 +12,7 @@ use crate::{
     supervisor::{
         Config,
         ask::{Answer, NotRead, row_here},
-        decide::RowHere,
+        facts::RowHere,
     },
 };
 
