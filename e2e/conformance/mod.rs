@@ -17,6 +17,7 @@ mod dialect;
 mod encodings;
 mod failover;
 mod hang;
+mod lanes;
 mod layouts;
 mod losses;
 mod mirror;
@@ -35,7 +36,11 @@ mod tls;
 mod tools;
 mod wounds;
 
-pub use self::{bench::Bench, server::Owner};
+pub use self::{
+    bench::Bench,
+    lanes::{Lane, side_by_side},
+    server::Owner,
+};
 
 use std::{future::Future, pin::Pin, time::Instant};
 
@@ -146,13 +151,14 @@ const CHECKS: &[(&str, Check)] = checks![
     losses::a_coordinator_whose_standby_is_activated_is_fenced,
 ];
 
-/// Runs the checks whose name holds `filter`, prints an outcome for each, and
+/// Runs the checks of a lane whose name holds `filter`, prints an outcome for each, and
 /// returns how many passed and failed.
-pub async fn run(filter: &str) -> Result<(usize, usize)> {
+pub async fn run(filter: &str, lane: Lane) -> Result<(usize, usize)> {
     let mut bench = Bench::start().await?;
     println!("conformance of {} ({})", bench.dialect().version(), bench.folder().display());
     let (mut passed, mut failed) = (0, 0);
-    for (name, check) in CHECKS.iter().filter(|(name, _)| name.contains(filter)) {
+    let wanted = CHECKS.iter().filter(|(name, _)| name.contains(filter)).enumerate();
+    for (_, (name, check)) in wanted.filter(|(number, _)| lane.has(*number)) {
         let begun = Instant::now();
         let outcome = check(&mut bench).await;
         let seconds = begun.elapsed().as_secs_f32();

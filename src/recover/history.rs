@@ -17,7 +17,7 @@ use crate::{
     greenplum::wal::{self, Switch, WalEnd},
     model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Reach, Timeline, incarnation::lineage},
     volume::{
-        commits::{may_be_a_primarys, served_alone, was_a_mirrors},
+        commits::{is_marked_as_mirror, may_be_a_primarys, served_alone},
         marks::MarkError,
     },
 };
@@ -224,7 +224,7 @@ fn beyond_fork(work: &Work, proven: &Proven, (timeline, end): (Timeline, Lsn)) -
         Err(error) => return Ok(Lineage::Unknown(error.to_string())),
     };
     let source = source_incarnations(&work.attempt, proven.identified.timeline);
-    let mirror = proven.is_mirror() || was_a_mirrors(work.volume.data())?;
+    let mirror = proven.is_mirror() || is_marked_as_mirror(work.volume.data())?;
     Ok(written_beyond(&own, (&proven.token.followed, source), Reach { timeline, end }, mirror.then_some(fork)))
 }
 

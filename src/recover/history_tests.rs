@@ -332,12 +332,14 @@ fn what_cannot_be_read_at_the_fork_may_have_been_confirmed() {
         let (at, segment) = (usize::try_from(fork % log.segment).unwrap(), fork / log.segment);
         let path = dir.path().join(format!("00000001{:08X}{segment:08X}", 0));
         let whole = std::fs::read(&path).unwrap();
-        for (damaged, part_is_told) in [(at + 40..at + 60, true), (at..at + 4, false)] {
+        // Its length is damaged, too.
+        for (damaged, with) in [(at + 40..at + 60, 0), (at..at + 4, 0), (at..at + 3, 0x7F), (at..at + 2, 0x3F)] {
             let mut bytes = whole.clone();
-            bytes[damaged].fill(0);
+            bytes[damaged.clone()].fill(with);
             std::fs::write(&path, bytes).unwrap();
-            assert!(behind(dir.path(), fork, (1, log.end())), "the record there is damaged");
-            assert_eq!(behind(dir.path(), fork, (1, fork + 8)), !part_is_told, "of which the mirror had a part");
+            for confirmed in [log.end(), fork + 8] {
+                assert!(behind(dir.path(), fork, (1, confirmed)), "{damaged:?} of {with:x}, confirmed {confirmed:x}");
+            }
         }
         let nothing = tempfile::tempdir().unwrap();
         let of = |timeline| (Timeline(timeline), None);

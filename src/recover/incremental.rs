@@ -22,7 +22,7 @@ use crate::{
         wal::{self, Standing, Switch},
     },
     model::{FailureClass, Lsn, Reach, Repair, Step, page::Shape},
-    volume::{Copy, Held, commits::marker_aside, mend, shape, spaces},
+    volume::{Copy, Held, mend, shape, spaces},
 };
 
 /// An incremental repair can not go on.
@@ -184,11 +184,11 @@ async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<(&'
     Ok(if nothing { ("no rewind required", false) } else { ("rewound", true) })
 }
 
-/// An attempt that ends before the rewind must not leave a mirror that is taken for an ex-primary. pg_rewind removes it, as any file that
-/// its source has not got.
+/// Whoever takes the lock next puts it back: an attempt that ends before the rewind must not leave a mirror that is taken for a primary.
+/// pg_rewind removes it, as any file that its source has not got.
 fn put_marker_aside(data: &Path, dialect: Dialect) -> Result<(), Fault> {
     let marker = data.join(dialect.mirror_marker());
-    match std::fs::rename(&marker, marker_aside(data, dialect)) {
+    match std::fs::rename(&marker, mend::marker_aside(data, dialect)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         done => done.map_err(|error| IncrementalError::File(marker.display().to_string(), error).into()),
     }

@@ -42,7 +42,7 @@ use crate::{
     greenplum::{Ca, Login, Server, Tls, TlsMode},
     model::{Attempt, FailureClass, Outcome, Repair, Step},
     supervisor::{self, NoCredentials},
-    volume::{Held, Holder, Volume, VolumeError, mount, token::Directory},
+    volume::{Held, Holder, Volume, VolumeError, mend, mount, token::Directory},
 };
 
 /// Repairs one instance (the command of a Job; told everything by the operator).
@@ -197,6 +197,7 @@ impl Work {
         self.step(Step::Holding).await;
         let holding = holds.holding.insert(Holding::begin(self)?);
         let lock = &*holds.lock.insert(holding.take_lock(self).await?);
+        mend::marker(self.volume.data()).map_err(fault::FileError::at(self.volume.data()))?;
         self.step(Step::ProvingAgain).await;
         let proven = prove::prove(self, &source_lock).await?;
         prove::not_ahead(self, &proven)?;

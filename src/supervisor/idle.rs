@@ -66,6 +66,12 @@ impl Supervisor {
             return Ok(over);
         }
         self.end_dead_hold(&lock);
+        if let Err(error) = mend::marker(self.volume.data()) {
+            drop(lock);
+            return self
+                .stay(InstanceState::Deciding, format!("whether a repair put the mirror's marker aside cannot be told: {error}"))
+                .await;
+        }
         self.heed_adoption(&said);
         self.hear_of_coordinators(&said, &mut self.token_now());
         let marks = self.marks();

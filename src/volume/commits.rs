@@ -1,9 +1,6 @@
 //! Whether a primary acknowledged commits that no mirror has, by what it left behind in its data directory.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -67,22 +64,12 @@ pub fn may_be_a_primarys(data: &Path, shape: Shape) -> io::Result<bool> {
     })
 }
 
-fn is_marked_as_mirror(data: &Path) -> io::Result<bool> {
-    Ok(data.join(Dialect::Six.mirror_marker()).try_exists()? || data.join(Dialect::Seven.mirror_marker()).try_exists()?)
-}
-
-/// Where a repair puts the marker of a mirror that it rewinds.
-pub fn marker_aside(data: &Path, dialect: Dialect) -> PathBuf {
-    data.join(format!("{}.gpheal", dialect.mirror_marker()))
-}
-
-/// The directory was a mirror's when it was last written, as far as its files tell.
+/// The directory is a mirror's by its marker.
 ///
 /// # Errors
-/// That its marker cannot be looked at.
-pub fn was_a_mirrors(data: &Path) -> io::Result<bool> {
-    let aside = |dialect| marker_aside(data, dialect).try_exists();
-    Ok(is_marked_as_mirror(data)? || aside(Dialect::Six)? || aside(Dialect::Seven)?)
+/// That it cannot be looked at.
+pub fn is_marked_as_mirror(data: &Path) -> io::Result<bool> {
+    Ok(data.join(Dialect::Six.mirror_marker()).try_exists()? || data.join(Dialect::Seven.mirror_marker()).try_exists()?)
 }
 
 /// Whether commits on the primary whose directory this is wait for its mirror, as FTS last told it. It writes that into the

@@ -3,7 +3,7 @@
 //! folder that outlives its container. Each is told; what cannot be put right is left to postgres, which says so.
 
 use std::{
-    fs::{Permissions, metadata, remove_file, set_permissions},
+    fs::{Permissions, metadata, remove_file, rename, set_permissions},
     io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -31,6 +31,28 @@ fn refused(mode: u32, dialect: Option<Dialect>) -> bool {
         Some(Dialect::Seven) => mode & 0o027 != 0,
         Some(Dialect::Six) | None => mode & 0o077 != 0,
     }
+}
+
+/// Where a repair puts the marker of a mirror that it rewinds.
+pub fn marker_aside(data: &Path, dialect: Dialect) -> PathBuf {
+    data.join(format!("{}.gpheal", dialect.mirror_marker()))
+}
+
+/// Puts the marker of a mirror back that a repair had put aside, and then came to no rewind: without it the directory would be taken for
+/// that of a primary. One that has another one by now needs it no more.
+///
+/// # Errors
+/// As of the file system: what the directory is, is not known then.
+pub fn marker(data: &Path) -> io::Result<()> {
+    for dialect in [Dialect::Six, Dialect::Seven] {
+        let (aside, marker) = (marker_aside(data, dialect), data.join(dialect.mirror_marker()));
+        match (aside.try_exists()?, marker.try_exists()?) {
+            (false, _) => {}
+            (true, true) => remove_file(aside)?,
+            (true, false) => rename(aside, marker)?,
+        }
+    }
+    Ok(())
 }
 
 /// Removes the socket's lock that the last end was for, `lock file "/tmp/.s.PGSQL.6000.lock" is empty` or `already exists`:
@@ -79,6 +101,23 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("gpheal-mend-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         folder
+    }
+
+    #[test]
+    fn a_marker_that_a_repair_put_aside_is_put_back_unless_there_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        for dialect in [Dialect::Six, Dialect::Seven] {
+            let (aside, marker_of) = (marker_aside(dir.path(), dialect), dir.path().join(dialect.mirror_marker()));
+            marker(dir.path()).unwrap();
+            assert!(!marker_of.exists());
+            std::fs::write(&aside, "before").unwrap();
+            marker(dir.path()).unwrap();
+            assert!(!aside.exists() && std::fs::read_to_string(&marker_of).unwrap() == "before");
+            std::fs::write(&marker_of, "after").unwrap();
+            std::fs::write(&aside, "before").unwrap();
+            marker(dir.path()).unwrap();
+            assert!(!aside.exists() && std::fs::read_to_string(&marker_of).unwrap() == "after");
+        }
     }
 
     #[test]

@@ -93,8 +93,9 @@ pub fn holds_transactions(log: &mut Log, layout: &Header, at: u64, upto: u64) ->
     let layout = if layout.has_long_records() { LONG } else { SHORT };
     let mut place = Place { at, previous: None, found: None, manager: None };
     while place.at < upto {
-        let Found::Record(next) = record(log, layout, place, true)? else {
-            return Ok(claims(log, place.at)?.is_none_or(|last_byte| last_byte <= upto));
+        let next = match record(log, layout, place, true)? {
+            Found::Record(next) => next,
+            Found::Nothing(reached) => return Ok(upto > reached || !is_cut_off(log, place.at, reached)?),
         };
         match (next.found, next.manager) {
             (Some(found), _) if found.last_byte > upto => return Ok(false),
@@ -103,6 +104,12 @@ pub fn holds_transactions(log: &mut Log, layout: &Header, at: u64, upto: u64) ->
         }
     }
     Ok(false)
+}
+
+/// The record that begins at `at` goes on, by its own length, on a page that was never written. Where that page was, it is damaged.
+fn is_cut_off(log: &mut Log, at: u64, reached: u64) -> io::Result<bool> {
+    let goes_on = claims(log, at)?.is_some_and(|last_byte| last_byte > reached);
+    Ok(goes_on && reached.is_multiple_of(log.block) && log.page(reached)?.is_none())
 }
 
 /// Where the bytes of the record that begins at `at` end by its own length, whether all of them are there or not; `None`: none begins
