@@ -171,7 +171,7 @@ pub async fn a_mirror_that_reaches_beyond_the_fork_is_not_rewound(bench: &mut Be
     std::fs::write(&file, text)?;
     bench.owner().file(&file, 0o600)?;
     supervise(bench, primary)?;
-    for _ in 0..50 {
+    for _ in 0..300 {
         bench.probe().await?;
         if !bench.server(primary).file(marker).exists() {
             break;
