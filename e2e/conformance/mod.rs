@@ -17,7 +17,6 @@ mod dialect;
 mod encodings;
 mod failover;
 mod hang;
-mod lanes;
 mod layouts;
 mod losses;
 mod mirror;
@@ -28,6 +27,7 @@ mod query;
 mod remains;
 mod rights;
 mod server;
+mod shifts;
 mod sizes;
 mod standby;
 mod strangers;
@@ -36,11 +36,7 @@ mod tls;
 mod tools;
 mod wounds;
 
-pub use self::{
-    bench::Bench,
-    lanes::{Lane, side_by_side},
-    server::Owner,
-};
+pub use self::{bench::Bench, server::Owner, shifts::side_by_side};
 
 use std::{future::Future, pin::Pin, time::Instant};
 
@@ -54,8 +50,11 @@ macro_rules! checks {
     };
 }
 
+/// Each on a cluster of its own.
+const SHIFTS: &[&[(&str, Check)]] = &[BY_ITSELF_AND_HURT, PUT_BACK_AND_OVERTAKEN];
+
 /// In this order: what merely looks comes first.
-const CHECKS: &[(&str, Check)] = checks![
+const BY_ITSELF_AND_HURT: &[(&str, Check)] = checks![
     catalog::columns_have_greenplum_types,
     catalog::keys_are_unique,
     catalog::direct_writes_need_a_setting,
@@ -130,6 +129,9 @@ const CHECKS: &[(&str, Check)] = checks![
     hang::a_stopped_walsender_that_its_mirror_has_left_is_told_of,
     hang::where_nobody_may_end_a_walsender_a_hang_is_told_and_nothing_is_cut,
     hang::a_smart_shutdown_does_not_wait_for_our_session,
+];
+
+const PUT_BACK_AND_OVERTAKEN: &[(&str, Check)] = checks![
     losses::a_restored_primary_that_wrote_past_its_mirror_is_not_followed,
     losses::a_primary_put_back_while_its_mirror_is_in_sync_stays_closed,
     losses::a_primary_put_back_in_place_stays_closed,
@@ -151,14 +153,19 @@ const CHECKS: &[(&str, Check)] = checks![
     losses::a_coordinator_whose_standby_is_activated_is_fenced,
 ];
 
-/// Runs the checks of a lane whose name holds `filter`, prints an outcome for each, and
-/// returns how many passed and failed.
-pub async fn run(filter: &str, lane: Lane) -> Result<(usize, usize)> {
+/// How many shifts there are.
+pub const fn shifts() -> usize {
+    SHIFTS.len()
+}
+
+/// Runs the checks of one shift, or of all, whose name holds `filter`, prints an outcome for each, and returns how many passed and
+/// failed.
+pub async fn run(filter: &str, shift: Option<usize>) -> Result<(usize, usize)> {
     let mut bench = Bench::start().await?;
     println!("conformance of {} ({})", bench.dialect().version(), bench.folder().display());
+    let wanted = (1..).zip(SHIFTS).filter(|(number, _)| shift.is_none_or(|shift| shift == *number));
     let (mut passed, mut failed) = (0, 0);
-    let wanted = CHECKS.iter().filter(|(name, _)| name.contains(filter)).enumerate();
-    for (_, (name, check)) in wanted.filter(|(number, _)| lane.has(*number)) {
+    for (name, check) in wanted.flat_map(|(_, checks)| *checks).filter(|(name, _)| name.contains(filter)) {
         let begun = Instant::now();
         let outcome = check(&mut bench).await;
         let seconds = begun.elapsed().as_secs_f32();

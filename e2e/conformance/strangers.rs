@@ -24,6 +24,18 @@ use super::{
     supervised::{acting_and_mirror, await_page, ensure_supervised, recover, recover_as, supervise},
 };
 
+/// The walsenders of one that was killed notice when they send again.
+async fn no_backup_runs(bench: &mut Bench, source: i16) -> Result<()> {
+    let session = bench.utility(source).await?;
+    for _ in 0..300 {
+        if session.value("SELECT count(*) FROM pg_stat_replication WHERE application_name = 'pg_basebackup'").await? == "0" {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bail!("the base backup of before runs still")
+}
+
 /// The mirror is down, and comes back as it was: none of these attempts has changed anything.
 pub async fn a_job_that_may_not_says_so_and_leaves_a_persons_backup_alone(bench: &mut Bench) -> Result<()> {
     ensure_supervised(bench).await?;
@@ -52,6 +64,7 @@ pub async fn a_job_that_may_not_says_so_and_leaves_a_persons_backup_alone(bench:
     ensure!(theirs.runs()?, "somebody else's base backup was ended");
     drop(theirs);
     fs::remove_file(mark)?;
+    no_backup_runs(bench, source).await?;
     supervise(bench, target)?;
     await_page(bench, target, "receiving", |page| page.receiving).await?;
     in_sync(bench).await
