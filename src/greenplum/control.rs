@@ -143,8 +143,6 @@ fn is_whole(file: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     const SAID: &str = "pg_control version number:            1300
@@ -176,8 +174,9 @@ Data page checksum version:           1
         std::fs::create_dir(dir.path().join("global")).unwrap();
         std::fs::write(dir.path().join("global/pg_control"), bytes).unwrap();
         let tool = dir.path().join("tool");
-        std::fs::write(&tool, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // By another process: what this one has open for writing, a child of another test holds, and it is "text file busy".
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\" && chmod 755 \"$1\"";
+        assert!(Command::new("/bin/sh").args(["-c", write, "sh"]).arg(&tool).arg(script).status().unwrap().success());
         ControlData::by(&tool, dir.path())
     }
 
