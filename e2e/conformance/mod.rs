@@ -27,7 +27,6 @@ mod query;
 mod remains;
 mod rights;
 mod server;
-mod shifts;
 mod sizes;
 mod standby;
 mod strangers;
@@ -36,7 +35,7 @@ mod tls;
 mod tools;
 mod wounds;
 
-pub use self::{bench::Bench, server::Owner, shifts::side_by_side};
+pub use self::{bench::Bench, server::Owner};
 
 use std::{future::Future, pin::Pin, time::Instant};
 
@@ -50,11 +49,8 @@ macro_rules! checks {
     };
 }
 
-/// Each on a cluster of its own.
-const SHIFTS: &[&[(&str, Check)]] = &[BY_ITSELF_AND_HURT, PUT_BACK_AND_OVERTAKEN];
-
 /// In this order: what merely looks comes first.
-const BY_ITSELF_AND_HURT: &[(&str, Check)] = checks![
+const CHECKS: &[(&str, Check)] = checks![
     catalog::columns_have_greenplum_types,
     catalog::keys_are_unique,
     catalog::direct_writes_need_a_setting,
@@ -129,9 +125,6 @@ const BY_ITSELF_AND_HURT: &[(&str, Check)] = checks![
     hang::a_stopped_walsender_that_its_mirror_has_left_is_told_of,
     hang::where_nobody_may_end_a_walsender_a_hang_is_told_and_nothing_is_cut,
     hang::a_smart_shutdown_does_not_wait_for_our_session,
-];
-
-const PUT_BACK_AND_OVERTAKEN: &[(&str, Check)] = checks![
     losses::a_restored_primary_that_wrote_past_its_mirror_is_not_followed,
     losses::a_primary_put_back_while_its_mirror_is_in_sync_stays_closed,
     losses::a_primary_put_back_in_place_stays_closed,
@@ -153,19 +146,13 @@ const PUT_BACK_AND_OVERTAKEN: &[(&str, Check)] = checks![
     losses::a_coordinator_whose_standby_is_activated_is_fenced,
 ];
 
-/// How many shifts there are.
-pub const fn shifts() -> usize {
-    SHIFTS.len()
-}
-
-/// Runs the checks of one shift, or of all, whose name holds `filter`, prints an outcome for each, and returns how many passed and
-/// failed.
-pub async fn run(filter: &str, shift: Option<usize>) -> Result<(usize, usize)> {
+/// Runs the checks whose name holds `filter`, prints an outcome for each, and
+/// returns how many passed and failed.
+pub async fn run(filter: &str) -> Result<(usize, usize)> {
     let mut bench = Bench::start().await?;
     println!("conformance of {} ({})", bench.dialect().version(), bench.folder().display());
-    let wanted = (1..).zip(SHIFTS).filter(|(number, _)| shift.is_none_or(|shift| shift == *number));
     let (mut passed, mut failed) = (0, 0);
-    for (name, check) in wanted.flat_map(|(_, checks)| *checks).filter(|(name, _)| name.contains(filter)) {
+    for (name, check) in CHECKS.iter().filter(|(name, _)| name.contains(filter)) {
         let begun = Instant::now();
         let outcome = check(&mut bench).await;
         let seconds = begun.elapsed().as_secs_f32();
