@@ -10,7 +10,7 @@ use super::{
     bench::{Bench, GRACE},
     losses::{await_status, await_value, copy, files, older_copy, put_back, takes_writes},
     query::expect_same,
-    supervised::{acting_and_mirror, await_page, ensure_supervised, recover, recovering, supervise},
+    supervised::{acting_and_mirror, await_page, await_step, ensure_supervised, recover, recovering, supervise},
 };
 
 const BOTH: &str = "CREATE TABLE both_had (i int); INSERT INTO both_had SELECT generate_series(1, 1000)";
@@ -143,11 +143,7 @@ async fn put_back_during(bench: &mut Bench, repair: Repair) -> Result<()> {
     let pause = bench.server(mirror).volume().join(".gpheal/pause-at");
     std::fs::write(&pause, "Analysing")?;
     let job = recovering(bench, mirror, repair).await?;
-    let hold = bench.server(mirror).volume().join(".gpheal/hold");
-    while !hold.exists() {
-        sleep(Duration::from_millis(100)).await;
-    }
-    sleep(Duration::from_secs(20)).await; // its proofs are done
+    await_step(bench, mirror, Step::Analysing).await?; // its proofs are done
     put_back_and_write(bench, primary, &older).await?;
     std::fs::remove_file(&pause)?;
     let outcome: Outcome = job.await??;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use gpheal::{
     greenplum::{Session, topology},
-    model::{Attempt, Catalog, Content, Dbid, FailureClass, InstanceState, Outcome, Page, Place, Repair, Role},
+    model::{Attempt, Catalog, Content, Dbid, FailureClass, InstanceState, Outcome, Page, Place, Repair, Role, Step},
     web::read::page,
 };
 use tokio::task::JoinHandle;
@@ -266,7 +266,24 @@ async fn job(
     command.env("GPHEAL_COORDINATOR", coordinator.to_string());
     command.env("GPHEAL_CREDENTIALS", credentials).env("GPHEAL_TERMINATION_MESSAGE", &message);
     command.env("GPHEAL_PASSFILE", message.with_extension("passfile"));
+    command.stdout(fs::File::create(steps(bench, dbid))?);
     Ok((command, message))
+}
+
+/// Where a recovery says each second how far it is.
+fn steps(bench: &Bench, dbid: i16) -> PathBuf {
+    outcome(bench, dbid).with_extension("steps")
+}
+
+/// The Job at this instance, which has been begun, has come to this step.
+pub async fn await_step(bench: &Bench, dbid: i16, step: Step) -> Result<()> {
+    let (file, said) = (steps(bench, dbid), format!("\"step\":\"{step}\""));
+    let until = Instant::now() + WITHIN;
+    while !fs::read_to_string(&file)?.contains(&said) {
+        ensure!(Instant::now() < until, "the recovery of dbid {dbid} does not come to {step}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 fn ended(command: &mut Command, message: &Path) -> Result<Outcome> {
