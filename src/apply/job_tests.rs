@@ -3,29 +3,14 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     api::fixtures,
-    model::{Content, Place, Repair, world::fixtures::row},
+    model::{Repair, world::fixtures as model},
     observe::fixtures::pod,
 };
 
 const CORDONED: &str = "node.kubernetes.io/unschedulable";
 
 fn attempt() -> Attempt {
-    Attempt {
-        id: "mend-d5-a1".into(),
-        cluster: "demo".into(),
-        recovery: "mend".into(),
-        number: 1,
-        repair: Repair::Full,
-        content: Content(0),
-        target: Place::from(&row("5:0mmnd")),
-        source: Place::from(&row("2:0ppnu")),
-        max_rate: None,
-        recovery_uid: None,
-        source_incarnations: vec![],
-        source_followed: vec![],
-        source_postmaster: None,
-        waives_history: false,
-    }
+    model::attempt(Repair::Full)
 }
 
 fn made_from(cluster: &GreenplumCluster, pod: &Pod, image: Option<&str>) -> Result<Value, JobError> {

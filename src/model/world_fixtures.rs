@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::model::{
-    Mode, Role, Status,
+    Attempt, Mode, Place, Repair, Role, Status,
     page::{PAGE_VERSION, Shape},
 };
 
@@ -243,4 +243,24 @@ pub fn running(name: &str, dbid: i16, content: i16, repair: Repair, state: JobSt
     };
     recovery.instances.insert(Dbid(dbid), instance);
     recovery
+}
+
+/// The first attempt of a recovery of dbid 5 of content 0, whose acting primary is dbid 2.
+pub fn attempt(repair: Repair) -> Attempt {
+    Attempt {
+        id: "mend-d5-a1".into(),
+        cluster: "demo".into(),
+        recovery: "mend".into(),
+        number: 1,
+        repair,
+        content: Content(0),
+        target: Place::from(&row("5:0mmnd")),
+        source: Place::from(&row("2:0ppnu")),
+        max_rate: None,
+        recovery_uid: None,
+        source_incarnations: vec![],
+        source_followed: vec![],
+        source_postmaster: None,
+        waives_history: false,
+    }
 }

@@ -247,10 +247,12 @@ fn written_beyond(
     }
 }
 
-/// Those that the source's supervisor showed, where they are of what serves now: it may have been promoted since.
+/// Those that the source's supervisor showed, where they are of what serves now: of this run, and of its timeline, as it may have been
+/// promoted since. A page that names no run shows nothing of this one.
 pub fn source_incarnations(attempt: &Attempt, serves: Timeline) -> &[Incarnation] {
     let all = attempt.source_incarnations.as_slice();
-    if all.last().is_some_and(|last| last.timeline == serves) { all } else { &[] }
+    let of_now = attempt.source_postmaster.is_some() && all.last().is_some_and(|last| last.timeline == serves);
+    if of_now { all } else { &[] }
 }
 
 /// A target that was the primary of its timeline followed nobody on it: there the source, as it was promoted at the fork,

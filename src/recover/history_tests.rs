@@ -1,9 +1,12 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::greenplum::wal::{
-    Standing, standing,
-    written::{SIX, TWELVE, Written},
+use crate::{
+    greenplum::wal::{
+        Standing, standing,
+        written::{SIX, TWELVE, Written},
+    },
+    model::{Postmaster, Repair, world::fixtures::attempt},
 };
 
 const LAYOUTS: [(u16, u64); 2] = [(SIX, 32768), (TWELVE, 8192)];
@@ -253,12 +256,12 @@ fn beyond_the_fork_are_remains_only_of_who_was_the_primary_there() {
 }
 
 #[test]
-fn incarnations_that_were_shown_before_a_promotion_are_not_those_of_what_serves() {
-    let place = |dbid| serde_json::json!({"dbid": dbid, "hostname": "h", "address": "a", "port": 1, "dataDirectory": "/d"});
-    let attempt: Attempt = serde_json::from_value(serde_json::json!({"id": "a1", "cluster": "c", "recovery": "r", "number": 1,
-        "repair": "Full", "content": 0, "target": place(3), "source": place(2), "sourceIncarnations": [incarnation(1, "a", 1, 10)]}))
-    .unwrap();
-    assert_eq!(source_incarnations(&attempt, Timeline(1)), attempt.source_incarnations);
+fn incarnations_that_were_shown_of_another_run_or_before_a_promotion_are_not_those_of_what_serves() {
+    let shown = vec![incarnation(1, "a", 1, 10)];
+    let attempt = Attempt { source_incarnations: shown.clone(), ..attempt(Repair::Full) };
+    assert_eq!(source_incarnations(&attempt, Timeline(1)), []);
+    let attempt = Attempt { source_postmaster: Some(Postmaster { pid: 7, started: 9 }), ..attempt };
+    assert_eq!(source_incarnations(&attempt, Timeline(1)), shown);
     assert_eq!(source_incarnations(&attempt, Timeline(2)), []);
 }
 

@@ -270,7 +270,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::model::{Content, Place, world::fixtures::row};
+    use crate::model::world::fixtures::attempt;
 
     #[derive(Parser)]
     struct Command {
@@ -303,23 +303,7 @@ mod tests {
     }
 
     fn config(secret: &Path, passfile: &Path, message: &Path) -> Config {
-        let attempt = Attempt {
-            id: "mend-d5-a1".into(),
-            cluster: "demo".into(),
-            recovery: "mend".into(),
-            number: 1,
-            repair: Repair::Incremental,
-            content: Content(0),
-            target: Place::from(&row("5:0mmnd")),
-            source: Place::from(&row("2:0ppnu")),
-            max_rate: None,
-            recovery_uid: None,
-            source_incarnations: vec![],
-            source_followed: vec![],
-            source_postmaster: None,
-            waives_history: false,
-        };
-        let attempt = serde_json::to_string(&attempt).unwrap();
+        let attempt = serde_json::to_string(&attempt(Repair::Incremental)).unwrap();
         let paths = [("--credentials", secret), ("--passfile", passfile), ("--termination-message", message)];
         let paths = paths.iter().flat_map(|(option, path)| [(*option).to_owned(), path.to_string_lossy().into_owned()]);
         let words = ["recover", "--attempt", &attempt, "--coordinator", "127.0.0.1:1"].map(str::to_owned);
