@@ -28,12 +28,13 @@ impl Supervisor {
         }
     }
 
-    /// The same, for the other side to see.
+    /// The same, for the other side to see. What cannot be looked at is as it was.
     pub(super) fn show_alone(&self, shape: Shape) -> Look<Option<String>> {
         let alone = self.served_alone(shape);
-        let seen = alone.seen().cloned().flatten();
-        if self.board.page().served_alone != seen {
-            self.board.show(|page| page.served_alone = seen);
+        if let Look::Seen(seen) = &alone
+            && self.board.page().served_alone != *seen
+        {
+            self.board.show(|page| page.served_alone.clone_from(seen));
         }
         alone
     }
@@ -57,7 +58,7 @@ pub fn catalog_is_older(facts: &Facts) -> Option<String> {
     ))
 }
 
-/// The incarnation of the other side that serves alone.
+/// The other side's dbid and incarnation, as `2@nonce`, where it serves alone.
 pub fn of_other(facts: &Facts) -> Option<&String> {
     facts.peer.seen().filter(|peer| peer.role == PeerRole::Promoted)?.alone.as_ref()
 }
@@ -68,7 +69,7 @@ pub fn other_side(facts: &Facts) -> Option<String> {
     Some(format!(
         "the catalog says primary, and FTS last told the other side, a primary, to commit without this mirror: the catalog is older than \
          that, and what the other side acknowledged since is nowhere else (a person who gives that up says so to the other side's pod: \
-         {REPLACED}=DBID@{incarnation})"
+         {REPLACED}={incarnation})"
     ))
 }
 

@@ -27,7 +27,7 @@ pub struct PeerHere {
     pub holds_more: Option<HoldsMore>,
     /// Why that cannot be told yet: how far its log reaches is not on its page.
     pub unsettled: Option<String>,
-    /// The incarnation that FTS last told to commit without a mirror, of a primary that has not given way.
+    /// Dbid and incarnation, as `2@nonce`, of a primary that FTS last told to commit without a mirror, and that has not given way.
     pub alone: Option<String>,
 }
 

@@ -97,7 +97,8 @@ fn here(page: &Page, begins: Option<&Begins>) -> Look<PeerHere> {
     let promotion = page.incarnations.last().filter(|last| Some(last.timeline) == page.timeline).map(|last| last.nonce.clone());
     let (holds_more, unsettled) = (lacks(page, begins), unsettled(page, begins));
     // One that takes itself for stale has given way, perhaps by a person's word.
-    let alone = page.served_alone.clone().filter(|_| page.state != InstanceState::NeedsRecovery);
+    let alone = page.served_alone.as_ref().filter(|_| page.state != InstanceState::NeedsRecovery);
+    let alone = alone.map(|incarnation| format!("{}@{incarnation}", shown(page)));
     Look::Seen(PeerHere { role, timeline: page.timeline, promotion, holds_more, unsettled, alone })
 }
 
@@ -152,6 +153,16 @@ mod tests {
         ] {
             assert!(!is(wrong));
         }
+    }
+
+    #[test]
+    fn one_that_serves_alone_is_named_until_it_has_given_way() {
+        let alone = |state| {
+            let page = Page { served_alone: Some("n".into()), state, shape: Shape::Primary, ..page(&row("2:0ppnu")) };
+            here(&page, None).seen().and_then(|peer| peer.alone.clone())
+        };
+        assert_eq!(alone(InstanceState::CatalogOutdated).as_deref(), Some("2@n"));
+        assert_eq!(alone(InstanceState::NeedsRecovery), None);
     }
 
     #[test]
