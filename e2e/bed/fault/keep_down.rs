@@ -16,6 +16,7 @@ use crate::bed::{
     command::{entries, lock, make_folder, say},
     daemon::{Condition, Daemon},
     node::Programs,
+    proc,
 };
 
 /// Holds a container down. Its node's kubelet is stopped and goes on when the
@@ -39,8 +40,9 @@ pub fn keep_down(container: &Container) -> Result<KeptDown> {
         // From here on a failure releases.
         KeptDown { layout, node, claim }
     };
-    kill_until_none(&container.shown(), || container.processes().unwrap_or_default())?;
-    ensure!(container.processes()?.is_empty(), "{} is started again although no kubelet runs", container.shown());
+    // A runtime that does not answer has not said that nothing is left; and who was killed is there until somebody has reaped it.
+    kill_until_none(&container.shown(), || container.processes())?;
+    ensure!(!container.processes()?.into_iter().any(proc::lives), "{} is started again although no kubelet runs", container.shown());
     Ok(kept)
 }
 

@@ -88,10 +88,10 @@ fn send(pid: i32, signal: Signal) {
 }
 
 /// Kills whatever `processes` finds until it finds nothing.
-fn kill_until_none(what: &str, processes: impl Fn() -> Vec<i32>) -> Result<()> {
+fn kill_until_none(what: &str, processes: impl Fn() -> Result<Vec<i32>>) -> Result<()> {
     let limit = Instant::now() + Duration::from_secs(20);
     loop {
-        let left: Vec<_> = processes().into_iter().filter(|pid| proc::lives(*pid)).collect();
+        let left: Vec<_> = processes()?.into_iter().filter(|pid| proc::lives(*pid)).collect();
         if left.is_empty() {
             return Ok(());
         }

@@ -18,7 +18,7 @@ pub fn stop_node(bed: &Bed, node: Node) -> Result<()> {
     let layout = bed.layout();
     network::cut(layout, node)?;
     let cgroup = Cgroup::new(node::cgroup(layout, node))?;
-    kill_until_none(&format!("node {node}"), || cgroup.processes())?;
+    kill_until_none(&format!("node {node}"), || Ok(cgroup.processes()))?;
     leftovers::forget_node(layout, node)?;
     cgroup.remove()
 }

@@ -17,7 +17,7 @@ pub async fn kill_operator(bed: &Bed) -> Result<()> {
         for spec in pod.spec.iter().flat_map(|spec| &spec.containers) {
             let container = Container::find(bed, NAMESPACE, &pod.name_any(), &spec.name).await?;
             let doomed = container.processes()?;
-            kill_until_none(&container.shown(), || doomed.clone())?;
+            kill_until_none(&container.shown(), || Ok(doomed.clone()))?;
         }
     }
     Ok(())

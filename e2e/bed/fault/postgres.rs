@@ -17,7 +17,7 @@ pub fn kill_postmaster(container: &Container) -> Result<i32> {
     let postmaster = container.postmaster()?;
     let started = proc::stat(postmaster).map(|stat| stat.started);
     let same = || proc::stat(postmaster).map(|stat| stat.started) == started;
-    kill_until_none(&container.shown(), || if same() { vec![postmaster] } else { Vec::new() })?;
+    kill_until_none(&container.shown(), || Ok(if same() { vec![postmaster] } else { Vec::new() }))?;
     Ok(postmaster)
 }
 
