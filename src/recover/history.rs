@@ -17,7 +17,7 @@ use crate::{
     greenplum::wal::{self, Switch, WalEnd},
     model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Reach, Timeline, incarnation::lineage},
     volume::{
-        commits::{is_marked_as_mirror, may_be_a_primarys, served_alone},
+        commits::{Alone, is_marked_as_mirror, may_be_a_primarys, served_alone},
         marks::MarkError,
     },
 };
@@ -168,7 +168,19 @@ fn acknowledged(work: &Work, proven: &Proven, all: Reach) -> Result<Result<Optio
     if !may_be_a_primarys(data, proven.target.shape).map_err(FileError::at(data))? {
         return Ok(work.volume.confirmed());
     }
-    Ok(work.volume.is_alone().and_then(|alone| if alone { Ok(Some(all)) } else { work.volume.confirmed() }))
+    let known = work.volume.alone().and_then(|alone| Ok((alone, work.volume.confirmed()?)));
+    Ok(known.map(|(alone, confirmed)| reaches(alone, confirmed, all)))
+}
+
+/// The further of what was acknowledged alone and what a mirror has confirmed, of one whose log holds so much.
+fn reaches(alone: Alone, confirmed: Option<Reach>, all: Reach) -> Option<Reach> {
+    match alone {
+        Alone::Nothing => confirmed,
+        Alone::Before(before) if before.timeline == all.timeline => {
+            confirmed.filter(|confirmed| confirmed.timeline == before.timeline && confirmed.end > before.end).or(Some(before))
+        }
+        Alone::Before(_) | Alone::Anything => Some(all),
+    }
 }
 
 /// `target`: its newest timeline, and the end of its log, if it has one. What its log has at the fork and cannot be read, or is not

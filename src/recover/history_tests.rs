@@ -325,6 +325,20 @@ fn what_acknowledges_nothing_is_not_lost() {
     }
 }
 
+/// A commit that waited for the mirror when its primary died was acknowledged to nobody.
+#[test]
+fn what_was_acknowledged_alone_ends_where_commits_waited_again() {
+    let at = |timeline, end| Reach { timeline: Timeline(timeline), end: Lsn(end) };
+    let of = |alone, confirmed| reaches(alone, confirmed, at(2, 900));
+    assert_eq!(of(Alone::Nothing, Some(at(2, 100))), Some(at(2, 100)));
+    assert_eq!(of(Alone::Nothing, None), None);
+    assert_eq!(of(Alone::Anything, Some(at(2, 100))), Some(at(2, 900)));
+    for (confirmed, furthest) in [(None, 500), (Some(at(2, 100)), 500), (Some(at(2, 600)), 600), (Some(at(1, 600)), 500)] {
+        assert_eq!(of(Alone::Before(at(2, 500)), confirmed), Some(at(2, furthest)), "{confirmed:?}");
+    }
+    assert_eq!(of(Alone::Before(at(1, 500)), None), Some(at(2, 900)), "of the life before a promotion");
+}
+
 #[test]
 fn what_cannot_be_read_at_the_fork_may_have_been_confirmed() {
     for (magic, block) in LAYOUTS {

@@ -4,13 +4,15 @@
 //! FTS has commits wait for a mirror again as soon as that one was sent everything, and calls the pair in sync. Whether it has
 //! flushed what was acknowledged without it shows only afterwards. Until then the mark `alone.json` stands.
 
+use std::time::Duration;
+
 use futures::FutureExt;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 
 use super::hang::Sight;
 use crate::{
-    model::{Look, Lsn, Reach, Timeline},
-    volume::{Volume, marks::MarkError},
+    model::{Look, Reach, Timeline},
+    volume::{Volume, commits::Alone},
 };
 
 /// What is known, and what of it is on the volume.
@@ -19,69 +21,90 @@ pub struct Acknowledged {
     /// What the mirror has confirmed, and what of it is written down.
     confirmed: Option<Reach>,
     noted: Option<Reach>,
-    /// Whether something was acknowledged that no mirror is known to have; `None`: the volume was not asked yet.
-    alone: Option<bool>,
-    /// Whether the mark stands; `None`: not known.
-    marked: Option<bool>,
-    /// Looks in a row before which commits were seen to wait for a mirror.
-    waited: u32,
-    /// The end of the log when they surely did: what was acknowledged alone lies before.
-    alone_to: Option<Lsn>,
-    writing: Option<(JoinHandle<Result<(), MarkError>>, Writes)>,
+    /// What was acknowledged that no mirror is known to have; `None`: the volume was not asked yet.
+    alone: Option<Alone>,
+    /// What the mark says of it; `None`: not known.
+    marked: Option<Alone>,
+    /// Since when commits were seen to wait for a mirror.
+    waits: Option<Instant>,
+    /// They surely did when the last look at the mirror began.
+    sure: bool,
+    writing: Option<JoinHandle<Vec<Writes>>>,
 }
 
 /// What a writer changes on the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writes {
-    Alone,
+    Mark(Alone),
     Confirmed(Reach),
-    NotAlone,
 }
 
 /// The settings are written a moment before the server's processes have read them.
-const SURELY: u32 = 2;
+const SURELY: Duration = Duration::from_secs(1);
+/// A mirror that lives has confirmed by then what it was sent before.
+const SETTLES: Duration = Duration::from_secs(10);
 
 impl Acknowledged {
     /// What was acknowledged alone may be nowhere else: each look matters.
     pub fn is_alone(&self) -> bool {
-        self.alone != Some(false)
+        self.alone != Some(Alone::Nothing)
     }
 
-    /// By its own settings, right before a look: the incarnation whose commits wait for no mirror.
+    /// Commits wait for a mirror again, and what was acknowledged before is not known to be there yet: a moment, if all is well.
+    pub fn is_settling(&self) -> bool {
+        self.is_alone() && self.waits.is_some_and(|since| since.elapsed() < SETTLES)
+    }
+
+    /// By its own settings: the incarnation whose commits wait for no mirror.
     pub fn told(&mut self, volume: &Volume, alone: &Look<Option<String>>) {
         if self.alone.is_none() {
-            self.alone = Some(volume.is_alone().unwrap_or(true)); // one that cannot be read may stand
+            self.alone = Some(volume.alone().unwrap_or(Alone::Anything)); // a mark that cannot be read may stand
             self.marked = self.alone;
         }
         match alone {
-            Look::Seen(None) => self.waited = self.waited.saturating_add(1),
-            Look::Seen(Some(_)) => (self.alone, self.waited, self.alone_to) = (Some(true), 0, None),
-            Look::Unknown(_) => (self.waited, self.alone_to) = (0, None),
+            Look::Seen(None) => drop(self.waits.get_or_insert_with(Instant::now)),
+            Look::Seen(Some(_)) => (self.alone, self.waits, self.sure) = (Some(Alone::Anything), None, false),
+            Look::Unknown(_) if self.is_alone() => (self.alone, self.waits, self.sure) = (Some(Alone::Anything), None, false),
+            Look::Unknown(_) => (self.waits, self.sure) = (None, false),
         }
         self.write(volume);
+    }
+
+    /// A look at the mirror begins.
+    pub fn looks(&mut self) {
+        self.sure = self.waits.is_some_and(|since| since.elapsed() >= SURELY);
     }
 
     /// How far the mirror is by its own word.
     pub fn seen(&mut self, volume: &Volume, timeline: Option<Timeline>, sights: &[Sight]) {
         let own = sights.iter().filter_map(|(sender, _)| sender.position.own).max();
         let position = |(sender, _): &Sight| sender.position.flush.map(|flush| sender.position.own.map_or(flush, |own| flush.min(own)));
-        if self.alone == Some(true) && self.waited >= SURELY && self.alone_to.is_none() {
-            self.alone_to = own;
+        let Some(timeline) = timeline else { return };
+        if self.alone == Some(Alone::Anything)
+            && self.sure
+            && let Some(end) = own
+        {
+            self.alone = Some(Alone::Before(Reach { timeline, end }));
         }
-        let (Some(timeline), Some(end)) = (timeline, sights.iter().filter_map(position).max()) else { return };
-        if self.confirmed.is_none_or(|before| before.timeline != timeline || before.end < end) {
-            self.confirmed = Some(Reach { timeline, end });
-        }
-        if self.alone_to.is_some_and(|alone_to| end >= alone_to) {
-            (self.alone, self.alone_to) = (Some(false), None);
+        if let Some(end) = sights.iter().filter_map(position).max() {
+            self.has_confirmed(Reach { timeline, end });
         }
         self.write(volume);
     }
 
+    fn has_confirmed(&mut self, now: Reach) {
+        if self.confirmed.is_none_or(|before| before.timeline != now.timeline || before.end < now.end) {
+            self.confirmed = Some(now);
+        }
+        if matches!(self.alone, Some(Alone::Before(before)) if before.timeline == now.timeline && now.end >= before.end) {
+            self.alone = Some(Alone::Nothing);
+        }
+    }
+
     /// This login never sees how far a mirror is, so what FTS says has to do.
     pub fn hidden(&mut self, volume: &Volume) {
-        if self.waited > 0 {
-            self.alone = Some(false);
+        if self.waits.is_some() {
+            self.alone = Some(Alone::Nothing);
         }
         self.write(volume);
     }
@@ -89,44 +112,50 @@ impl Acknowledged {
     /// Whether all that is known is on the volume.
     pub fn is_written(&mut self) -> bool {
         self.reap();
-        self.writing.is_none() && self.due().is_none()
+        self.writing.is_none() && self.due().is_empty()
     }
 
-    /// The next that has to be written: a mark goes last.
-    fn due(&self) -> Option<Writes> {
-        match (self.alone, self.marked) {
-            (Some(true), Some(false) | None) => Some(Writes::Alone),
-            _ if self.confirmed != self.noted => self.confirmed.map(Writes::Confirmed),
-            (Some(false), Some(true) | None) => Some(Writes::NotAlone),
-            (Some(true), Some(true)) | (Some(false), Some(false)) | (None, _) => None,
+    /// What has to be written, in its order: less than the mark says goes last.
+    fn due(&self) -> Vec<Writes> {
+        let mark = self.alone.filter(|_| self.marked != self.alone).map(Writes::Mark);
+        let confirmed = self.confirmed.filter(|_| self.confirmed != self.noted).map(Writes::Confirmed);
+        if mark == Some(Writes::Mark(Alone::Anything)) {
+            return mark.into_iter().collect();
         }
+        confirmed.into_iter().chain(mark).collect()
     }
 
     fn reap(&mut self) {
-        let Some((writing, what)) = self.writing.take_if(|(writing, _)| writing.is_finished()) else { return };
-        let written = matches!(writing.now_or_never(), Some(Ok(Ok(()))));
-        match what {
-            Writes::Alone => self.marked = written.then_some(true),
-            Writes::Confirmed(reach) => self.noted = if written { Some(reach) } else { self.noted },
-            Writes::NotAlone => self.marked = written.then_some(false),
+        let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) else { return };
+        for written in writing.now_or_never().and_then(Result::ok).unwrap_or_default() {
+            match written {
+                Writes::Mark(alone) => self.marked = Some(alone),
+                Writes::Confirmed(reach) => self.noted = Some(reach),
+            }
         }
     }
 
     /// Beside the loop: a disk that hangs must not hold that up.
     fn write(&mut self, volume: &Volume) {
         self.reap();
-        let Some(what) = self.due().filter(|_| self.writing.is_none()) else { return };
+        let due = self.due();
+        if self.writing.is_some() || due.is_empty() {
+            return;
+        }
+        if due.iter().any(|what| matches!(what, Writes::Mark(_))) {
+            self.marked = None; // one that fails may stand or not
+        }
         let volume = volume.clone();
-        let write = move || {
-            let written = match what {
-                Writes::Alone => volume.note_alone(),
-                Writes::Confirmed(reach) => volume.confirm(reach),
-                Writes::NotAlone => volume.forget_alone(),
-            };
-            written.inspect_err(|error| tracing::warn!(%error, "what was acknowledged could not be written down"))
-        };
-        self.writing = Some((tokio::task::spawn_blocking(write), what));
+        self.writing = Some(tokio::task::spawn_blocking(move || due.into_iter().take_while(|what| written(&volume, *what)).collect()));
     }
+}
+
+fn written(volume: &Volume, what: Writes) -> bool {
+    let written = match what {
+        Writes::Mark(alone) => volume.note_alone(alone),
+        Writes::Confirmed(reach) => volume.confirm(reach),
+    };
+    written.inspect_err(|error| tracing::warn!(%error, "what was acknowledged could not be written down")).is_ok()
 }
 
 #[cfg(test)]
@@ -134,6 +163,7 @@ mod tests {
     use super::*;
     use crate::{
         greenplum::replication::{Position, Sender},
+        model::Lsn,
         supervisor::hang::Outside,
     };
 
@@ -143,15 +173,18 @@ mod tests {
         vec![(sender, Outside { works: true, unread: 0 })]
     };
     const ALONE: fn() -> Look<Option<String>> = || Look::Seen(Some("n1".into()));
+    const BEFORE: fn(u64) -> Alone = |end| Alone::Before(Reach { timeline: Timeline(1), end: Lsn(end) });
     const WAITS: fn() -> Look<Option<String>> = || Look::Seen(None);
 
     /// One look, and what stands on the volume after it.
     async fn look(known: &mut Acknowledged, volume: &Volume, told: Look<Option<String>>, sights: &[Sight]) -> bool {
+        tokio::time::advance(SURELY / 2).await;
         known.told(volume, &told);
         written(known, volume).await;
+        known.looks();
         known.seen(volume, Some(Timeline(1)), sights);
         written(known, volume).await;
-        volume.is_alone().unwrap()
+        volume.alone().unwrap() != Alone::Nothing
     }
 
     async fn written(known: &mut Acknowledged, volume: &Volume) {
@@ -161,7 +194,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_was_acknowledged_alone_stands_until_the_mirror_has_flushed_it() {
         let dir = tempfile::tempdir().unwrap();
         let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
@@ -170,17 +203,24 @@ mod tests {
         assert!(look(&mut known, &volume, ALONE(), &[]).await);
         assert!(look(&mut known, &volume, ALONE(), &AT(200, 200)).await, "it acknowledges alone still");
         assert!(look(&mut known, &volume, WAITS(), &AT(250, 250)).await, "its processes may not have read that setting yet");
+        assert!(look(&mut known, &volume, WAITS(), &AT(260, 260)).await, "for a second");
+        assert_eq!(volume.alone().unwrap(), Alone::Anything);
         assert!(look(&mut known, &volume, WAITS(), &AT(300, 250)).await, "sent all, and in sync by the catalog");
+        assert_eq!(volume.alone().unwrap(), BEFORE(300), "what came later was acknowledged by the mirror, too");
         let mut again = Acknowledged::default();
-        assert!(look(&mut again, &volume, WAITS(), &AT(400, 300)).await && again.is_alone(), "another process knows it by the volume");
+        assert!(look(&mut again, &volume, WAITS(), &AT(400, 299)).await && again.is_alone(), "another process knows it by the volume");
         assert!(look(&mut known, &volume, Look::Unknown("its settings".into()), &AT(400, 400)).await, "unknown is not that it waits");
-        assert!(look(&mut known, &volume, WAITS(), &AT(450, 450)).await);
+        assert_eq!(volume.alone().unwrap(), Alone::Anything, "it may have acknowledged alone meanwhile");
+        assert!(look(&mut known, &volume, WAITS(), &AT(440, 440)).await && look(&mut known, &volume, WAITS(), &AT(450, 450)).await);
         assert!(look(&mut known, &volume, WAITS(), &AT(500, 499)).await, "what came meanwhile may have been acknowledged alone");
+        assert!(known.is_settling());
+        tokio::time::advance(SETTLES).await;
+        assert!(!known.is_settling(), "it is looked at no more often than any other");
         assert!(!look(&mut known, &volume, WAITS(), &AT(900, 500)).await && !known.is_alone());
         assert_eq!(volume.confirmed().unwrap(), Some(Reach { timeline: Timeline(1), end: Lsn(500) }));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn where_no_login_sees_positions_it_ends_with_what_fts_says() {
         let dir = tempfile::tempdir().unwrap();
         let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
@@ -188,14 +228,14 @@ mod tests {
         assert!(look(&mut known, &volume, ALONE(), &[]).await);
         known.hidden(&volume);
         written(&mut known, &volume).await;
-        assert!(volume.is_alone().unwrap(), "it acknowledges alone");
+        assert_ne!(volume.alone().unwrap(), Alone::Nothing, "it acknowledges alone");
         assert!(look(&mut known, &volume, WAITS(), &[]).await);
         known.hidden(&volume);
         written(&mut known, &volume).await;
-        assert!(!volume.is_alone().unwrap());
+        assert_eq!(volume.alone().unwrap(), Alone::Nothing);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_could_not_be_written_is_written_later() {
         let dir = tempfile::tempdir().unwrap();
         let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
@@ -203,7 +243,7 @@ mod tests {
         std::fs::rename(&marks, &aside).unwrap();
         let mut known = Acknowledged::default();
         known.told(&volume, &ALONE());
-        while known.writing.as_ref().is_some_and(|(writing, _)| !writing.is_finished()) {
+        while known.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
             tokio::task::yield_now().await;
         }
         assert!(!known.is_written());

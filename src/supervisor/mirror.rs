@@ -11,6 +11,7 @@ use super::{
     acknowledged::Acknowledged,
     facts::RowHere,
     hang::{self, Sight, Standing, Track},
+    idle::MARKS,
     walsender::{self, Ended, Stays},
     watch::Running,
     works::{COMES_BACK, Works},
@@ -126,10 +127,14 @@ impl Supervisor {
         if running.timeline.is_none() || running.here.content.is_none_or(|content| content.0 < 0) {
             return;
         }
+        watch.acknowledged.told(&self.volume, &self.show_alone(Shape::Primary));
+        if watch.acknowledged.is_settling() {
+            watch.next = watch.next.map(|next| next.min(now + MARKS)); // a primary that is lost before that needs a person
+        }
         if watch.errand.is_none() && watch.next.is_none_or(|next| now >= next) {
             watch.next = Some(now + hang::APART);
             watch.gone = !walsender::any(running.postgres.pid);
-            watch.acknowledged.told(&self.volume, &self.show_alone(Shape::Primary));
+            watch.acknowledged.looks();
             if watch.gone || !watch.acknowledged.is_alone() && watch.is_quiet() {
                 (watch.is_back, watch.owes) = (watch.is_back && !watch.gone, false);
                 watch.session = None; // a postgres that is told to end when all sessions have would wait for this one

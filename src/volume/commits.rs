@@ -6,39 +6,58 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Volume, marks::MarkError, places::assigned};
-use crate::{greenplum::Dialect, model::page::Shape};
+use crate::{
+    greenplum::Dialect,
+    model::{Lsn, Reach, Timeline, page::Shape},
+};
 
 /// File name in the folder of marks: commits were acknowledged without a mirror, and none is known to have them yet.
 const ALONE: &str = "alone.json";
 
 #[derive(Serialize, Deserialize)]
-struct Alone {
+struct Written {
     since: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeline: Option<Timeline>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    end: Option<Lsn>,
+}
+
+/// What a primary has acknowledged without a mirror, and none is known to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alone {
+    Nothing,
+    /// Whatever its log holds may be of it.
+    Anything,
+    /// It lies before: commits have waited for a mirror since.
+    Before(Reach),
 }
 
 impl Volume {
-    /// Whether commits were acknowledged that no mirror is known to have, though they wait for one by now.
+    /// What was acknowledged that no mirror is known to have, though commits may wait for one by now.
     ///
     /// # Errors
-    /// [`MarkError`]; one that cannot be read may stand.
-    pub fn is_alone(&self) -> Result<bool, MarkError> {
-        Ok(self.read::<Alone>(ALONE)?.is_some())
+    /// [`MarkError`]; a mark that cannot be read may stand.
+    pub fn alone(&self) -> Result<Alone, MarkError> {
+        Ok(match self.read::<Written>(ALONE)? {
+            None => Alone::Nothing,
+            Some(Written { timeline: Some(timeline), end: Some(end), .. }) => Alone::Before(Reach { timeline, end }),
+            Some(Written { .. }) => Alone::Anything,
+        })
     }
 
-    /// Writes down that commits wait for no mirror.
+    /// Writes that down.
     ///
     /// # Errors
     /// [`MarkError`]
-    pub fn note_alone(&self) -> Result<(), MarkError> {
-        self.write(ALONE, &Alone { since: Timestamp::now() })
-    }
-
-    /// A mirror has confirmed all that was acknowledged alone, or there is nothing left of it.
-    ///
-    /// # Errors
-    /// [`MarkError`]
-    pub fn forget_alone(&self) -> Result<(), MarkError> {
-        self.remove(ALONE)
+    pub fn note_alone(&self, alone: Alone) -> Result<(), MarkError> {
+        let before = match alone {
+            Alone::Nothing => return self.remove(ALONE),
+            Alone::Anything => None,
+            Alone::Before(before) => Some(before),
+        };
+        let (timeline, end) = (before.map(|before| before.timeline), before.map(|before| before.end));
+        self.write(ALONE, &Written { since: Timestamp::now(), timeline, end })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Volume, marks::MarkError};
+use super::{Volume, commits::Alone, marks::MarkError};
 use crate::model::{Lsn, Reach, Timeline};
 
 /// File name in the folder of marks.
@@ -41,7 +41,7 @@ impl Volume {
     /// # Errors
     /// [`MarkError`]
     pub fn forget_acknowledged(&self) -> Result<(), MarkError> {
-        self.forget_alone()?;
+        self.note_alone(Alone::Nothing)?;
         self.remove(FILE)
     }
 }
