@@ -162,7 +162,8 @@ pub async fn a_mirror_that_reaches_beyond_the_fork_is_not_rewound(bench: &mut Be
     bench.server(primary).vanish()?;
     put_back(bench, primary, &older)?;
     let marker = if bench.dialect().log_folder() == "pg_log" { "recovery.conf" } else { "standby.signal" };
-    let text = if marker == "recovery.conf" { "standby_mode = 'on'\n" } else { "" };
+    // Greenplum 6 starts with no marker that names neither a primary nor an archive.
+    let text = if marker == "recovery.conf" { "restore_command = 'false'\n" } else { "" };
     let file = bench.server(primary).file(marker);
     std::fs::write(&file, text)?;
     bench.owner().file(&file, 0o600)?;
