@@ -25,7 +25,7 @@ use super::{
     hang::{postmaster, receiver_of},
     losses::{await_value, copy, put_back, serve_alone},
     product::{login, server},
-    supervised::{await_page, ensure_supervised, recover, supervise},
+    supervised::{acting_and_mirror, await_page, ensure_supervised, recover, say_roles, supervise},
 };
 
 /// The mirror is back and was sent all, so FTS calls the pair in sync and has the primary wait for it; it has flushed nothing yet.
@@ -92,6 +92,27 @@ async fn stop_receiver(bench: &mut Bench, primary: i16, mirror: i16) -> Result<P
         sleep(Duration::from_millis(3)).await;
     }
     anyhow::bail!("it does not connect")
+}
+
+/// FTS tells a mirror that it has promoted nothing, where its settings are from before its primary was told to wait, as those of each
+/// first mirror are. What it acknowledges from then on is nowhere else, whatever an older catalog says.
+pub async fn a_mirror_that_is_promoted_and_told_nothing_serves_alone(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (old, new) = acting_and_mirror(bench, 0).await?;
+    bench.server(old).vanish()?;
+    bench.probe().await?;
+    bench.await_session(new).await?;
+    bench.utility(new).await?.rows("CREATE TABLE alone (i int); INSERT INTO alone SELECT generate_series(1, 10000)").await?;
+    let settings = std::fs::read_to_string(bench.server(new).file("postgresql.auto.conf"))?;
+    ensure!(!settings.contains("synchronous_standby_names"), "it was told something: nothing is tried");
+    await_page(bench, new, "telling that it serves alone", |page| page.served_alone.is_some()).await?;
+    ensure!(Volume::open(&bench.server(new).directory)?.alone()? == Alone::Anything, "it is not written down");
+    say_roles(bench, old, new).await?;
+    let told = |page: &gpheal::model::Page| page.state == InstanceState::CatalogOutdated && page.serves == Some(Role::Primary);
+    await_page(bench, new, "telling that the catalog is old", told).await?;
+    let kept = bench.utility(new).await?.value("SELECT count(*) FROM alone").await?;
+    ensure!(kept == "10000", "it does not serve what it acknowledged: {kept}");
+    bench.start_again().await
 }
 
 /// A catalog from before the mirror was marked down, while its primary lives and serves alone: the mirror starts under the row of a

@@ -133,6 +133,7 @@ const CHECKS: &[(&str, Check)] = checks![
     losses::who_served_alone_is_not_killed_on_the_word_of_an_older_catalog,
     losses::who_served_alone_once_is_a_mirror_after_a_failover,
     alone::what_the_mirror_has_not_flushed_since_is_not_overwritten,
+    alone::a_mirror_that_is_promoted_and_told_nothing_serves_alone,
     person::what_was_said_of_one_promotion_says_nothing_of_the_next,
     person::what_was_said_of_one_activation_says_nothing_of_the_next,
     alone::a_mirror_is_not_opened_beside_a_primary_that_serves_alone,

@@ -80,6 +80,14 @@ syncrep_is_on(void)
 	return SyncRepStandbyNames && SyncRepStandbyNames[0] != '\0';
 }
 
+/* As UnsetSyncStandbysDefined: one whose settings never said otherwise is told nothing. */
+static void
+forget_sync_names(void)
+{
+	if (syncrep_is_on())
+		set_sync_names("");
+}
+
 /* Up: it streams, or is less than one WAL segment away from that. */
 static void
 look_for_mirror(Answer *answer)
@@ -184,7 +192,7 @@ static void
 syncrep_off(Answer *answer)
 {
 	ereport(LOG, (errmsg("turning off synchronous wal replication due to FTS request")));
-	set_sync_names("");
+	forget_sync_names();
 	look_for_mirror(answer);
 }
 
@@ -208,7 +216,7 @@ promote(Answer *answer)
 		ereport(LOG, (errmsg("ignoring promote request, walreceiver not running")));
 		return;
 	}
-	set_sync_names("");
+	forget_sync_names();
 	run("SELECT pg_catalog.pg_create_physical_replication_slot('" WAL_SLOT "', true)"
 		" WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = '" WAL_SLOT "')");
 	run("SELECT pg_catalog.pg_promote(false)");
