@@ -4,7 +4,13 @@
 //! FTS has commits wait for a mirror again as soon as that one was sent everything, and calls the pair in sync. Whether it has
 //! flushed what was acknowledged without it shows only afterwards. Until then the mark `alone.json` stands.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::FutureExt;
 use tokio::{task::JoinHandle, time::Instant};
@@ -30,6 +36,14 @@ pub struct Acknowledged {
     /// They surely did when the last look at the mirror began.
     sure: bool,
     writing: Option<JoinHandle<Vec<Writes>>>,
+    /// This run is over: what is not written by then is of no use to the next one.
+    over: Arc<AtomicBool>,
+}
+
+impl Drop for Acknowledged {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+    }
 }
 
 /// What a writer changes on the volume.
@@ -58,14 +72,13 @@ impl Acknowledged {
     /// By its own settings: the incarnation whose commits wait for no mirror.
     pub fn told(&mut self, volume: &Volume, alone: &Look<Option<String>>) {
         if self.alone.is_none() {
-            self.alone = Some(volume.alone().unwrap_or(Alone::Anything)); // a mark that cannot be read may stand
-            self.marked = self.alone;
+            self.marked = volume.alone().ok();
+            self.alone = Some(self.marked.unwrap_or(Alone::Anything)); // a mark that cannot be read may stand
         }
         match alone {
             Look::Seen(None) => drop(self.waits.get_or_insert_with(Instant::now)),
-            Look::Seen(Some(_)) => (self.alone, self.waits, self.sure) = (Some(Alone::Anything), None, false),
-            Look::Unknown(_) if self.is_alone() => (self.alone, self.waits, self.sure) = (Some(Alone::Anything), None, false),
-            Look::Unknown(_) => (self.waits, self.sure) = (None, false),
+            // What cannot be read may have been told in between.
+            Look::Seen(Some(_)) | Look::Unknown(_) => (self.alone, self.waits, self.sure) = (Some(Alone::Anything), None, false),
         }
         self.write(volume);
     }
@@ -80,7 +93,13 @@ impl Acknowledged {
         let own = sights.iter().filter_map(|(sender, _)| sender.position.own).max();
         let position = |(sender, _): &Sight| sender.position.flush.map(|flush| sender.position.own.map_or(flush, |own| flush.min(own)));
         let Some(timeline) = timeline else { return };
-        if self.alone == Some(Alone::Anything)
+        // What was written down in the life before a promotion has no end that could be seen here.
+        let open = match self.alone {
+            Some(Alone::Anything) => true,
+            Some(Alone::Before(before)) => before.timeline != timeline,
+            Some(Alone::Nothing) | None => false,
+        };
+        if open
             && self.sure
             && let Some(end) = own
         {
@@ -101,9 +120,9 @@ impl Acknowledged {
         }
     }
 
-    /// This login never sees how far a mirror is, so what FTS says has to do.
+    /// This login never sees how far a mirror is, so what FTS says has to do, once a mirror that lives has confirmed what it was sent.
     pub fn hidden(&mut self, volume: &Volume) {
-        if self.waits.is_some() {
+        if self.waits.is_some_and(|since| since.elapsed() >= SETTLES) {
             self.alone = Some(Alone::Nothing);
         }
         self.write(volume);
@@ -146,7 +165,9 @@ impl Acknowledged {
             self.marked = None; // one that fails may stand or not
         }
         let volume = volume.clone();
-        self.writing = Some(tokio::task::spawn_blocking(move || due.into_iter().take_while(|what| written(&volume, *what)).collect()));
+        let over = self.over.clone();
+        let goes_on = move |what: &Writes| !over.load(Ordering::Acquire) && written(&volume, *what);
+        self.writing = Some(tokio::task::spawn_blocking(move || due.into_iter().take_while(goes_on).collect()));
     }
 }
 
@@ -229,9 +250,49 @@ mod tests {
         known.hidden(&volume);
         written(&mut known, &volume).await;
         assert_ne!(volume.alone().unwrap(), Alone::Nothing, "it acknowledges alone");
-        assert!(look(&mut known, &volume, WAITS(), &[]).await);
-        known.hidden(&volume);
-        written(&mut known, &volume).await;
+        for expected in [Alone::Anything, Alone::Nothing] {
+            assert!(look(&mut known, &volume, WAITS(), &[]).await);
+            known.hidden(&volume);
+            written(&mut known, &volume).await;
+            assert_eq!(volume.alone().unwrap(), expected, "a mirror that lives needs a moment to confirm");
+            tokio::time::advance(SETTLES).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_read_may_stand() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        let mut known = Acknowledged::default();
+        assert!(!look(&mut known, &volume, WAITS(), &AT(90, 90)).await);
+        assert!(look(&mut known, &volume, Look::Unknown("no file handles".into()), &AT(90, 90)).await, "it may have been told meanwhile");
+        std::fs::write(volume.marks_folder().join("alone.json"), "{").unwrap();
+        let mut again = Acknowledged::default();
+        assert!(look(&mut again, &volume, WAITS(), &[]).await, "written anew, as it can be read then");
+        assert_eq!(volume.alone().unwrap(), Alone::Anything);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_written_down_before_a_promotion_ends_on_the_timeline_of_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        volume.note_alone(Alone::Before(Reach { timeline: Timeline(7), end: Lsn(100) })).unwrap();
+        let mut known = Acknowledged::default();
+        for _ in 0..2 {
+            assert!(look(&mut known, &volume, WAITS(), &AT(200, 200)).await);
+        }
+        assert!(!look(&mut known, &volume, WAITS(), &AT(200, 200)).await);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_over_writes_nothing_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        let mut known = Acknowledged::default();
+        known.alone = Some(Alone::Anything);
+        known.over.store(true, Ordering::Release);
+        known.write(&volume);
+        known.writing.take().unwrap().await.unwrap();
         assert_eq!(volume.alone().unwrap(), Alone::Nothing);
     }
 

@@ -25,6 +25,7 @@ use crate::{
         Look, Page, Role,
         page::{MirrorHang, Shape, Work},
     },
+    volume::commits::is_marked_as_mirror,
 };
 
 /// Bound of one statement to our own postgres.
@@ -123,12 +124,17 @@ impl Supervisor {
     /// Starts what is due: a look at the mirror, a question to FTS.
     pub(super) fn watch_mirror(&self, running: &mut Running) {
         let (now, watch) = (Instant::now(), &mut running.mirror);
-        // One that takes writes, and that FTS watches.
-        if running.timeline.is_none() || running.here.content.is_none_or(|content| content.0 < 0) {
-            return;
+        if running.here.content.is_none_or(|content| content.0 < 0) {
+            return; // FTS does not watch it
         }
-        watch.acknowledged.told(&self.volume, &self.show_alone(Shape::Primary));
-        if watch.acknowledged.is_settling() {
+        // What it acknowledges needs no login to be known.
+        if running.timeline.is_some() || matches!(is_marked_as_mirror(self.volume.data()), Ok(false)) {
+            watch.acknowledged.told(&self.volume, &self.show_alone(Shape::Primary));
+        }
+        if running.timeline.is_none() {
+            return; // it takes no writes yet, as far as it has told
+        }
+        if watch.acknowledged.is_settling() && self.board.page().mirror_unwatched.is_none() && watch.failed == 0 {
             watch.next = watch.next.map(|next| next.min(now + MARKS)); // a primary that is lost before that needs a person
         }
         if watch.errand.is_none() && watch.next.is_none_or(|next| now >= next) {
@@ -206,7 +212,11 @@ impl Supervisor {
                 running.mirror.acknowledged.hidden(&self.volume);
                 (Some(HIDDEN.to_owned()), Some(BLIND))
             }
-            Looked::NoLogin(why) => (Some(format!("{why}; {HIDDEN}")), Some(BLIND)), // perhaps of a moment
+            // Perhaps of a moment.
+            Looked::NoLogin(why) => {
+                running.mirror.acknowledged.hidden(&self.volume);
+                (Some(format!("{why}; {HIDDEN}")), Some(BLIND))
+            }
             Looked::Failed(why) => (Some(why).filter(|_| running.mirror.failed > 0), Some(AGAIN)), // the first may be of a moment
         };
         running.mirror.failed = if pause == Some(AGAIN) { running.mirror.failed.saturating_add(1) } else { 0 };

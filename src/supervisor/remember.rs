@@ -77,8 +77,7 @@ impl Supervisor {
             return;
         }
         let token = Token { waived, replaced, ..*token };
-        // What was confirmed before may be of the history that a person leaves behind.
-        if let Err(error) = self.volume.forget_acknowledged().and_then(|()| self.volume.write_token(&token)) {
+        if let Err(error) = self.volume.forget_confirmed().and_then(|()| self.volume.write_token(&token)) {
             tracing::warn!(%error, "that this instance was not replaced could not be written down");
         }
     }

@@ -36,13 +36,21 @@ impl Volume {
         }
     }
 
+    /// What a mirror had confirmed is of a history that a person leaves behind; what was acknowledged alone is here all the same.
+    ///
+    /// # Errors
+    /// [`MarkError`]
+    pub fn forget_confirmed(&self) -> Result<(), MarkError> {
+        self.remove(FILE)
+    }
+
     /// Nothing of what was acknowledged counts any more.
     ///
     /// # Errors
     /// [`MarkError`]
     pub fn forget_acknowledged(&self) -> Result<(), MarkError> {
         self.note_alone(Alone::Nothing)?;
-        self.remove(FILE)
+        self.forget_confirmed()
     }
 }
 
