@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use gpheal::{
     greenplum::Dialect,
     model::{FailureClass, InstanceState, Lsn, Page, Repair, Role},
-    volume::Volume,
+    volume::{Copy, Old, Volume},
 };
 use tokio::time::sleep;
 
@@ -52,7 +52,22 @@ pub async fn a_restored_primary_that_wrote_past_its_mirror_is_not_followed(bench
     }
     ensure!(before == files(bench, mirror)?, "the mirror's directory was changed");
     std::fs::remove_dir_all(&older)?;
+    what_a_copy_has_put_aside_is_not_given_up(bench, mirror).await?;
     bench.start_again().await
+}
+
+/// An earlier full copy of the mirror was cut off between its renames, and the primary was put back then: nothing stands in the
+/// mirror's place that could tell.
+async fn what_a_copy_has_put_aside_is_not_given_up(bench: &mut Bench, mirror: i16) -> Result<()> {
+    let volume = Volume::open(&bench.server(mirror).directory)?;
+    let attempt = "earlier".to_owned();
+    volume.write("copy", &Copy { attempt: attempt.clone(), repair: Repair::Full, since: jiff::Timestamp::now() })?;
+    volume.keep(&Old { attempt, directory: volume.beside_old(), tablespaces: vec![] })?;
+    std::fs::rename(volume.data(), volume.beside_old())?;
+    let class = recover(bench, mirror, Repair::Full).await?.failure.map(|failure| failure.class);
+    expect_same("how a full copy of what is put aside fails", &class, &Some(FailureClass::HistoryDiffers))?;
+    ensure!(volume.beside_old().join("PG_VERSION").exists() && !volume.data().exists(), "it did not stay as it was");
+    Ok(())
 }
 
 /// Whoever waits for no more than an answer opens it, and the rows that were acknowledged since are on its mirror alone.

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use crate::{
     greenplum::{SessionError, messages},
     model::{Failure, FailureClass, Step},
-    volume::{VolumeError, marks::MarkError},
+    volume::{VolumeError, marks::MarkError, replaced::ReplacedError},
 };
 
 /// Longest evidence, in bytes: the whole outcome has to fit into a termination message.
@@ -74,6 +74,15 @@ pub fn of_file_system(error: &io::Error) -> FailureClass {
     let errno = error.raw_os_error().map(Errno::from_raw);
     let family = errno.and_then(|errno| BY_ERRNO.iter().find(|(_, family)| family.contains(&errno)));
     family.map_or(FailureClass::Unclassified, |(class, _)| *class)
+}
+
+impl Classified for ReplacedError {
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::Mark(error) => error.class(),
+            Self::Move { source, .. } | Self::Look { source, .. } => of_file_system(source),
+        }
+    }
 }
 
 impl Classified for MarkError {

@@ -101,7 +101,7 @@ struct Ends<'a> {
 /// What the target holds up to the source's fork the source holds too, or a person has said that it need not.
 pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Result<(), Fault> {
     let Some(Reach { timeline, end: target }) = proven.target_end() else { return Ok(()) }; // neither control file nor log
-    let folder = work.volume.data().join(proven.dialect.wal_folder());
+    let folder = proven.directory.join(proven.dialect.wal_folder());
     let ends = |target| Ends { folder: &folder, target, source: proven.identified.timeline, history: &proven.history };
     let said = match proven.wal_end {
         Some(end) => compare(source, ends(end)).await?,
@@ -116,7 +116,7 @@ pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Res
         }
         Lineage::Unknown(why) => why,
     };
-    if excused(work) {
+    if excused(work, proven) {
         tracing::warn!(why, "the target's history is not known; it is no obstacle to this attempt");
         return Ok(());
     }
@@ -126,8 +126,8 @@ pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Res
 /// A primary whose mirror is down acknowledges what no other copy holds, and FTS promotes no mirror over that unless it goes by an
 /// older catalog. The bytes past the fork, where an ex-primary's own begin, are then no remains but the only copy.
 pub fn not_alone(work: &Work, proven: &Proven) -> Result<(), Fault> {
-    let data = work.volume.data();
-    match (served_alone(data, proven.target.shape).map_err(FileError::at(data))?, excused(work)) {
+    let data = &proven.directory;
+    match (served_alone(data, proven.target.shape).map_err(FileError::at(data))?, excused(work, proven)) {
         (false, _) => Ok(()),
         (true, true) => {
             tracing::warn!("the target's commits waited for no mirror; it is no obstacle to this attempt");
@@ -146,14 +146,14 @@ pub fn not_behind(work: &Work, proven: &Proven) -> Result<(), Fault> {
     let behind = match acknowledged {
         Ok(None) => return Ok(()),
         Ok(Some(acknowledged)) => {
-            let folder = work.volume.data().join(proven.dialect.wal_folder());
+            let folder = proven.directory.join(proven.dialect.wal_folder());
             promoted_behind(&folder, (timeline, proven.wal_end), acknowledged, &proven.history).map_err(FileError::at(&folder))?
         }
         Err(error) => Some(HistoryError::Unknown { target, timeline, why: format!("what it had acknowledged: {error}") }),
     };
     match behind {
         None => Ok(()),
-        Some(behind) if excused(work) => {
+        Some(behind) if excused(work, proven) => {
             tracing::warn!(%behind, "it is no obstacle to this attempt");
             Ok(())
         }
@@ -164,7 +164,7 @@ pub fn not_behind(work: &Work, proven: &Proven) -> Result<(), Fault> {
 /// Up to where a commit may have been acknowledged. One that served alone, and whose mirror was not seen to have confirmed all of
 /// that since, may have acknowledged all that it has.
 fn acknowledged(work: &Work, proven: &Proven, all: Reach) -> Result<Result<Option<Reach>, MarkError>, Fault> {
-    let data = work.volume.data();
+    let data = &proven.directory;
     if !may_be_a_primarys(data, proven.target.shape).map_err(FileError::at(data))? {
         return Ok(work.volume.confirmed());
     }
@@ -201,9 +201,11 @@ fn promoted_behind(
     Ok(lost.then_some(HistoryError::Behind { confirmed, timeline, fork }))
 }
 
-/// A person waives it by name; or an attempt that proved it has begun to overwrite the directory, and was cut off.
-fn excused(work: &Work) -> bool {
-    work.attempt.waives_history || work.volume.marks().copy.is_some()
+/// A person waives it by name; or an attempt that proved it has begun to overwrite the directory, and was cut off. What that has put
+/// aside is as it was, and the source may be another one by now.
+fn excused(work: &Work, proven: &Proven) -> bool {
+    let in_place = proven.directory == work.volume.data();
+    work.attempt.waives_history || in_place && work.volume.marks().copy.is_some()
 }
 
 fn judge(work: &Work, proven: &Proven, said: Bytes, end: (Timeline, Lsn)) -> Lineage {
@@ -236,7 +238,7 @@ fn beyond_fork(work: &Work, proven: &Proven, (timeline, end): (Timeline, Lsn)) -
         Err(error) => return Ok(Lineage::Unknown(error.to_string())),
     };
     let source = source_incarnations(&work.attempt, proven.identified.timeline);
-    let mirror = proven.is_mirror() || is_marked_as_mirror(work.volume.data())?;
+    let mirror = proven.is_mirror() || is_marked_as_mirror(&proven.directory)?;
     Ok(written_beyond(&own, (&proven.token.followed, source), Reach { timeline, end }, mirror.then_some(fork)))
 }
 

@@ -118,6 +118,9 @@ fn fit(work: &Work, proven: &Proven) -> Result<(), IncrementalError> {
     if let Some(why) = marks.unknown {
         return Err(IncrementalError::NotSeen(why));
     }
+    if proven.directory != work.volume.data() {
+        return Err(IncrementalError::Unusable(format!("a full copy has put it aside as {}", proven.directory.display())));
+    }
     match proven.target.shape {
         Shape::Empty | Shape::Unusable => Err(IncrementalError::Unusable(proven.target.why.clone())),
         Shape::Unknown => Err(IncrementalError::NotSeen(proven.target.why.clone())),

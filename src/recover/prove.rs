@@ -1,6 +1,8 @@
 //! What is proven before, and again under the lock: the volume is the target's, the catalog still says
 //! that the target is a down mirror, the source is live and itself, both are copies of one database.
 
+use std::path::PathBuf;
+
 use super::{
     Work, coordinator,
     fault::{Classified, Fault, OfCoordinator, of_file_system},
@@ -24,6 +26,9 @@ use crate::{
 /// What stands after a proof.
 pub struct Proven {
     pub identified: Identified,
+    /// Where what the target holds is: its data directory, or what a full copy that was cut off has put aside.
+    pub directory: PathBuf,
+    /// That directory.
     pub target: Shaped,
     pub dialect: Dialect,
     /// The source's timeline history.
@@ -81,7 +86,9 @@ pub async fn named(work: &Work) -> Result<Box<Token>, Fault> {
     hands_off(work)?;
     let token = match work.volume.token(&work.attempt.cluster, &work.attempt.target.address, work.attempt.target.port) {
         // Of a directory that a person put there by hand nothing is remembered.
-        TokenState::Mine(token) if token.dbid == work.attempt.target.dbid => token.of_directory(Directory::of(work.volume.data())),
+        TokenState::Mine(token) if token.dbid == work.attempt.target.dbid => {
+            token.of_directory(Directory::of(&work.volume.last_directory()?))
+        }
         TokenState::Mine(token) => {
             return Err(ProofError::Volume(work.attempt.target.dbid.0, format!("its token is dbid {}'s", token.dbid)).into());
         }
@@ -97,14 +104,15 @@ pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
     let token = named(work).await?;
     source.prove_itself().await?;
     let identified = identify(work).await?;
-    let target = shape::look(work.volume.data());
+    let directory = work.volume.last_directory()?;
+    let target = shape::look(&directory);
     let dialect = target.dialect.unwrap_or(source.dialect);
-    let wal_end = wal_end(&work.volume.data().join(dialect.wal_folder()))?;
+    let wal_end = wal_end(&directory.join(dialect.wal_folder()))?;
     one_database(identified.system_identifier, "volume's token", Some(token.system_identifier))?;
     one_database(identified.system_identifier, "target's control file", target.control.as_ref().map(|c| c.system_identifier))?;
     one_database(identified.system_identifier, "target's log", wal_end.map(|end| end.system_identifier))?;
     let history = history(source, identified.timeline).await?;
-    Ok(Proven { identified, target, dialect, history, token: *token, wal_end })
+    Ok(Proven { identified, directory, target, dialect, history, token: *token, wal_end })
 }
 
 /// Marks of people are for the Job, too: a free lock is no invitation.

@@ -24,6 +24,8 @@ pub enum ReplacedError {
     Mark(#[from] MarkError),
     #[error("{path} can not be put away: {source}")]
     Move { path: PathBuf, source: io::Error },
+    #[error("{path} can not be looked at: {source}")]
+    Look { path: PathBuf, source: io::Error },
 }
 
 impl Volume {
@@ -33,6 +35,28 @@ impl Volume {
     /// [`MarkError`]
     pub fn kept(&self) -> Result<Option<Old>, MarkError> {
         self.read(KEPT)
+    }
+
+    /// Where what the data directory holds is: in its place, or, while nothing stands there, in what a full copy that was cut off has put
+    /// aside last.
+    ///
+    /// # Errors
+    /// [`ReplacedError`]
+    pub fn last_directory(&self) -> Result<PathBuf, ReplacedError> {
+        let looked = std::fs::read_dir(&self.data).and_then(|mut entries| entries.next().transpose());
+        let stands = match looked {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            entry => entry.map_err(|source| ReplacedError::Look { path: self.data.clone(), source })?.is_some(),
+        };
+        let Some(old) = self.kept()?.filter(|_| !stands) else { return Ok(self.data.clone()) };
+        let again = (2..).map(|number| Self::aside_again(&self.data, number)).take_while(|aside| old.tablespaces.contains(aside));
+        let mut last = self.data.clone();
+        for aside in std::iter::once(old.directory.clone()).chain(again) {
+            if aside.try_exists().map_err(|source| ReplacedError::Look { path: aside.clone(), source })? {
+                last = aside;
+            }
+        }
+        Ok(last)
     }
 
     /// Writes down what is put aside, before it is: a folder that no mark names is nobody's original.
@@ -132,6 +156,28 @@ mod tests {
         assert!(!old.directory.exists() && !old.tablespaces[0].exists() && !volume.keeps());
         assert_eq!(std::fs::read_dir(volume.beside_gone()).unwrap().count(), 2);
         assert_eq!(volume.put_away().unwrap(), Some(volume.beside_gone()), "until somebody has removed it");
+    }
+
+    #[test]
+    fn what_a_directory_held_is_where_a_copy_that_was_cut_off_has_put_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = volume(&dir);
+        let last = || volume.last_directory().unwrap();
+        assert_eq!(last(), volume.data(), "nothing is kept");
+        let mut old = Old { tablespaces: vec![], ..kept(&dir, &volume) };
+        volume.keep(&old).unwrap();
+        assert_eq!(last(), volume.beside_old());
+        std::fs::create_dir(volume.data()).unwrap();
+        assert_eq!(last(), volume.beside_old(), "an empty folder holds nothing");
+        let second = folder(&Volume::aside_again(volume.data(), 2));
+        assert_eq!(last(), volume.beside_old(), "what no mark names is nobody's original");
+        old.tablespaces.push(second.clone());
+        volume.keep(&old).unwrap();
+        assert_eq!(last(), second);
+        std::fs::remove_dir_all(&second).unwrap();
+        assert_eq!(last(), volume.beside_old(), "it was named and not moved yet");
+        folder(volume.data());
+        assert_eq!(last(), volume.data());
     }
 
     #[test]
