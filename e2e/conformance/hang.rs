@@ -19,11 +19,14 @@ use tokio::{task::JoinHandle, time::sleep};
 use super::{
     bench::{Bench, GRACE},
     product::{login, server},
+    server::Asleep,
     supervised::{acting_and_mirror, await_page, ensure_supervised, supervise, supervise_with},
 };
 
 /// How long a commit may wait beyond FTS' own grace.
 const BEYOND_GRACE: u64 = 10;
+/// One that catches up may stand still for so much longer.
+const LONGER: Duration = Duration::from_secs(10);
 /// Enough to fill the buffers of both sides of a connection, whatever the kernel makes of them, where a session may run so far
 /// ahead of its mirror: Greenplum 6 holds it up before.
 const COPIED: &str = "INSERT INTO waits SELECT generate_series(1, 300000)";
@@ -67,6 +70,43 @@ pub async fn a_copy_waits_no_longer_than_a_commit(bench: &mut Bench) -> Result<(
     asleep.wake();
     await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await?;
     bench.await_pair(0, &healthy).await
+}
+
+/// It is back within FTS' grace, so commits wait for it all the while, and freezes with much of the log still to come.
+pub async fn commits_wait_no_longer_for_a_mirror_that_freezes_while_it_catches_up(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    make_table(bench, primary).await?;
+    let healthy = bench.pair(1).await?;
+    bench.server(mirror).vanish()?;
+    let switch = if bench.dialect().log_folder() == "pg_log" { "pg_switch_xlog" } else { "pg_switch_wal" };
+    for _ in 0..8 {
+        bench.utility(primary).await?.rows(&format!("SELECT pg_create_restore_point('x'); SELECT {switch}()")).await?;
+    }
+    supervise(bench, mirror)?;
+    let asleep = freezes_behind(bench, primary, mirror).await?;
+    let begun = Instant::now();
+    let insert = commit(bench, primary, "INSERT INTO waits VALUES (7)").await?;
+    let ended = |page: &Page| page.mirror_hangs.as_ref().is_some_and(|hang| hang.ended);
+    let page = await_page(bench, primary, "ending its walsender", ended).await?;
+    println!("       after {:.1} s: {}", begun.elapsed().as_secs_f32(), page.mirror_hangs.map(|hang| hang.detail).unwrap_or_default());
+    within("a commit", begun + LONGER, insert).await?;
+    asleep.wake();
+    await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await?;
+    bench.await_pair(1, &healthy).await
+}
+
+/// It has answered once since it connected.
+async fn freezes_behind(bench: &mut Bench, primary: i16, mirror: i16) -> Result<Asleep> {
+    let session = Session::utility(&server(bench, primary), &login(), None).await?;
+    let until = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < until {
+        let Senders::Seen(senders) = replication::senders(&session, Duration::from_secs(5)).await? else { bail!("hidden") };
+        if senders.iter().any(|sender| sender.state == "catchup" && sender.position.write.is_some()) {
+            return bench.server(mirror).freeze(true);
+        }
+    }
+    bail!("it was never seen to catch up")
 }
 
 /// It is killed and started again by its own supervisor, before FTS would mark it down.

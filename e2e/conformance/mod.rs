@@ -122,6 +122,7 @@ const CHECKS: &[(&str, Check)] = checks![
     hang::a_slow_mirror_is_never_cut,
     hang::a_stopped_walsender_is_told_of_and_left_alone,
     hang::a_receiver_that_works_and_answers_nothing_is_neither_cut_nor_marked_down,
+    hang::commits_wait_no_longer_for_a_mirror_that_freezes_while_it_catches_up,
     hang::a_stopped_walsender_that_its_mirror_has_left_is_told_of,
     hang::where_nobody_may_end_a_walsender_a_hang_is_told_and_nothing_is_cut,
     hang::a_smart_shutdown_does_not_wait_for_our_session,

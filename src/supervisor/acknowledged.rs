@@ -64,6 +64,11 @@ impl Acknowledged {
         self.alone != Some(Alone::Nothing)
     }
 
+    /// Commits are seen to wait for a mirror.
+    pub fn commits_wait(&self) -> bool {
+        self.waits.is_some()
+    }
+
     /// Commits wait for a mirror again, and what was acknowledged before is not known to be there yet: a moment, if all is well.
     pub fn is_settling(&self) -> bool {
         self.is_alone() && self.waits.is_some_and(|since| since.elapsed() < SETTLES)

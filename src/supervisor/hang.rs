@@ -15,6 +15,9 @@ pub const APART: Duration = Duration::from_secs(1);
 /// For so long a mirror that owes an answer may stand still. One that lives acknowledges what it has written within
 /// milliseconds, and with a disk that stalls within a second or two; with looks, end and FTS' look this stays below ten.
 pub const STILL: Duration = Duration::from_secs(5);
+/// The same of one that catches up while commits wait for it. Greenplum 6 answers then at the end of a segment alone, but what it takes
+/// shows in what its walsender sends: that goes on until the buffers of both sides are full.
+pub const STILL_BEHIND: Duration = Duration::from_secs(15);
 /// Two looks further apart show nothing of what was between them: we did not run, so perhaps the walsender did not, either.
 pub const NEXT: Duration = Duration::from_secs(3);
 /// Between two ends of one mirror's walsender: a slow one is to catch up, and to be told of, rather than be cut again.
@@ -56,10 +59,12 @@ pub enum Standing {
 enum Debt {
     Nothing,
     Unknown,
-    /// It was sent more than it has acknowledged, and stands here; whether its walsender works.
+    /// It was sent more than it has acknowledged, and stands here; up to where it was sent the log, if it catches up; whether its
+    /// walsender works.
     Owed {
         write: Lsn,
         flush: Lsn,
+        behind: Option<Lsn>,
         works: bool,
     },
 }
@@ -82,32 +87,33 @@ struct Still {
 
 impl Track {
     /// Judges one more look, and tells which of the walsenders it is about, since when. A mirror has one as a rule; the one
-    /// that it left behind when its node lost power stands beside that until it is ended.
-    pub fn judge<'s>(&mut self, sights: &'s [Sight], now: Instant) -> (Standing, Option<(&'s Sender, Duration)>) {
+    /// that it left behind when its node lost power stands beside that until it is ended. `wait`: commits wait for a mirror.
+    pub fn judge<'s>(&mut self, sights: &'s [Sight], wait: bool, now: Instant) -> (Standing, Option<(&'s Sender, Duration)>) {
         let Some((first, _)) = sights.first() else {
             self.still.clear();
             return (Standing::Gone, None);
         };
         let before = std::mem::take(&mut self.still);
-        let debts: Vec<_> = sights.iter().map(|(sender, outside)| (sender, debt(sender, *outside))).collect();
-        let mut longest: Option<(&Sender, Duration, bool)> = None;
+        let debts: Vec<_> = sights.iter().map(|(sender, outside)| (sender, debt(sender, *outside, wait))).collect();
+        let mut longest: Option<(&Sender, Duration, Debt)> = None;
         for (sender, debt) in &debts {
-            let Debt::Owed { works, .. } = *debt else { continue };
+            let Debt::Owed { .. } = *debt else { continue };
             let who = (sender.pid, sender.started.clone());
             let same = before.iter().find(|still| still.who == who && still.debt == *debt && now.duration_since(still.seen) <= NEXT);
             let since = same.map_or(now, |still| still.since);
             let lasts = now.duration_since(since);
             if longest.is_none_or(|(_, longest, _)| lasts > longest) {
-                longest = Some((sender, lasts, works));
+                longest = Some((sender, lasts, *debt));
             }
             self.still.push(Still { who, debt: *debt, since, seen: now });
         }
-        let Some((sender, lasts, works)) = longest else {
+        let Some((sender, lasts, Debt::Owed { works, behind, .. })) = longest else {
             let all_is_there = debts.iter().all(|(_, debt)| *debt == Debt::Nothing);
             return (if all_is_there { Standing::Lives } else { Standing::Unjudged }, Some((first, Duration::ZERO)));
         };
         let again = self.ended.is_some_and(|ended| now.duration_since(ended) < ONCE);
-        let standing = match (lasts >= STILL, works, again) {
+        let patience = if behind.is_some() { STILL_BEHIND } else { STILL };
+        let standing = match (lasts >= patience, works, again) {
             (false, ..) => Standing::Owes,
             (true, false, _) => Standing::Stopped,
             (true, true, false) => Standing::Hangs,
@@ -123,21 +129,23 @@ impl Track {
     }
 }
 
-/// What a mirror owes by its walsender's word. Only one that streams is judged: one that catches up holds up no commit once FTS has
-/// looked, and that of Greenplum 6 answers only when it has read all that came, or at the end of a segment. One that streams and has
-/// never answered owes all; an answer that waits to be read will be.
-fn debt(sender: &Sender, outside: Outside) -> Debt {
+/// What a mirror owes by its walsender's word. One that catches up is judged while commits wait for it: FTS takes that back from a pair
+/// that it finds without a mirror, and one that has answered once since it connected is there (`is_mirror_up`). One that has never
+/// answered owes all; an answer that waits to be read will be.
+fn debt(sender: &Sender, outside: Outside, wait: bool) -> Debt {
     let Position { own, sent: Some(sent), write, flush } = sender.position else { return Debt::Unknown };
     let (write, flush) = (write.unwrap_or(Lsn(0)), flush.unwrap_or(Lsn(0)));
-    if sender.state != "streaming" {
-        return Debt::Unknown;
-    }
+    let behind = match sender.state.as_str() {
+        "streaming" => None,
+        "catchup" if wait => Some(sent),
+        _ => return Debt::Unknown, // a base backup, one that begins or ends, or a word of another version
+    };
     // What a walsender that works has not sent yet, it sends.
     let due = if outside.works { sent } else { own.map_or(sent, |own| own.max(sent)) };
     match (due > flush, outside.works && outside.unread > 0) {
         (false, _) => Debt::Nothing,
         (true, true) => Debt::Unknown,
-        (true, false) => Debt::Owed { write, flush, works: outside.works },
+        (true, false) => Debt::Owed { write, flush, behind, works: outside.works },
     }
 }
 
@@ -154,8 +162,12 @@ mod tests {
 
     /// How the last of these looks, each so many milliseconds after the first, is judged.
     fn last(looks: &[(u64, Sight)]) -> Standing {
+        last_where(true, looks)
+    }
+
+    fn last_where(wait: bool, looks: &[(u64, Sight)]) -> Standing {
         let (mut track, begun) = (Track::default(), Instant::now());
-        let judge = |(at, sight): &(u64, Sight)| track.judge(std::slice::from_ref(sight), begun + Duration::from_millis(*at)).0;
+        let judge = |(at, sight): &(u64, Sight)| track.judge(std::slice::from_ref(sight), wait, begun + Duration::from_millis(*at)).0;
         looks.iter().map(judge).last().unwrap()
     }
 
@@ -199,7 +211,6 @@ mod tests {
         };
         assert_eq!(last(&for_seconds(600, &sends(sender(100, 100, 100)))), Standing::Lives);
         for (what, sight) in [
-            ("it catches up, and no commit waits for it", with(&|one| one.state = "catchup".into())),
             ("nothing was sent", with(&|one| one.position.sent = None)),
             ("it makes a base backup", with(&|one| one.state = "backup".into())),
             ("it begins", with(&|one| one.state = "startup".into())),
@@ -208,7 +219,19 @@ mod tests {
         ] {
             assert_eq!(last(&for_seconds(600, &sight)), Standing::Unjudged, "{what}");
         }
-        assert_eq!(Track::default().judge(&[], Instant::now()), (Standing::Gone, None));
+        assert_eq!(Track::default().judge(&[], true, Instant::now()), (Standing::Gone, None));
+    }
+
+    /// FTS leaves commits waiting for one that has answered once since it connected.
+    #[test]
+    fn a_mirror_that_catches_up_and_takes_nothing_more_hangs_where_commits_wait_for_it() {
+        let behind = |sent: u64, flush: u64| sends(Sender { state: "catchup".into(), ..sender(sent, flush, flush) });
+        let stands = for_seconds(600, &behind(100, 50));
+        assert_eq!(last(&stands[..15]), Standing::Owes, "the buffers of both sides are full by then");
+        assert_eq!(last(&stands[..16]), Standing::Hangs);
+        assert_eq!(last_where(false, &stands), Standing::Unjudged, "no commit waits for it");
+        let takes: Vec<_> = (0..600).map(|second| (second * 1000, behind(1000 + second / 14, 50))).collect();
+        assert!((1..600).all(|looks| last(&takes[..looks]) == Standing::Owes), "it answers at the end of a segment");
     }
 
     /// Nobody ends it, and its own timeout does not, either: commits would wait for ever, and all would look well.
@@ -250,7 +273,7 @@ mod tests {
         for second in 0..=5 {
             let moves = sender(1000, 50 + second, 50 + second);
             let sights = [sends(moves), sends(left_behind.clone())];
-            let (standing, about) = track.judge(&sights, begun + Duration::from_secs(second));
+            let (standing, about) = track.judge(&sights, true, begun + Duration::from_secs(second));
             assert_eq!(standing == Standing::Hangs, second == 5);
             assert!(second == 0 || about.unwrap().0.pid == 8);
         }
@@ -262,7 +285,7 @@ mod tests {
         let mut cuts = vec![];
         for second in 0..130 {
             let now = begun + Duration::from_secs(second);
-            if track.judge(&[sends(sender(100, 50, 50))], now).0 == Standing::Hangs {
+            if track.judge(&[sends(sender(100, 50, 50))], true, now).0 == Standing::Hangs {
                 track.ended(now);
                 cuts.push(second);
             }

@@ -235,7 +235,7 @@ impl Supervisor {
     fn judge_mirror(&mut self, running: &mut Running, sights: &[Sight], before: Option<(i32, Vec<u8>)>) {
         let watch = &mut running.mirror;
         watch.acknowledged.seen(&self.volume, running.timeline, sights);
-        let (standing, about) = watch.track.judge(sights, std::time::Instant::now());
+        let (standing, about) = watch.track.judge(sights, watch.acknowledged.commits_wait(), std::time::Instant::now());
         watch.quiet = None;
         watch.is_back = watch.ended.is_some() && !sights.is_empty();
         if watch.is_back {
