@@ -159,7 +159,20 @@ impl Stage {
     }
 
     pub async fn wait_healthy(&self) -> Result<Catalog> {
-        self.wait_catalog("every pair to be up and in sync", Catalog::is_healthy).await
+        let catalog = self.wait_catalog("every pair to be up and in sync", Catalog::is_healthy).await?;
+        for primary in catalog.segments().filter(|row| row.is_acting_primary()) {
+            self.wait_settled(primary).await?;
+        }
+        Ok(catalog)
+    }
+
+    /// FTS calls a pair in sync when all was sent. A primary that is lost before its mirror has confirmed that may have acknowledged alone
+    /// what it holds, and a person has to say what becomes of it.
+    async fn wait_settled(&self, primary: &Row) -> Result<()> {
+        until(&format!("the mirror of {} to have confirmed all", primary.pod()), HEALED_WITHIN, async || {
+            Ok(if self.has(primary, ".gpheal/alone.json").await? { Err("alone.json stands on its volume".into()) } else { Ok(()) })
+        })
+        .await
     }
 
     /// The page of an instance's supervisor.
