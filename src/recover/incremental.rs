@@ -100,6 +100,8 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     };
     work.step(Step::Configuring).await;
     configure::configure(work, work.volume.data(), proven.dialect)?;
+    // It has its marker again: the one put aside would make a mirror of what is promoted later.
+    mend::marker(work.volume.data()).map_err(FileError::at(work.volume.data()))?;
     disk.sync()?;
     Disk::of(work.volume.data(), proven.dialect)?.sync()?; // of tablespaces that came with the rewind
     work.volume.remove("copy")?;
