@@ -115,11 +115,16 @@ pub async fn a_mirror_whose_postgres_is_frozen_is_started_again(bench: &mut Benc
     let (primary, mirror) = acting_and_mirror(bench, 1).await?;
     make_table(bench, primary).await?;
     let (healthy, history) = (bench.pair(1).await?, bench.history(mirror).await?);
+    let before = postmaster(bench, mirror)?;
     let begun = Instant::now();
     let asleep = bench.server(mirror).freeze(false)?;
     let insert = commit(bench, primary, "INSERT INTO waits VALUES (2)").await?;
-    let says = |page: &Page| page.state != InstanceState::Serving && page.detail.contains("has been stopped for");
-    await_page(bench, mirror, "telling that it was stopped", says).await?;
+    while postmaster(bench, mirror).is_ok_and(|now| now == before) {
+        ensure!(begun.elapsed() < Duration::from_mins(1), "its supervisor leaves it as it is");
+        sleep(Duration::from_millis(100)).await;
+    }
+    let told = std::fs::read(bench.server(mirror).log())?;
+    ensure!(String::from_utf8_lossy(&told).contains("has been stopped for"), "nobody was told why it was killed");
     within("a commit", begun, insert).await?;
     asleep.forget();
     await_page(bench, mirror, "receiving", |page| page.receiving && page.stalled.is_none()).await?;

@@ -5,10 +5,15 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use gpheal::model::{FailureClass, InstanceState, Outcome, Page, Repair, Role};
+use gpheal::{
+    model::{FailureClass, InstanceState, Outcome, Page, Repair, Role},
+    volume::Volume,
+};
+use tokio::time::sleep;
 
 use super::{
     bench::{Bench, append, succeed},
@@ -183,6 +188,7 @@ pub async fn a_primary_without_a_mirror_in_sync_comes_back_over_a_stale_lock(ben
 pub async fn on_a_volume_without_a_byte_left_nothing_begins_and_with_room_it_heals(bench: &mut Bench) -> Result<()> {
     ensure_supervised(bench).await?;
     let (_, mirror) = acting_and_mirror(bench, 0).await?;
+    nothing_is_kept(bench, mirror).await?;
     bench.server(mirror).vanish()?;
     await_mirror_down(bench).await?;
     let (volume, marks) = (bench.server(mirror).volume().to_owned(), bench.folder().join("marks"));
@@ -214,6 +220,17 @@ pub async fn on_a_volume_without_a_byte_left_nothing_begins_and_with_room_it_hea
     ensure!(outcome.failure.is_none(), "on its own volume the copy ended with {outcome:?}");
     await_page(bench, mirror, "receiving", |page| page.receiving).await?;
     in_sync(bench).await
+}
+
+/// What an earlier copy has put aside is proven anew while nothing stands in its place.
+async fn nothing_is_kept(bench: &mut Bench, dbid: i16) -> Result<()> {
+    let volume = Volume::open(&bench.server(dbid).directory)?;
+    let until = Instant::now() + Duration::from_mins(1);
+    while volume.keeps() {
+        ensure!(Instant::now() < until, "what a copy has replaced is not removed");
+        sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
 }
 
 fn copied(from: &Path, to: &Path) -> Result<()> {
