@@ -164,11 +164,28 @@ fn place_is_fit(instance: &Instance) -> Result<(), Refusal> {
 }
 
 /// The page, if it is this instance's.
-fn page_of<'a>(desk: &Desk<'a>, row: &Row) -> Result<&'a Page, Refusal> {
+///
+/// # Errors
+/// [`Refusal::SupervisorSilent`], [`Refusal::PageNotBelieved`]
+pub fn page_of<'a>(desk: &Desk<'a>, row: &Row) -> Result<&'a Page, Refusal> {
     desk.world.page_of(row).map_err(|none| match none {
         NoPage::Silent(why) => Refusal::SupervisorSilent { why },
         NoPage::NotBelieved(why) => Refusal::PageNotBelieved { why },
     })
+}
+
+/// Why nobody can ask an instance's supervisor, where it does not only restart.
+pub fn silent(desk: &Desk, row: &Row) -> Option<Refusal> {
+    match desk.world.page_of(row) {
+        Ok(_) => None,
+        Err(NoPage::Silent(why)) => (silence(desk, row.dbid) >= desk.policy.grace).then_some(Refusal::SupervisorSilent { why }),
+        Err(NoPage::NotBelieved(why)) => Some(Refusal::PageNotBelieved { why }),
+    }
+}
+
+/// For how long a supervisor has been silent, as far as anybody has asked it.
+pub fn silence(desk: &Desk, dbid: Dbid) -> SignedDuration {
+    desk.world.instances.get(&dbid).and_then(|instance| instance.silent).unwrap_or_default()
 }
 
 /// Why an instance that is well could not be repaired once it is not, as far as that does not pass by itself.
