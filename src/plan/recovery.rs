@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     aftermath::{self, Done},
@@ -117,6 +117,19 @@ fn standing(state: RecoveryInstance, standing: Standing) -> InstanceNext {
     InstanceNext { state, standing, create_job: None, end_job: None, note: None }
 }
 
+/// How long a supervisor that is silent is waited for, before an attempt of which it may know the outcome is given up.
+const MAY_TELL: SignedDuration = SignedDuration::from_mins(5);
+
+/// Why nobody can ask the volume how an attempt ended, for as long as that may pass.
+fn may_tell_yet(desk: &Desk, dbid: Dbid) -> Option<Refusal> {
+    let catalog = match gates::catalog(desk) {
+        Ok(catalog) => catalog,
+        Err(refusal) => return Some(refusal),
+    };
+    let silent = gates::page_of(desk, catalog.row(dbid)?).err()?;
+    (gates::silence(desk, dbid) < MAY_TELL).then_some(silent)
+}
+
 /// The outcome in `result.json`, which the supervisor shows: an operator that was away learns it so. One that was deleted
 /// and made again gave its attempts the same names.
 fn told_by_the_volume(desk: &Desk, recovery: &Recovery, dbid: Dbid, state: &RecoveryInstance) -> Option<Outcome> {
@@ -129,6 +142,9 @@ fn told_by_the_volume(desk: &Desk, recovery: &Recovery, dbid: Dbid, state: &Reco
 fn untold(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, state: RecoveryInstance, class: FailureClass, message: String) -> InstanceNext {
     if let Some(outcome) = told_by_the_volume(desk, recovery, dbid, &state) {
         return ended(desk, recovery, dbid, state, &outcome);
+    }
+    if let Some(refusal) = may_tell_yet(desk, dbid) {
+        return standing(state, Standing::Waiting(refusal));
     }
     let step = if may_have_copied(desk, dbid, &state) { Step::Copying } else { Step::Proving };
     failed(desk, recovery, dbid, state, Failure { class, step, message, evidence: String::new() })

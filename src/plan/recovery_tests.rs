@@ -134,6 +134,31 @@ fn a_lost_job_is_believed_when_its_result_stands_on_the_volume() {
     }
 }
 
+/// A node that loses power in the second after the Job has written its outcome: the pod says nothing that can be believed, and the
+/// supervisor, which shows the outcome, is not up yet.
+#[test]
+fn an_attempt_is_not_given_up_before_its_volume_could_be_asked() {
+    let ends = [JobState::Lost("its pod is gone".into()), JobState::Garbled("its exit code is 255".into())];
+    for state in ends {
+        let world = || down().recovery(running("r", 5, 0, Repair::Incremental, state.clone()));
+        let silent = |for_s: Option<i64>| {
+            let look = next(&world().silent(5).instance(5, |i| i.silent = for_s.map(SignedDuration::from_secs)));
+            let one = only(&look);
+            assert_eq!((one.state.attempt, one.create_job.as_ref()), (1, None));
+            (one.standing.clone(), one.state.attempt_ended.is_some())
+        };
+        for moment in [None, Some(0), Some(299)] {
+            let (told, ended) = silent(moment);
+            assert!(matches!(told, Standing::Waiting(Refusal::SupervisorSilent { .. })) && !ended, "{told:?}");
+        }
+        assert!(silent(Some(300)).1, "then it is judged by what is known");
+        let blind = next(&world().blind());
+        assert!(matches!(&only(&blind).standing, Standing::Waiting(Refusal::CatalogUnread { .. })), "{blind:?}");
+        assert!(only(&blind).state.attempt_ended.is_none() && blind.message.contains("waits ("), "{}", blind.message);
+        assert!(only(&next(&world())).state.attempt_ended.is_some(), "its supervisor answers, and knows nothing");
+    }
+}
+
 #[test]
 fn two_jobs_at_once_and_one_recovery_per_content() {
     let rows = ["2:0ppnu", "3:1ppnu", "4:2ppnu", "5:0mmnd", "6:1mmnd", "7:2mmnd"];
