@@ -5,8 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{aftermath, desk::Desk};
 use crate::model::{
-    CatalogIndex, Changed, Content, Dbid, Instance, InstanceState, Look, NoPage, Page, Pair, Refusal, Role, Row, Source, Status,
-    page::Shape, refusal::ContractPoint,
+    CatalogIndex, Changed, Content, Dbid, HealingMode, Instance, InstanceState, Look, NoPage, Page, Pair, Refusal, Repair, Role, Row,
+    Source, Status, page::Shape, refusal::ContractPoint,
 };
 
 /// FTS writes the row first and promotes then: so long a mirror may take to become what its row says.
@@ -172,6 +172,18 @@ pub fn page_of<'a>(desk: &Desk<'a>, row: &Row) -> Result<&'a Page, Refusal> {
         NoPage::Silent(why) => Refusal::SupervisorSilent { why },
         NoPage::NotBelieved(why) => Refusal::PageNotBelieved { why },
     })
+}
+
+/// Whether policy lets a repair begin that no person asked for.
+///
+/// # Errors
+/// [`Refusal::Paused`], [`Refusal::ObserveOnly`]
+pub fn acts_by_itself(desk: &Desk, would: Repair) -> Result<(), Refusal> {
+    match (desk.policy.paused, desk.policy.mode) {
+        (true, _) => Err(Refusal::Paused { would }),
+        (false, HealingMode::Observe) => Err(Refusal::ObserveOnly { would }),
+        (false, HealingMode::Automatic) => Ok(()),
+    }
 }
 
 /// Why nobody can ask an instance's supervisor, where it does not only restart.

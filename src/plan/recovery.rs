@@ -285,6 +285,9 @@ fn permit<'a>(desk: &Desk<'a>, recovery: &Recovery, dbid: Dbid, state: &Recovery
     desk.is_free(&recovery.name, state.content)?;
     let earlier = state.repair.or_else(|| follow::begin(desk, recovery.follows.as_deref(), dbid).repair);
     let repair = ladder::choose(desk.policy, recovery.wanted, earlier, admitted.page)?;
+    if recovery.automatic {
+        gates::acts_by_itself(desk, repair)?;
+    }
     if desk.jobs >= desk.policy.max_jobs {
         return Err(Refusal::JobBudget { max: desk.policy.max_jobs });
     }

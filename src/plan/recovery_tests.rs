@@ -60,6 +60,34 @@ fn paused_healing_does_not_stop_what_a_person_asks_for() {
     assert!(plan.new_recoveries.is_empty());
 }
 
+/// Of twenty repairs that one lost node asked for, two ran; a person paused, and one Job after the other was begun all the same.
+#[test]
+fn paused_healing_begins_no_attempt_of_its_own_and_a_person_goes_before_one_that_rests() {
+    let rests = || {
+        let mut recovery = running("r", 5, 0, Repair::Incremental, JobState::Active);
+        let state = recovery.instances.get_mut(&Dbid(5)).unwrap();
+        (state.job, state.attempt_ended) = (None, Some(ago(60)));
+        Recovery { automatic: true, ..recovery }
+    };
+    let fresh = Recovery { automatic: true, ..asked("r", &[5], None) };
+    let paused = Policy { paused: true, ..Policy::default() };
+    let observes = Policy { mode: crate::model::HealingMode::Observe, ..Policy::default() };
+    for recovery in [fresh, rests()] {
+        for (policy, code) in [(&paused, "Paused"), (&observes, "ObserveOnly")] {
+            let plan = plan(policy, &down().recovery(recovery.clone()).recovery(asked("by-hand", &[5], None)), now());
+            let Standing::Waiting(refusal) = &only(&plan.recoveries["r"]).standing else { panic!("{plan:?}") };
+            assert_eq!((refusal.code(), only(&plan.recoveries["r"]).create_job.is_some()), (code, false));
+            assert!(only(&plan.recoveries["by-hand"]).create_job.is_some(), "a person's goes on");
+        }
+    }
+    // Once healing goes on, neither waits for the other for ever.
+    let mut by_hand = rests();
+    (by_hand.name, by_hand.automatic) = ("by-hand".into(), false);
+    let plan = plan(&Policy::default(), &down().recovery(rests()).recovery(by_hand), now());
+    let begun: Vec<_> = plan.recoveries.values().filter(|next| only(next).create_job.is_some()).collect();
+    assert_eq!(begun.len(), 1, "{plan:?}");
+}
+
 #[test]
 fn a_job_that_can_not_rewind_is_followed_by_a_full_copy_after_the_back_off() {
     let world = down().recovery(running("r", 5, 0, Repair::Incremental, outcome(Some(FailureClass::CannotRewind))));

@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{aftermath, breaker, desk::Desk, follow, gates, gates::Admitted, ladder, proof};
 use crate::model::{
-    CatalogIndex, Content, Dbid, HealingMode, Instance, InstanceState, Look, NewRecovery, NoPage, Page, Pair, Plan, Reason, Refusal, Role,
-    Row, Status, Unwell,
+    CatalogIndex, Content, Dbid, Instance, InstanceState, Look, NewRecovery, NoPage, Page, Pair, Plan, Reason, Refusal, Role, Row, Status,
+    Unwell,
     page::{ExitClass, Shape},
 };
 
@@ -251,13 +251,7 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
     breaker::lets(desk, &admitted)?;
     desk.is_free(&next.name, row.content)?;
     let repair = ladder::choose(desk.policy, None, next.begins.repair, admitted.page)?;
-    if desk.policy.paused {
-        return Err(Refusal::Paused { would: repair });
-    }
-    match desk.policy.mode {
-        HealingMode::Observe => return Err(Refusal::ObserveOnly { would: repair }),
-        HealingMode::Automatic => {}
-    }
+    gates::acts_by_itself(desk, repair)?;
     let why = why(admitted.page, next.follows.as_deref());
     Ok(NewRecovery { name: next.name, dbid: row.dbid, content: row.content, repair, why, follows: next.follows })
 }

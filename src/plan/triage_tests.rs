@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     model::{
-        Changed, Dbid, Failure, FailureClass, JobState, JobView, Outcome, Policy, Repair, Source, Standing, Step, World,
+        Changed, Dbid, Failure, FailureClass, HealingMode, JobState, JobView, Outcome, Policy, Repair, Source, Standing, Step, World,
         page::{ExitClass, LastExit},
         world::fixtures::{ago, asked, now, running, walsender},
     },
