@@ -12,7 +12,7 @@ use super::{
     ladder::{self, Next},
     names,
     proof::{self, Proof},
-    words,
+    triage, words,
 };
 use crate::model::{
     Attempt, Content, Dbid, Failure, FailureClass, InstanceNext, JobState, JobView, Outcome, Phase, Place, Recovery, RecoveryInstance,
@@ -287,6 +287,7 @@ fn permit<'a>(desk: &Desk<'a>, recovery: &Recovery, dbid: Dbid, state: &Recovery
     let repair = ladder::choose(desk.policy, recovery.wanted, earlier, admitted.page)?;
     if recovery.automatic {
         gates::acts_by_itself(desk, repair)?;
+        triage::comes_by_itself(desk, &admitted)?;
     }
     if desk.jobs >= desk.policy.max_jobs {
         return Err(Refusal::JobBudget { max: desk.policy.max_jobs });

@@ -88,6 +88,37 @@ fn paused_healing_begins_no_attempt_of_its_own_and_a_person_goes_before_one_that
     assert_eq!(begun.len(), 1, "{plan:?}");
 }
 
+/// Recoveries that wait for their turn, or for their next attempt, stopped mirrors that had come back meanwhile.
+#[test]
+fn an_attempt_of_automatic_healing_stops_no_mirror_that_streams_or_replays_by_itself() {
+    let minutes = SignedDuration::from_mins;
+    let down = || World::of(&["2:0ppnu", "5:0mmnd"]).down_for(5, 3600).page(5, |p| p.since = ago(3600));
+    let replays = |still| {
+        let starting = down().page(5, |p| (p.state, p.receiving) = (InstanceState::Starting, false));
+        starting.instance(5, move |i| i.still = Some(minutes(still)))
+    };
+    let deaf = down().page(5, |p| p.receiving = false);
+    let mut again = running("r", 5, 0, Repair::Full, JobState::Active);
+    let state = again.instances.get_mut(&Dbid(5)).unwrap();
+    (state.job, state.attempt_ended) = (None, Some(ago(600)));
+    for recovery in [asked("r", &[5], None), again] {
+        for (world, code) in [
+            (down(), "SupervisorSays"),
+            (replays(1), "WithinGrace"),
+            (replays(11), "begun"),
+            (deaf.clone(), "begun"),
+            (down().page(5, |p| p.state = InstanceState::NeedsRecovery), "begun"),
+        ] {
+            let told = |automatic| match &only(&next(&world.clone().recovery(Recovery { automatic, ..recovery.clone() }))).standing {
+                Standing::Waiting(refusal) => refusal.code(),
+                Standing::Attempting => "begun",
+                other => panic!("{other:?}"),
+            };
+            assert_eq!((told(true), told(false)), (code, "begun"), "a person's is not kept back");
+        }
+    }
+}
+
 #[test]
 fn a_job_that_can_not_rewind_is_followed_by_a_full_copy_after_the_back_off() {
     let world = down().recovery(running("r", 5, 0, Repair::Incremental, outcome(Some(FailureClass::CannotRewind))));

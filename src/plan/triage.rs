@@ -242,9 +242,9 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
     }
     let admitted = gates::admit(desk, row.dbid)?;
     desk.is_left_by_others("", row.content)?;
-    // No grace for a fault that was worked on.
-    if admitted.page.receiving || follow::before(desk, row.dbid).is_none() {
-        still_coming(desk, &admitted)?;
+    match follow::before(desk, row.dbid) {
+        None => still_coming(desk, &admitted)?,
+        Some(_) => comes_by_itself(desk, &admitted)?, // no grace for a fault that was worked on
     }
     copying_would_mend(desk, row.dbid, admitted.page)?;
     let next = follow::next(desk, &admitted)?;
@@ -272,22 +272,39 @@ fn copying_would_mend(desk: &Desk, dbid: Dbid, page: &Page) -> Result<(), Refusa
 
 /// A mirror that may come back by itself is left alone for a while.
 fn still_coming(desk: &Desk, admitted: &Admitted) -> Result<(), Refusal> {
-    let (dbid, page) = (admitted.target().dbid, admitted.page);
+    comes_by_itself(desk, admitted)?;
+    let (page, instance) = (admitted.page, desk.world.instances.get(&admitted.target().dbid));
+    if page.state.asks_for_repair() {
+        return Ok(());
+    }
+    let (falls, starts) = (falls(desk.now, instance, page) == Falls::Yes, page.state == InstanceState::Starting);
+    within(match (falls, starts) {
+        (true, _) => left(desk.now, instance, desk.policy.grace, SignedDuration::MAX),
+        (false, true) => 0,
+        (false, false) => left(desk.now, instance, desk.policy.grace, changed(desk.now, instance, page)),
+    })
+}
+
+/// One that streams, or replays, is what a repair would bring about: it is not stopped by one, however long it was waited for.
+///
+/// # Errors
+/// [`Refusal::SupervisorSays`], [`Refusal::WithinGrace`]
+pub(super) fn comes_by_itself(desk: &Desk, admitted: &Admitted) -> Result<(), Refusal> {
+    let (page, instance) = (admitted.page, desk.world.instances.get(&admitted.target().dbid));
     if page.state.asks_for_repair() {
         return Ok(());
     }
     if page.receiving {
         return Err(Refusal::SupervisorSays { state: page.state, detail: "it streams; FTS will mark it up".into() });
     }
-    let instance = desk.world.instances.get(&dbid);
-    let left = if falls(desk.now, instance, page) == Falls::Yes {
-        left(desk.now, instance, desk.policy.grace, SignedDuration::MAX)
-    } else if page.state == InstanceState::Starting {
-        left(desk.now, instance, START_PATIENCE, moved(desk.now, instance, page))
-    } else {
-        left(desk.now, instance, desk.policy.grace, changed(desk.now, instance, page))
-    };
-    if left > 0 { Err(Refusal::WithinGrace { seconds_left: left }) } else { Ok(()) }
+    if page.state != InstanceState::Starting || falls(desk.now, instance, page) == Falls::Yes {
+        return Ok(());
+    }
+    within(left(desk.now, instance, START_PATIENCE, moved(desk.now, instance, page)))
+}
+
+fn within(seconds_left: i64) -> Result<(), Refusal> {
+    if seconds_left > 0 { Err(Refusal::WithinGrace { seconds_left }) } else { Ok(()) }
 }
 
 /// Whether a postgres ends again and again.

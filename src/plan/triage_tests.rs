@@ -83,6 +83,7 @@ fn each_state_of_a_pair_has_its_answer() {
         ("CatalogInvalid", 2, World::of(&["2:0ppsu", "5:0pmsu"])),
         ("RecoveryFailed", 5, failed(needs_recovery())),
         ("RecoveryFailed", 5, failed(down().down_for(5, 3).page(5, deaf))), // no grace for what was tried
+        ("WithinGrace", 5, failed(down().down_for(5, 99).page(5, starting).page(5, |p| p.since = ago(99)))), // it replays all the same
         ("RecoveryFailed", 5, failing(needs_recovery())),                   // at once, when it ends
         ("VolumeUnrecognised", 5, World::of(&["2:0ppsu", "5:0mmsu"]).page(5, |p| p.state = InstanceState::VolumeUnrecognised)),
         ("recovering", 5, unproven()), // in sync is not yet proven
