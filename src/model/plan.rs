@@ -48,7 +48,7 @@ impl Plan {
         let instances = self.recoveries.values().flat_map(|recovery| recovery.instances.values());
         let moves = |one: &InstanceNext| matches!(one.standing, Standing::Attempting | Standing::Proving(_) | Standing::BackingOff { .. });
         let moving = !self.new_recoveries.is_empty() || instances.into_iter().any(moves);
-        let for_a_person = |one: &Unwell| matches!(&one.reason, Reason::Refused(refusal) if refusal.needs_a_person());
+        let for_a_person = |one: &Unwell| one.reason.refusal().is_some_and(Refusal::needs_a_person);
         // That a coordinator is not well makes nobody look at the segments less often.
         let mut segments = self.unwell.iter().filter(|one| one.content != Content::COORDINATOR).peekable();
         let stuck = segments.peek().is_some() && segments.all(for_a_person);
@@ -150,6 +150,8 @@ pub struct Unwell {
 pub enum Reason {
     /// This recovery works on it; what keeps it from being proven, or what its next attempt waits for, if something does.
     Recovering { recovery: String, trouble: Option<String> },
+    /// This recovery works on it, and does not go on, because.
+    Waits { recovery: String, refusal: Refusal },
     /// This recovery is about to be made.
     Planned { recovery: String, repair: Repair },
     /// Nothing, because.
@@ -160,7 +162,7 @@ impl Reason {
     /// Why nothing is done, if nothing is.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
-            Self::Refused(refusal) => Some(refusal),
+            Self::Refused(refusal) | Self::Waits { refusal, .. } => Some(refusal),
             Self::Recovering { .. } | Self::Planned { .. } => None,
         }
     }

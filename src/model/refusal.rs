@@ -384,6 +384,21 @@ impl Refusal {
         self.lasting().person
     }
 
+    /// It stands in the way of a repair; what only takes its time does not.
+    pub fn blocks(&self) -> bool {
+        self.needs_a_person()
+            || !matches!(
+                self,
+                Self::WithinGrace { .. }
+                    | Self::CatchingUp
+                    | Self::MirrorSlow { .. }
+                    | Self::AlreadyRecovering { .. }
+                    | Self::JobBudget { .. }
+                    | Self::SupervisorSays { .. }
+                    | Self::ActingPrimaryNotAnswering { .. }
+            )
+    }
+
     /// No waiting changes it: a recovery that was asked for is refused for good.
     pub fn is_final(&self) -> bool {
         self.lasting().for_good

@@ -5,13 +5,16 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{coordinators, recovery, words};
 use crate::model::{
-    CatalogIndex, Content, Dbid, JobState, JobView, Page, Phase, Plan, Policy, Recovery, RecoveryInstance, Refusal, Standing, Targets,
-    World, world::AtWork,
+    CatalogIndex, Content, Dbid, InstanceNext, JobState, JobView, Page, Phase, Plan, Policy, Recovery, RecoveryInstance, Refusal, Standing,
+    Targets, World, world::AtWork,
 };
+
+/// So long a recovery waits for what passes by itself before that is said to stand in its way.
+const LONG: SignedDuration = SignedDuration::from_mins(5);
 
 /// One planning pass.
 pub struct Desk<'a> {
@@ -130,20 +133,34 @@ impl<'a> Desk<'a> {
         let next = plan.recoveries.get(&recovery.name).filter(|_| !recovery.phase.is_over());
         let instances = next.into_iter().flat_map(|next| &next.instances).filter(|(_, one)| !one.state.phase.is_over());
         for (dbid, one) in instances {
-            let stuck = match &one.standing {
-                Standing::Stuck(refusal) => Some(refusal.clone()),
-                Standing::Waiting(_)
-                | Standing::Refused(_)
-                | Standing::BackingOff { .. }
-                | Standing::Attempting
-                | Standing::Proving(_)
-                | Standing::Healed
-                | Standing::Failed
-                | Standing::Over => None,
-            };
+            let stuck = self.held_up(*dbid, one);
             let trouble = words::trouble(one);
             self.working.entry(*dbid).or_insert_with(|| Working { recovery: recovery.name.clone(), stuck, trouble });
         }
+    }
+
+    /// What keeps a recovery from going on with an instance, as far as that is more than its turn or a moment.
+    fn held_up(&self, dbid: Dbid, one: &InstanceNext) -> Option<Refusal> {
+        match &one.standing {
+            Standing::Stuck(refusal) => Some(refusal.clone()),
+            Standing::Waiting(refusal) => self.is_told(dbid, &one.state, refusal).then(|| refusal.clone()),
+            Standing::Refused(_)
+            | Standing::BackingOff { .. }
+            | Standing::Attempting
+            | Standing::Proving(_)
+            | Standing::Healed
+            | Standing::Failed
+            | Standing::Over => None,
+        }
+    }
+
+    /// What a person has to do, or has done, is told at once; what passes by itself, once it should have.
+    fn is_told(&self, dbid: Dbid, state: &RecoveryInstance, refusal: &Refusal) -> bool {
+        let fell = self.world.instances.get(&dbid).map_or(Some(self.now), |instance| instance.unwell_since);
+        let moved = [fell, state.attempt_started, state.attempt_ended, state.proving_since].into_iter().flatten().max();
+        let lasts = moved.is_some_and(|moved| self.now.duration_since(moved) >= LONG);
+        let of_a_person = refusal.needs_a_person() || matches!(refusal, Refusal::Paused { .. } | Refusal::ObserveOnly { .. });
+        of_a_person || (lasts && refusal.blocks())
     }
 
     fn remember(&mut self, recovery: &'a Recovery, plan: &Plan) {

@@ -326,8 +326,7 @@ proptest! {
         for row in world.catalog.seen().unwrap().rows.iter().filter(|row| row.content.0 >= 0 && row.role == Role::Mirror) {
             let told = plan.unwell.iter().find(|one| one.dbid == row.dbid).map(|one| &one.reason);
             match (told, plain::works_on(&world, &plan, row.dbid)) {
-                (Some(Reason::Recovering { recovery, .. }), by) => prop_assert_eq!(Some(recovery.as_str()), by),
-                (Some(Reason::Refused(Refusal::AttemptStuck { .. } | Refusal::PodRefused { .. })), by) => prop_assert!(by.is_some()),
+                (Some(Reason::Recovering { recovery, .. } | Reason::Waits { recovery, .. }), by) => prop_assert_eq!(Some(recovery.as_str()), by),
                 (Some(Reason::Refused(Refusal::CatalogInvalid { .. })), _) => {}
                 (told, by) => prop_assert!(by.is_none(), "{:?} {:?}", told, by),
             }

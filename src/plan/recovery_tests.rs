@@ -231,7 +231,7 @@ fn two_jobs_at_once_and_one_recovery_per_content() {
     assert_eq!(plan.recoveries["r"].instances[&Dbid(7)].standing, Standing::Waiting(Refusal::JobBudget { max: 2 }));
     let trouble = plan.unwell.iter().find(|one| one.dbid == Dbid(7)).map(|one| match &one.reason {
         Reason::Recovering { trouble, .. } => trouble.clone().unwrap_or_default(),
-        Reason::Refused(_) | Reason::Planned { .. } => String::new(),
+        Reason::Refused(_) | Reason::Waits { .. } | Reason::Planned { .. } => String::new(),
     });
     assert!(trouble.is_some_and(|told| told.starts_with("it waits (JobBudget): 2 Jobs are running already")), "the cluster says so, too");
     assert!(matches!(plan.recoveries["s"].instances[&Dbid(5)].standing, Standing::Waiting(Refusal::AlreadyRecovering { .. })));
@@ -395,7 +395,7 @@ fn who_refuses_the_pod_of_a_job_is_told_before_the_job_is_ended_and_while_the_ne
         let plan = plan(&Policy::default(), &world, now());
         let unwell = plan.unwell.iter().find(|one| one.dbid == Dbid(5)).unwrap();
         let reason = match &unwell.reason {
-            Reason::Refused(refusal) => format!("{}: {refusal}", refusal.code()),
+            Reason::Refused(refusal) | Reason::Waits { refusal, .. } => format!("{}: {refusal}", refusal.code()),
             Reason::Recovering { trouble, .. } => format!("Recovering: {}", trouble.clone().unwrap_or_default()),
             Reason::Planned { .. } => "Planned".into(),
         };
@@ -416,6 +416,45 @@ fn who_refuses_the_pod_of_a_job_is_told_before_the_job_is_ended_and_while_the_ne
         next.message
     );
     assert!(reason.starts_with("Recovering: next attempt at ") && reason.contains(words), "{reason}");
+}
+
+/// A full copy that policy forbids was waited for, for ever, by a recovery that was said to go on.
+#[test]
+fn what_a_recovery_waits_for_is_the_reason_of_its_instance_where_a_person_or_long_time_is_needed() {
+    let rests = |seconds| {
+        let mut recovery = running("r", 5, 0, Repair::Incremental, JobState::Active);
+        let state = recovery.instances.get_mut(&Dbid(5)).unwrap();
+        (state.job, state.attempt_started, state.attempt_ended) = (None, Some(ago(seconds + 60)), Some(ago(seconds)));
+        recovery
+    };
+    let never = Policy { full_allowed: false, ..Policy::default() };
+    let full = || World::of(&["2:0ppnu", "5:0mmnd"]).page(5, |p| p.state = InstanceState::CopyUnfinished);
+    let suspect = || down().source_with(0, |source| source.in_recovery = true);
+    let starting = || down().source(0, Look::Unknown("starts".into())).page(2, |p| p.state = InstanceState::Starting);
+    let paused = Policy { paused: true, ..Policy::default() };
+    let automatic = Recovery { automatic: true, ..rests(60) };
+    for (policy, world, expected) in [
+        (&never, full().recovery(rests(60)), Some("FullNotAllowed")),
+        (&never, down().page(5, |p| p.state = InstanceState::VolumeUnrecognised).recovery(rests(60)), Some("VolumeUnrecognised")),
+        (
+            &never,
+            down().instance(5, |i| i.access_mode = Some(("c".into(), Look::Seen("x".into())))).recovery(rests(60)),
+            Some("AccessMode"),
+        ),
+        (&paused, down().recovery(automatic), Some("Paused")),
+        (&never, suspect().recovery(rests(60)), None),
+        (&never, suspect().recovery(rests(301)), Some("PeerSuspect")),
+        (&never, starting().recovery(rests(301)), None), // it only takes its time
+    ] {
+        let plan = plan(policy, &world.down_for(5, 3600), now());
+        let reason = &plan.unwell.iter().find(|one| one.dbid == Dbid(5)).unwrap().reason;
+        let told = match reason {
+            Reason::Waits { recovery, refusal } => Some((recovery.as_str(), refusal.code())),
+            Reason::Recovering { trouble: Some(_), .. } => None,
+            Reason::Recovering { .. } | Reason::Refused(_) | Reason::Planned { .. } => panic!("{reason:?}"),
+        };
+        assert_eq!(told, expected.map(|code| ("r", code)));
+    }
 }
 
 #[test]

@@ -223,12 +223,12 @@ fn mirror_unwell(desk: &Desk, plan: &mut Plan, row: &Row) -> Reason {
     }
 }
 
-/// A recovery works on it, or its Job makes no progress.
+/// A recovery works on it, or something keeps it from going on.
 fn worked_on(desk: &Desk, row: &Row) -> Option<Reason> {
     let working = desk.working_on(row.dbid)?;
     Some(match &working.stuck {
         None => Reason::Recovering { recovery: working.recovery.clone(), trouble: working.trouble.clone() },
-        Some(refusal) => Reason::Refused(refusal.clone()),
+        Some(refusal) => Reason::Waits { recovery: working.recovery.clone(), refusal: refusal.clone() },
     })
 }
 

@@ -20,7 +20,7 @@ fn reason(policy: &Policy, world: &World, dbid: i16) -> String {
     let plan = plan(policy, world, now());
     match plan.unwell.iter().find(|u| u.dbid == Dbid(dbid)).map(|u| &u.reason) {
         None => "well".into(),
-        Some(Reason::Refused(refusal)) => refusal.code().into(),
+        Some(Reason::Refused(refusal) | Reason::Waits { refusal, .. }) => refusal.code().into(),
         Some(Reason::Planned { repair, .. }) => format!("planned {repair}"),
         Some(Reason::Recovering { .. }) => "recovering".into(),
     }

@@ -108,24 +108,27 @@ fn unwell(unwell: &Unwell) -> UnwellInstance {
             recovery: Some(recovery.clone()),
             ..bare
         },
-        Reason::Refused(refusal) => {
-            let (message, lifted_by) = super::words(refusal);
-            let recovery = match refusal {
-                Refusal::RecoveryFailed { recovery }
-                | Refusal::FallsBack { recovery, .. }
-                | Refusal::Flapping { recovery, .. }
-                | Refusal::RecoveryUnreadable { recovery }
-                | Refusal::AlreadyRecovering { recovery, .. } => Some(recovery.clone()),
-                _ => None,
-            };
-            let would = match refusal {
-                Refusal::ObserveOnly { would } | Refusal::Paused { would } => Some(would.to_string()),
-                _ => None,
-            };
-            let message = cut(&message, LONGEST_REASON);
-            UnwellInstance { reason: refusal.code().to_owned(), message, lifted_by, would, recovery, ..bare }
-        }
+        Reason::Refused(refusal) => refused(refusal, bare),
+        Reason::Waits { recovery, refusal } => UnwellInstance { recovery: Some(recovery.clone()), ..refused(refusal, bare) },
     }
+}
+
+fn refused(refusal: &Refusal, bare: UnwellInstance) -> UnwellInstance {
+    let (message, lifted_by) = super::words(refusal);
+    let recovery = match refusal {
+        Refusal::RecoveryFailed { recovery }
+        | Refusal::FallsBack { recovery, .. }
+        | Refusal::Flapping { recovery, .. }
+        | Refusal::RecoveryUnreadable { recovery }
+        | Refusal::AlreadyRecovering { recovery, .. } => Some(recovery.clone()),
+        _ => None,
+    };
+    let would = match refusal {
+        Refusal::ObserveOnly { would } | Refusal::Paused { would } => Some(would.to_string()),
+        _ => None,
+    };
+    let message = cut(&message, LONGEST_REASON);
+    UnwellInstance { reason: refusal.code().to_owned(), message, lifted_by, would, recovery, ..bare }
 }
 
 /// Whether `new` says more than other words for the same: such a change is written at once.
@@ -219,6 +222,29 @@ mod tests {
         for said in [&status.message, &status.instances[0].message] {
             assert!(said.contains("2 crashes") && said.contains("FATAL:  no room"), "{said}");
         }
+    }
+
+    /// Alerts on conditions and metrics stayed silent for ever, as the recovery was said to go on.
+    #[test]
+    fn what_a_recovery_needs_a_person_for_stalls_like_what_none_works_on() {
+        let mut recovery = crate::model::world::fixtures::running("r", 5, 0, crate::model::Repair::Full, crate::model::JobState::Active);
+        recovery.instances.get_mut(&Dbid(5)).unwrap().job = None;
+        let world = World::of(&["2:0ppnu", "5:0mmnd"]).recovery(recovery).page(5, |page| page.state = InstanceState::VolumeUnrecognised);
+        let status = told(&world);
+        for kind in ["Stalled", "HealingBlocked"] {
+            assert_eq!(condition(&status, kind), ("True", "VolumeUnrecognised"), "{kind}");
+        }
+        assert_eq!(condition(&status, "Ready"), ("False", "VolumeUnrecognised"));
+        let one = &status.instances[0];
+        assert_eq!((one.reason.as_str(), one.recovery.as_deref()), ("VolumeUnrecognised", Some("r")));
+        assert!(one.lifted_by.contains("the right volume"), "{}", one.lifted_by);
+        let events = crate::report::events::of_cluster(None, &status);
+        assert!(events.iter().any(|event| event.warning && event.reason == "VolumeUnrecognised"), "{events:?}");
+        let plan = plan::plan(&Policy::default(), &world, now());
+        let (metrics, of) = (crate::report::metrics::Metrics::default(), ("demo".to_owned(), "demo".to_owned()));
+        let of = crate::report::metrics::Of { namespace: of.0, cluster: of.1 };
+        metrics.cluster(&of, &status.counts, &plan, &mut std::collections::BTreeSet::new());
+        assert!(metrics.text().contains("code=\"VolumeUnrecognised\"} 1"), "{}", metrics.text());
     }
 
     #[test]

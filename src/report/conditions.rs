@@ -72,7 +72,7 @@ fn of_instances(catalog: &Catalog, plan: &Plan) -> Vec<Wanted> {
 
 /// By what stands in the way of a repair, or would in the way of the next one.
 fn healing_blocked(catalog: &Catalog, plan: &Plan) -> Wanted {
-    if let Some((one, refusal)) = first(plan, |refusal| blocks(refusal) && !is_of_a_standby(refusal)) {
+    if let Some((one, refusal)) = first(plan, |refusal| refusal.blocks() && !is_of_a_standby(refusal)) {
         return Wanted::new("HealingBlocked", Some(true), refusal.code(), sentence(one, refusal));
     }
     let unfit = plan.unfit.iter().find_map(|one| one.reason.refusal().map(|refusal| (one, refusal)));
@@ -168,15 +168,15 @@ fn ready(catalog: &Catalog, plan: &Plan, lacking: &[Content], in_sync: usize) ->
         let unseen = if plan.unwatched.is_empty() { String::new() } else { format!("; {} (MirrorsWatched)", unwatched_of(catalog, plan)) };
         return Wanted::new("Ready", Some(true), "InSync", format!("all {contents} contents are in sync{but}{unseen}"));
     }
-    let worst = first(plan, blocks).or_else(|| first(plan, |_| true));
+    let worst = first(plan, Refusal::blocks).or_else(|| first(plan, |_| true));
     let mut recovering = plan.unwell.iter().filter_map(|one| match &one.reason {
         Reason::Recovering { recovery, trouble } => Some((one, recovery, trouble.as_deref())),
         Reason::Planned { recovery, .. } => Some((one, recovery, None)),
-        Reason::Refused(_) => None,
+        Reason::Refused(_) | Reason::Waits { .. } => None,
     });
     let any = recovering.clone().next();
     let recovering = recovering.find(|(.., trouble)| trouble.is_some()).or(any); // one that does not go well is told first
-    match (first(plan, blocks), recovering, worst) {
+    match (first(plan, Refusal::blocks), recovering, worst) {
         (None, Some((one, recovery, trouble)), _) => {
             let works = format!("SegmentRecovery {recovery} works on dbid {}{}", one.dbid, super::and(trouble));
             Wanted::new("Ready", Some(false), "Recovering", format!("{in_sync} of {contents} contents are in sync; {works}"))
@@ -193,21 +193,6 @@ fn sentence(one: &Unwell, refusal: &Refusal) -> String {
 
 fn first(plan: &Plan, keep: impl Fn(&Refusal) -> bool) -> Option<(&Unwell, &Refusal)> {
     plan.unwell.iter().find_map(|one| Some((one, one.reason.refusal().filter(|refusal| keep(refusal))?)))
-}
-
-/// Something stands in the way of a repair; what only takes its time does not.
-fn blocks(refusal: &Refusal) -> bool {
-    refusal.needs_a_person()
-        || !matches!(
-            refusal,
-            Refusal::WithinGrace { .. }
-                | Refusal::CatchingUp
-                | Refusal::MirrorSlow { .. }
-                | Refusal::AlreadyRecovering { .. }
-                | Refusal::JobBudget { .. }
-                | Refusal::SupervisorSays { .. }
-                | Refusal::ActingPrimaryNotAnswering { .. }
-        )
 }
 
 fn reconciling(world: &World, plan: &Plan) -> Wanted {
