@@ -42,6 +42,20 @@ impl Plan {
         young || progress.any(Progress::nears_its_end)
     }
 
+    /// What was planned for an instance did not come about: it is not told as if it had.
+    pub fn was_not_made(&mut self, dbid: Dbid, by: &str, refusal: &Refusal) {
+        self.new_recoveries.retain(|new| new.name != by);
+        for one in self.unwell.iter_mut().filter(|one| one.dbid == dbid) {
+            match &one.reason {
+                Reason::Planned { recovery, .. } if recovery == by => one.reason = Reason::Refused(refusal.clone()),
+                Reason::Recovering { recovery, .. } | Reason::Waits { recovery, .. } if recovery == by => {
+                    one.reason = Reason::Waits { recovery: by.to_owned(), refusal: refusal.clone() };
+                }
+                Reason::Planned { .. } | Reason::Recovering { .. } | Reason::Waits { .. } | Reason::Refused(_) => {}
+            }
+        }
+    }
+
     /// Nothing of this moves before a person or the cluster's pods do: no attempt runs, waits for its time or is being
     /// proven, and the catalog is not known or all that is not well needs a person.
     pub fn stands_still(&self, world: &World) -> bool {

@@ -84,6 +84,8 @@ reasons! {
         AttemptStuck { job: String, why: String },
         /// The Kubernetes API refuses the pod of an attempt's Job: a quota, a limit range, an admission policy.
         PodRefused { job: String, why: String },
+        /// A recovery, its status or its Job can not be made: the Kubernetes API refuses it, or something of the pod is missing.
+        NotMade { why: String, passes: bool },
         /// Another recovery of the same content is running [13].
         AlreadyRecovering { content: Content, recovery: String },
         /// A Job at the same content, or its pod, has not ended yet, whatever it has said and whether or not its recovery is there [13].
@@ -324,6 +326,10 @@ sentences! { Refusal {
         ("the pod of Job {job} is not made: {why}"),
         ("lifted by itself, within minutes, once quotas, limit ranges and policies of the namespace let the pod be; spec.job.resources \
              and spec.job.labels change what it asks for and carries");
+    NotMade { why, passes }: if *passes { PASSES } else { PERSON },
+        ("{why}"),
+        ("lifted by itself, within a minute, once quotas, policies of admission and the operator's role let it be made, or what the \
+             message names is there");
     AlreadyRecovering { content, recovery }: PASSES,
         ("content {content} is being repaired by SegmentRecovery {recovery}"),
         ("lifted when SegmentRecovery {recovery} has ended");

@@ -44,6 +44,8 @@ const APART: Duration = Duration::from_millis(500);
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
 /// After old recoveries could not be removed.
 const UNTIDY: Duration = Duration::from_mins(10);
+/// Longest text of what did not come about in one pass.
+const LONGEST_ERROR: usize = 4096;
 /// Bound of reading the cluster's own object.
 const CALL: Duration = Duration::from_secs(15);
 
@@ -73,6 +75,14 @@ pub enum DriveError {
     Observe(#[from] ObserveError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// What was planned and did not come about.
+    #[error("{}", each(.0))]
+    NotDone(Vec<ApplyError>),
+}
+
+fn each(errors: &[ApplyError]) -> String {
+    let all: Vec<_> = errors.iter().map(|error| error::chain(error)).collect();
+    error::cut(&all.join("; "), LONGEST_ERROR)
 }
 
 /// What a pass came to.
@@ -201,7 +211,7 @@ impl Driver {
 
     /// What follows from a look: it is planned, done and told.
     async fn act(&mut self, cluster: &GreenplumCluster, seen: &Seen, now: Timestamp) -> Result<Ended, DriveError> {
-        let plan = plan::plan(&convert::policy(&cluster.spec.healing), &seen.world, now);
+        let mut plan = plan::plan(&convert::policy(&cluster.spec.healing), &seen.world, now);
         self.observer.follow(cluster, seen, &plan).await;
         let mut applied = self.applier.new_recoveries(cluster, &plan).await;
         let mut changed = !applied.recoveries.is_empty();
@@ -209,11 +219,17 @@ impl Driver {
             let span = tracing::info_span!("recovery", recovery = %name);
             changed |= self.recovery(cluster, seen, name, next, now, &mut applied).instrument(span).await;
         }
-        changed |= self.cluster(cluster, seen, &plan, &applied, now).await?;
+        for (dbid, recovery, refusal) in &applied.not_made {
+            plan.was_not_made(*dbid, recovery, refusal);
+        }
+        match self.cluster(cluster, seen, &plan, &applied, now).await {
+            Ok(wrote) => changed |= wrote,
+            Err(error) => applied.errors.push(error),
+        }
         self.tidy(seen, &plan).await;
         self.pace.keep_only(|name| name == self.of.cluster || seen.objects.contains_key(name));
-        if let Some(error) = applied.errors.into_iter().next() {
-            return Err(error.into());
+        if !applied.errors.is_empty() {
+            return Err(DriveError::NotDone(applied.errors));
         }
         Ok(Ended::Next { after: self.due(&seen.world, &plan, applied.made, now), changed })
     }
@@ -281,11 +297,14 @@ impl Driver {
         let moved = match self.applier.advance(cluster, seen, object, next, &make, &due).await {
             Ok(moved) => moved,
             Err(error) => {
+                let live = next.instances.iter().filter(|(_, one)| !one.state.phase.is_over());
+                applied.not_made.extend(live.map(|(dbid, _)| (*dbid, name.to_owned(), error.refusal())));
                 applied.errors.push(error);
                 return false;
             }
         };
         applied.made |= moved.made || moved.written == Written::Moved;
+        applied.not_made.extend(moved.not_made.into_iter().map(|(dbid, refusal)| (dbid, name.to_owned(), refusal)));
         applied.errors.extend(moved.errors);
         match moved.written {
             Written::Now(written) => {
@@ -313,7 +332,7 @@ impl Driver {
         plan: &Plan,
         applied: &Applied,
         now: Timestamp,
-    ) -> Result<bool, DriveError> {
+    ) -> Result<bool, ApplyError> {
         let status = report::cluster::status(cluster, &seen.world, plan, now);
         if seen.world.catalog.seen().is_some() {
             self.context.metrics.cluster(&self.of, &status.counts, plan, &mut self.shown);
@@ -328,7 +347,7 @@ impl Driver {
         let now = Timestamp::now();
         let (code, advice, lasts) = error.advice();
         let status = report::cluster::unseen(cluster, code, &format!("{}; {advice}", error::chain(error)), lasts, now);
-        self.write(cluster, &status, vec![], now).await
+        Ok(self.write(cluster, &status, vec![], now).await?)
     }
 
     async fn write(
@@ -337,7 +356,7 @@ impl Driver {
         status: &GreenplumClusterStatus,
         mut happened: Vec<Happened>,
         now: Timestamp,
-    ) -> Result<bool, DriveError> {
+    ) -> Result<bool, ApplyError> {
         let old = cluster.status.as_ref();
         let mut wrote = false;
         if self.pace.due(&self.of.cluster, report::cluster::matters(old, status))
