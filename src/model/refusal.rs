@@ -80,7 +80,7 @@ reasons! {
         Flapping { dbid: Dbid, recovery: String, within: SignedDuration, causes: Vec<String>, until: Timestamp },
         /// A SegmentRecovery that this operator cannot read has the name that a repair of this fault would have, or a Job at this content.
         RecoveryUnreadable { recovery: String },
-        /// The Job of an attempt makes no progress: its node is lost or cordoned, its pod is not made, no heartbeat comes.
+        /// The Job of an attempt makes no progress: its node is lost or cordoned, its pod is not made, no heartbeat comes, nothing of its work moves.
         AttemptStuck { job: String, why: String },
         /// The Kubernetes API refuses the pod of an attempt's Job: a quota, a limit range, an admission policy.
         PodRefused { job: String, why: String },

@@ -243,6 +243,7 @@ mod tests {
             seconds_left: Some((200 - bytes) / 10),
             read: None,
             written: None,
+            moves: None,
         };
         let view = JobView { step: Some(Step::Copying), progress: Some(progress), ..JobView::new("mend-a1", JobState::Active) };
         let seen = JobSeen { view, waits: None, running_pod: None, pod: PodStage::Begun, node: None, object: None, said: Said::default() };
