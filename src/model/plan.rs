@@ -20,6 +20,8 @@ pub struct Plan {
     pub unfit: Vec<Unwell>,
     /// Acting primaries that cannot tell whether their mirror hangs, well or not.
     pub unwatched: Vec<Unwell>,
+    /// Acting primaries from whose supervisors nothing is heard, so that nobody knows whether they can tell.
+    pub unheard: Vec<Unwell>,
     /// Instances, well or not, at which a Job would lack what their pods have.
     pub lacking: Vec<Unwell>,
     /// Old recoveries that count for nothing any more, to be removed.

@@ -12,6 +12,9 @@ use crate::model::{
 /// FTS writes the row first and promotes then: so long a mirror may take to become what its row says.
 const PROMOTION: SignedDuration = SignedDuration::from_secs(20);
 
+/// A supervisor that is silent for so long is missed although FTS calls its instance well: nothing of it could be repaired.
+const UNHEARD: SignedDuration = SignedDuration::from_mins(3);
+
 /// An instance that may be repaired, with all that was proven about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Admitted<'a> {
@@ -211,7 +214,18 @@ pub fn unfit(desk: &Desk, row: &Row) -> Option<Refusal> {
             let why = page.uncopied.clone()?;
             Some(Refusal::NotToBeCopied { why })
         }),
-        Err(refusal) => Some(refusal).filter(|refusal| matches!(refusal, Refusal::PageNotBelieved { .. })),
+        Err(_) => unheard(desk, row),
+    }
+}
+
+/// Why nobody has heard from an instance's supervisor for longer than a pod takes to be made again.
+pub fn unheard(desk: &Desk, row: &Row) -> Option<Refusal> {
+    match desk.world.page_of(row) {
+        Ok(_) => None,
+        Err(NoPage::Silent(why)) => {
+            (silence(desk, row.dbid) >= UNHEARD.max(desk.policy.grace)).then_some(Refusal::SupervisorSilent { why })
+        }
+        Err(NoPage::NotBelieved(why)) => Some(Refusal::PageNotBelieved { why }),
     }
 }
 

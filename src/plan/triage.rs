@@ -51,6 +51,9 @@ fn unwatched(desk: &Desk, plan: &mut Plan, pair: Pair) {
     if let Some(why) = desk.page_at(pair.primary.dbid).and_then(|page| page.mirror_unwatched.clone()) {
         plan.unwatched.push(told(desk, pair.primary, Reason::Refused(Refusal::MirrorUnwatched { why })));
     }
+    if let Some(refusal) = gates::unheard(desk, pair.primary) {
+        plan.unheard.push(told(desk, pair.primary, Reason::Refused(refusal)));
+    }
 }
 
 /// Nothing keeps a Job from being made; what it lacks may make it fail.
