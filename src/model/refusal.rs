@@ -96,6 +96,8 @@ reasons! {
         SupervisorSilent { why: String },
         /// What is served at the pod's supervisor port is not the page of this instance: nonsense, or another's.
         PageNotBelieved { why: String },
+        /// The mirror streams from its acting primary, for minutes, and FTS has not marked it up.
+        NotMarkedUp { why: String },
         /// The mirror is up and follows; it is not in sync yet [7.3 #54].
         CatchingUp,
         /// The mirror is up for FTS and acknowledges nothing, as its acting primary's supervisor or its own sees: commits wait for it.
@@ -347,6 +349,10 @@ sentences! { Refusal {
         ("its supervisor's page is not believed: {why}"),
         ("lifted when its pod serves the page of this instance at the container port named gpheal; check GPHEAL_CLUSTER, \
              GPHEAL_ADDRESS, GPHEAL_PORT and GPHEAL_DATA_DIRECTORY there, and that supervisor and operator are of one version");
+    NotMarkedUp { why }: PERSON,
+        ("the mirror streams, for minutes, and FTS has not marked it up: {why}"),
+        ("lifted by itself when FTS has marked it up; look whether the coordinator's FTS process works, and its log; a mirror that connects \
+             under another name than gp_walreceiver FTS does not know, and a SegmentRecovery that a person makes for it sets that right");
     CatchingUp: PASSES,
         ("the mirror is up and not in sync yet"),
         ("lifted by itself when the mirror has received what it missed");

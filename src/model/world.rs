@@ -23,6 +23,8 @@ pub struct World {
     pub sources: BTreeMap<Content, Look<Source>>,
     /// Contents to which a dispatched statement got an answer; asked only while a repair is being proven.
     pub dispatch: Look<Vec<Content>, Undispatched>,
+    /// Why FTS could not be asked to look, when it was last tried.
+    pub unprobed: Option<String>,
     /// All recoveries of this cluster, oldest first.
     pub recoveries: Vec<Recovery>,
     /// Names of SegmentRecoveries of which nothing but the name can be read, of whatever cluster: they are taken.
@@ -66,6 +68,8 @@ pub struct Instance {
     pub silent: Option<SignedDuration>,
     /// For how long its WAL receiver has said why it receives nothing, by the same clock.
     pub deaf: Option<SignedDuration>,
+    /// For how long it has received while FTS has it marked down, by the same clock.
+    pub unmarked: Option<SignedDuration>,
     /// When its postgres was last seen to end, by the same clock.
     pub ended: Option<Changed>,
     /// How often it was within the last half hour, having served for a while in between: those of one row are one.

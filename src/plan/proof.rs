@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     aftermath::{self, Done},
     desk::Desk,
-    gates,
+    gates, triage,
 };
 use crate::model::{
     CatalogIndex, Content, Dbid, FailureClass, InstanceState, Look, Missing, Refusal, Role, Row, Source, Status, world::Walsender,
@@ -22,8 +22,8 @@ pub enum Proof {
     Healed(Option<String>),
     /// These points are not.
     Missing(Vec<Missing>),
-    /// Nobody can look, so nothing is judged.
-    Unseen(Refusal),
+    /// Nobody can look, so nothing is judged; or it waits for what no repair brings about.
+    Waits(Refusal),
     /// It will not come by waiting.
     Broken(FailureClass, String),
 }
@@ -33,7 +33,7 @@ pub fn prove(desk: &Desk, done: &Done) -> Proof {
     let dbid = done.dbid;
     let row = match gates::catalog(desk) {
         Ok(catalog) => catalog.row(dbid),
-        Err(refusal) => return Proof::Unseen(refusal),
+        Err(refusal) => return Proof::Waits(refusal),
     };
     if row.is_some_and(|row| row.role == Role::Primary && row.status == Status::Up) {
         return Proof::Healed(None); // FTS promotes only what was in sync
@@ -54,7 +54,10 @@ pub fn prove(desk: &Desk, done: &Done) -> Proof {
         return Proof::Healed(Some(instead));
     }
     if let Some(refusal) = row.and_then(|row| gates::silent(desk, row)) {
-        return Proof::Unseen(refusal);
+        return Proof::Waits(refusal);
+    }
+    if let Some(refusal) = row.and_then(|row| triage::not_marked_up(desk, row)) {
+        return Proof::Waits(refusal);
     }
     if missing.contains(&Missing::Receiving)
         && let Some(broken) = stands_still(desk, dbid, row, done.since)
@@ -249,9 +252,9 @@ mod tests {
         let missing = Proof::Missing(vec![Missing::Receiving]);
         assert!(matches!(prove(&deaf(), 7200), Proof::Broken(FailureClass::ResultUnsound, _)));
         let mut blind = deaf().blind();
-        assert!(matches!(prove(&blind, 7200), Proof::Unseen(Refusal::CatalogUnread { .. })));
+        assert!(matches!(prove(&blind, 7200), Proof::Waits(Refusal::CatalogUnread { .. })));
         blind.instances.clear();
-        assert!(matches!(prove(&blind, 7200), Proof::Unseen(Refusal::CatalogUnread { .. })));
+        assert!(matches!(prove(&blind, 7200), Proof::Waits(Refusal::CatalogUnread { .. })));
         let restarted = deaf().instance(5, |i| i.still = None);
         assert_eq!(prove(&restarted, 7200), missing, "nobody has seen it stand still");
         let silent = |for_s: Option<i64>| deaf().silent(5).instance(5, move |i| i.silent = for_s.map(SignedDuration::from_secs));
@@ -259,9 +262,9 @@ mod tests {
             assert_eq!(prove(&silent(moment), 7200), missing, "it may only restart");
         }
         let told = prove(&silent(Some(1900)), 7200);
-        assert!(matches!(&told, Proof::Unseen(Refusal::SupervisorSilent { .. })), "{told:?}");
+        assert!(matches!(&told, Proof::Waits(Refusal::SupervisorSilent { .. })), "{told:?}");
         let foreign = deaf().page(5, |p| p.cluster = "other".into());
-        assert!(matches!(prove(&foreign, 7200), Proof::Unseen(Refusal::PageNotBelieved { .. })));
+        assert!(matches!(prove(&foreign, 7200), Proof::Waits(Refusal::PageNotBelieved { .. })));
         let away = World::of(&["2:0ppsu", "6:0mmsu"]);
         assert!(matches!(prove(&away, 60), Proof::Missing(_)), "a look at another catalog passes");
         assert!(matches!(prove(&away, 7200), Proof::Broken(FailureClass::WorldMoved, _)));
@@ -279,6 +282,29 @@ mod tests {
         assert_eq!(prove(&deaf(20), 86_400), Proof::Missing(vec![Missing::Receiving]), "the operator's clock was set forward");
         assert_eq!(prove(&deaf(4000), -86_400), Proof::Missing(vec![Missing::Receiving]), "and back");
         assert!(matches!(prove(&deaf(4000), 4000), Proof::Broken(FailureClass::ResultUnsound, _)));
+    }
+
+    /// FTS hangs, or knows no walsender of that name: the proof waited for ever, and said that it went on.
+    #[test]
+    fn a_mirror_that_fts_does_not_mark_up_is_told_of_and_is_no_failure() {
+        let down = |seconds| {
+            let row = World::of(&["2:0ppnu", "5:0mmnd"]);
+            row.instance(5, move |i| i.unmarked = Some(SignedDuration::from_secs(seconds))).source_with(0, |source| {
+                source.walsenders = vec![crate::model::world::fixtures::walsender(5)];
+            })
+        };
+        assert_eq!(prove(&down(299), 7200), Proof::Missing(vec![Missing::CatalogInSync]));
+        let told = |world: World| match prove(&world, 7200) {
+            Proof::Waits(refusal @ Refusal::NotMarkedUp { .. }) => refusal.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert!(told(down(300)).contains("it looks, and does not find it"));
+        let hangs = World { unprobed: Some("FTS did not end its look within 160 s".into()), ..down(300) };
+        assert!(told(hangs.clone()).contains("did not end its look"));
+        let by_hand = hangs.source_with(0, |source| source.walsenders[0].application_name = "walreceiver".into());
+        assert!(told(by_hand).contains("no walsender of gp_walreceiver, but of 'walreceiver'"));
+        assert!(told(down(300).source_with(0, |source| source.walsenders.clear())).ends_with("no walsender of gp_walreceiver"));
+        assert_eq!(prove(&well().instance(5, |i| i.unmarked = None), 7200), Proof::Healed(None));
     }
 
     /// One dead primary anywhere kept every repair of the cluster from ever being proven.

@@ -183,7 +183,7 @@ fn prove(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
             let note = aftermath::trouble(desk, &done);
             InstanceNext { note, ..standing(state, Standing::Proving(missing)) }
         }
-        Proof::Unseen(refusal) => standing(state, Standing::Waiting(refusal)),
+        Proof::Waits(refusal) => standing(state, Standing::Waiting(refusal)),
         Proof::Broken(class, message) => {
             state.proving_since = None;
             failed(desk, recovery, dbid, state, Failure { class, step: Step::Releasing, message, evidence: String::new() })

@@ -9,10 +9,14 @@ use crate::model::{
     CatalogIndex, Content, Dbid, Instance, InstanceState, Look, NewRecovery, NoPage, Page, Pair, Plan, Reason, Refusal, Role, Row, Status,
     Unwell,
     page::{ExitClass, Shape},
+    world::{MIRROR_APPLICATION, Walsender},
 };
 
 /// A start may take long (crash recovery, a long replay queue); when nothing of it has moved for so long it is no start any more.
 const START_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+
+/// FTS looks once a minute, and when it is asked to: a mirror that streams is marked up within that.
+const MARKED: SignedDuration = SignedDuration::from_mins(5);
 
 /// So long the last of them was a moment ago.
 const MOMENT: SignedDuration = SignedDuration::from_mins(1);
@@ -298,12 +302,35 @@ pub(super) fn comes_by_itself(desk: &Desk, admitted: &Admitted) -> Result<(), Re
         return Ok(());
     }
     if page.receiving {
-        return Err(Refusal::SupervisorSays { state: page.state, detail: "it streams; FTS will mark it up".into() });
+        let coming = || Refusal::SupervisorSays { state: page.state, detail: "it streams; FTS will mark it up".into() };
+        return Err(not_marked_up(desk, admitted.target()).unwrap_or_else(coming));
     }
     if page.state != InstanceState::Starting || falls(desk.now, instance, page) == Falls::Yes {
         return Ok(());
     }
     within(left(desk.now, instance, START_PATIENCE, moved(desk.now, instance, page)))
+}
+
+/// It streams, and FTS should have marked it up long since: its primary commits alone meanwhile.
+pub(super) fn not_marked_up(desk: &Desk, row: &Row) -> Option<Refusal> {
+    desk.world.instances.get(&row.dbid)?.unmarked.filter(|lasts| *lasts >= MARKED)?;
+    let walsenders = desk.world.sources.get(&row.content).and_then(Look::seen).map(|source| &source.walsenders);
+    // A name that this login may not see may be the right one.
+    let others = walsenders.filter(|all| all.iter().all(|one| !["", MIRROR_APPLICATION].contains(&one.application_name.as_str())));
+    let why = match (others, &desk.world.unprobed) {
+        (Some(others), _) => format!("its primary has no walsender of {MIRROR_APPLICATION}{}", named(others)),
+        (None, Some(why)) => why.clone(),
+        (None, None) => "it looks, and does not find it".into(),
+    };
+    Some(Refusal::NotMarkedUp { why })
+}
+
+/// Under which names others are connected.
+fn named(walsenders: &[Walsender]) -> String {
+    let mut names: Vec<_> = walsenders.iter().map(|one| format!("'{}'", one.application_name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() { String::new() } else { format!(", but of {}", names.join(", ")) }
 }
 
 fn within(seconds_left: i64) -> Result<(), Refusal> {

@@ -65,6 +65,8 @@ fn each_state_of_a_pair_has_its_answer() {
         ("planned Full", 5, down().page(5, |p| p.state = InstanceState::NeedsFull)),
         ("planned Full", 5, down().page(5, |p| p.state = InstanceState::CopyUnfinished)),
         ("SupervisorSays", 5, down().down_for(5, 3600)), // serves and receives: FTS will mark it up
+        ("NotMarkedUp", 5, down().down_for(5, 3600).instance(5, |i| i.unmarked = Some(SECOND * 300))), // it should have
+        ("planned Incremental", 5, needs_recovery().instance(5, |i| i.unmarked = Some(SECOND * 300))),
         ("planned Incremental", 5, down().down_for(5, 31).page(5, deaf)),
         ("WithinGrace", 5, down().down_for(5, 29).page(5, deaf)),
         ("WithinGrace", 5, down().down_for(5, 99).page(5, starting).page(5, |p| p.since = ago(99))),
