@@ -96,8 +96,10 @@ fn pair_of(desk: &Desk, plan: &mut Plan, content: Content, pair: Pair) {
         }
     } else {
         let reason = mirror_unwell(desk, plan, pair.mirror);
-        let hangs = holds_up_commits(desk, pair).filter(|_| matches!(reason, Reason::Refused(Refusal::CatchingUp)));
-        unwell(desk, plan, pair.mirror, hangs.map_or(reason, Reason::Refused));
+        // Of one that is up and not in sync, too, FTS does not see what becomes of it between two looks.
+        let catches_up = matches!(reason, Reason::Refused(Refusal::CatchingUp));
+        let of_no_use = catches_up.then(|| up_and_of_no_use(desk, pair)).flatten();
+        unwell(desk, plan, pair.mirror, of_no_use.map_or(reason, Reason::Refused));
     }
 }
 
@@ -144,7 +146,7 @@ fn primary_unwell(desk: &Desk, content: Content, pair: Pair) -> Option<Refusal> 
     }
 }
 
-/// Why a mirror that FTS calls well is none.
+/// Why a mirror that FTS calls up is none.
 fn up_and_of_no_use(desk: &Desk, pair: Pair) -> Option<Refusal> {
     holds_up_commits(desk, pair).or_else(|| not_as_up_as_it_looks(desk, pair.mirror))
 }
@@ -405,8 +407,8 @@ fn why(page: &Page, follows: Option<&str>) -> String {
 pub fn probe(desk: &Desk, plan: &Plan) -> Option<String> {
     let catalog = desk.catalog.as_ref()?;
     let serves = |page: &Page| matches!(page.state, InstanceState::Serving | InstanceState::Starting);
-    let well = catalog.rows().iter().filter(|row| row.content.0 >= 0 && row.well());
-    let mut dead = well.filter(|row| desk.world.page_of(row).is_ok_and(|page| !serves(page)));
+    let up = |row: &&Row| row.content.0 >= 0 && (row.well() || (row.role == Role::Mirror && row.status == Status::Up));
+    let mut dead = catalog.rows().iter().filter(up).filter(|row| desk.world.page_of(row).is_ok_and(|page| !serves(page)));
     if let Some(row) = dead.next() {
         return Some(format!("dbid {} is up in the catalog and does not serve", row.dbid));
     }

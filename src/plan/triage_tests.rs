@@ -158,6 +158,7 @@ fn what_crashes_again_and_again_and_is_up_for_fts_is_told_of() {
         })
     };
     let well = || World::of(&["2:0ppsu", "5:0mmsu"]);
+    let catching_up = || World::of(&["2:0ppnu", "5:0mmnu"]);
     let gone = |world: World| world.source(0, Look::Unknown("connection refused".into()));
     let starting = |world: World, dbid| world.page(dbid, |p| p.state = InstanceState::Starting);
     for (expected, dbid, world) in [
@@ -167,6 +168,10 @@ fn what_crashes_again_and_again_and_is_up_for_fts_is_told_of() {
         ("well", 5, ends(well(), 5, 4, 10)),
         ("well", 5, ends(well(), 5, 5, 90)), // it has served for a minute since
         ("MirrorHangs", 5, hanging(ends(well(), 5, 5, 10))),
+        ("CrashLooping", 5, ends(catching_up(), 5, 5, 10)),
+        ("SupervisorSays", 5, starting(ends(catching_up(), 5, 4, 10), 5)),
+        ("VolumeUnrecognised", 5, catching_up().page(5, |p| p.state = InstanceState::VolumeUnrecognised)),
+        ("CatchingUp", 5, ends(catching_up(), 5, 4, 10)),
         ("CrashLooping", 2, ends(well(), 2, 5, 10)),
         ("CrashLooping", 2, gone(ends(well(), 2, 5, 10))),
         ("DoubleFault", 2, gone(ends(World::of(&["2:0ppnu", "5:0mmnd"]), 2, 5, 10))),
@@ -361,6 +366,7 @@ fn fts_is_asked_to_look_when_a_container_died_or_a_mirror_is_back() {
     let asks = |world: &World| plan(&Policy::default(), world, now()).probe.is_some();
     assert!(!asks(&World::of(&["2:0ppsu", "5:0mmsu"])));
     assert!(asks(&World::of(&["2:0ppsu", "5:0mmsu"]).page(2, |p| p.state = InstanceState::StayingDown)));
+    assert!(asks(&World::of(&["2:0ppnu", "5:0mmnu"]).page(5, |p| p.state = InstanceState::BackingOff)));
     let ended = |yes: bool| hanging(World::of(&["2:0ppsu", "5:0mmsu"])).page(2, |p| p.mirror_hangs.as_mut().unwrap().ended = yes);
     assert!(asks(&ended(true)) && !asks(&ended(false)), "FTS believes a walsender for as long as there is one");
     let replaced = World::of(&["2:0mpsu", "5:0pmsu"]).page(2, |p| p.mirror_hangs = Some(a_hang(true)));
