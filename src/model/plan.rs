@@ -44,6 +44,11 @@ impl Plan {
         young || progress.any(Progress::nears_its_end)
     }
 
+    /// The coordinator that gave the catalog is not believed: it is not to be asked again by the session that is there.
+    pub fn doubts_the_coordinator(&self) -> bool {
+        self.unwell.iter().any(|one| matches!(one.reason.refusal(), Some(Refusal::CoordinatorMayBeOvertaken { .. })))
+    }
+
     /// What was planned for an instance did not come about: it is not told as if it had.
     pub fn was_not_made(&mut self, dbid: Dbid, by: &str, refusal: &Refusal) {
         self.new_recoveries.retain(|new| new.name != by);

@@ -130,6 +130,9 @@ impl Observer {
     pub async fn follow(&mut self, cluster: &GreenplumCluster, seen: &Seen, plan: &Plan) {
         self.memory.remember(&seen.world, plan);
         self.memory.ends(plan);
+        if plan.doubts_the_coordinator() {
+            self.sessions.forget_coordinator(); // its name may lead to another one by now
+        }
         let Some(why) = &plan.probe else { return self.background.no_probe() };
         let Coordinator { server, login } = self.coordinator(cluster).await;
         if let Ok(login) = login {
