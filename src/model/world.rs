@@ -369,6 +369,23 @@ impl World {
         }
     }
 
+    /// The timeline of the coordinator that gave the catalog, where a segment of this cluster vouches for it: its supervisor has
+    /// believed that one itself, or is too old to tell. A Service that leads astray finds a coordinator, too.
+    pub fn vouched_timeline(&self) -> Option<Timeline> {
+        let asked = self.coordinator_timeline?;
+        self.pages_of_segments().any(|page| page.coordinator_timeline.is_none_or(|seen| seen >= asked)).then_some(asked)
+    }
+
+    /// A segment that the catalog names is one of this cluster, by its supervisor's word: it is no other cluster's catalog.
+    pub fn is_of_this_cluster(&self) -> bool {
+        self.pages_of_segments().next().is_some()
+    }
+
+    fn pages_of_segments(&self) -> impl Iterator<Item = &Page> {
+        let rows = self.catalog.seen().map_or(&[][..], |catalog| &catalog.rows);
+        rows.iter().filter(|row| row.content.0 >= 0).filter_map(|row| self.page_of(row).ok())
+    }
+
     /// Not one segment has a pod among those that are selected: they are all gone, or others are selected.
     pub fn nothing_selected(&self) -> bool {
         let rows = self.catalog.seen().map_or(&[][..], |catalog| &catalog.rows);

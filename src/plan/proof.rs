@@ -74,8 +74,9 @@ fn stands_still(desk: &Desk, dbid: Dbid, row: Option<&Row>, since: Timestamp) ->
         return None;
     }
     if row.is_none() {
-        // The catalog was read: whether there is anything left to repair, the next attempt finds.
-        return Some(Proof::Broken(FailureClass::WorldMoved, format!("dbid {dbid} is not in the catalog any more")));
+        // The catalog was read, and is ours: whether there is anything left to repair, the next attempt finds.
+        let moved = || Proof::Broken(FailureClass::WorldMoved, format!("dbid {dbid} is not in the catalog any more"));
+        return desk.world.is_of_this_cluster().then(moved);
     }
     let page = desk.page_at(dbid)?;
     desk.world.instances.get(&dbid)?.still.filter(|still| *still > PATIENCE)?;
@@ -268,6 +269,7 @@ mod tests {
         let away = World::of(&["2:0ppsu", "6:0mmsu"]);
         assert!(matches!(prove(&away, 60), Proof::Missing(_)), "a look at another catalog passes");
         assert!(matches!(prove(&away, 7200), Proof::Broken(FailureClass::WorldMoved, _)));
+        assert!(matches!(prove(&away.silent(2).silent(6), 7200), Proof::Missing(_)), "it may be another cluster's catalog");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::model::{
 pub fn advance(desk: &mut Desk, recovery: &Recovery) -> RecoveryNext {
     let targets = match targets(desk, recovery) {
         Ok(targets) => targets,
-        Err(refusal) => return unresolved(recovery, &refusal),
+        Err(refusal) => return unresolved(desk, recovery, &refusal),
     };
     let mut instances = BTreeMap::new();
     for (dbid, content) in targets {
@@ -58,9 +58,14 @@ fn targets(desk: &Desk, recovery: &Recovery) -> Result<Vec<(Dbid, Content)>, Ref
     }
 }
 
-fn unresolved(recovery: &Recovery, refusal: &Refusal) -> RecoveryNext {
-    let phase = if refusal.is_final() { Phase::Refused } else { recovery.phase };
+fn unresolved(desk: &Desk, recovery: &Recovery, refusal: &Refusal) -> RecoveryNext {
+    let phase = if refusal.is_final() && !perhaps_of_others(desk, refusal) { Phase::Refused } else { recovery.phase };
     RecoveryNext { phase, instances: BTreeMap::new(), message: format!("{}: {refusal}; {}", refusal.code(), refusal.lifted_by()) }
+}
+
+/// That a dbid or content is not in a catalog of which no segment is known to be ours says nothing: a Service may lead astray.
+fn perhaps_of_others(desk: &Desk, refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::NotInCatalog { .. }) && !desk.world.is_of_this_cluster()
 }
 
 fn instance(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance) -> InstanceNext {
@@ -126,7 +131,11 @@ fn may_tell_yet(desk: &Desk, dbid: Dbid) -> Option<Refusal> {
         Ok(catalog) => catalog,
         Err(refusal) => return Some(refusal),
     };
-    let silent = gates::page_of(desk, catalog.row(dbid)?).err()?;
+    let Some(row) = catalog.row(dbid) else {
+        let missing = Refusal::NotInCatalog { what: format!("dbid {dbid}") };
+        return Some(missing).filter(|missing| perhaps_of_others(desk, missing));
+    };
+    let silent = gates::page_of(desk, row).err()?;
     (gates::silence(desk, dbid) < MAY_TELL).then_some(silent)
 }
 
@@ -248,6 +257,7 @@ fn begin(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
             state.proving_since = Some(desk.now);
             prove(desk, recovery, dbid, state, desk.now)
         }
+        Err(refusal) if perhaps_of_others(desk, &refusal) => standing(state, Standing::Waiting(refusal)),
         Err(Refusal::NotInCatalog { what }) if state.attempt > 0 => {
             let message = format!("{what} is not in the catalog any more");
             state.failure = Some(Failure { class: FailureClass::WorldMoved, step: Step::Proving, message, evidence: String::new() });

@@ -52,6 +52,25 @@ fn what_waiting_can_not_change_is_refused_and_the_rest_waits() {
     assert_eq!(phase(down().blind(), 5), Phase::Pending);
 }
 
+/// One look at another cluster's coordinator ended what was under way, and refused for good what was not.
+#[test]
+fn what_is_not_in_a_catalog_that_may_be_anothers_waits() {
+    let rests = || {
+        let mut recovery = running("r", 5, 0, Repair::Full, JobState::Active);
+        let state = recovery.instances.get_mut(&Dbid(5)).unwrap();
+        (state.job, state.attempt_ended) = (None, Some(ago(600)));
+        recovery
+    };
+    let foreign = || World::of(&["12:0ppsu", "15:0mmsu"]).page(12, |p| p.cluster = "other".into()).silent(15);
+    let lost = || running("r", 5, 0, Repair::Full, JobState::Garbled("its exit code is 255".into()));
+    for recovery in [rests(), lost(), asked("r", &[5], None)] {
+        let phase = recovery.phase;
+        assert_eq!(next(&foreign().recovery(recovery.clone())).phase, phase);
+        let ours = next(&World::of(&["2:0ppsu", "6:0mmsu"]).recovery(recovery));
+        assert!(ours.phase.is_over(), "its dbid is gone: {ours:?}");
+    }
+}
+
 #[test]
 fn paused_healing_does_not_stop_what_a_person_asks_for() {
     let policy = Policy { paused: true, ..Policy::default() };

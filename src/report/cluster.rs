@@ -26,7 +26,7 @@ pub fn status(cluster: &GreenplumCluster, world: &World, plan: &Plan, now: Times
     let conditions = condition::merge(&old.conditions, &wanted, generation, now);
     let message = wanted.iter().find(|one| one.kind == "Ready").map(|ready| ready.message.clone()).unwrap_or_default();
     let message = cut(&message, LONGEST_MESSAGE);
-    let coordinator_timeline = old.coordinator_timeline.max(world.coordinator_timeline.map(|timeline| timeline.0.into()));
+    let coordinator_timeline = old.coordinator_timeline.max(world.vouched_timeline().map(|timeline| timeline.0.into()));
     let status = GreenplumClusterStatus { observed_generation: generation, conditions, message, coordinator_timeline, ..old };
     match world.catalog.seen() {
         None => status,
@@ -322,6 +322,27 @@ mod tests {
             assert_eq!(next.coordinator_timeline, Some(kept));
             cluster.status = Some(next);
         }
+    }
+
+    /// One look at another cluster's coordinator, on a higher timeline, made the real one an old one for ever.
+    #[test]
+    fn a_timeline_for_which_no_segment_vouches_is_not_kept() {
+        use crate::model::Timeline;
+        let kept = |asked, told: Option<Timeline>, foreign: bool| {
+            let mut world = World::of(&["2:0ppsu", "5:0mmsu"]);
+            for dbid in [2, 5] {
+                world = world.page(dbid, |page| page.coordinator_timeline = told);
+                world = if foreign { world.page(dbid, |page| page.cluster = "other".into()) } else { world };
+            }
+            world.coordinator_timeline = Some(Timeline(asked));
+            let mut cluster = fixtures::cluster();
+            cluster.status = Some(GreenplumClusterStatus { coordinator_timeline: Some(3), ..GreenplumClusterStatus::default() });
+            status(&cluster, &world, &Plan::default(), now()).coordinator_timeline
+        };
+        assert_eq!(kept(9, Some(Timeline(3)), false), Some(3), "its segments know of no such coordinator");
+        assert_eq!(kept(9, None, true), Some(3), "its segments are none of ours");
+        assert_eq!(kept(4, Some(Timeline(4)), false), Some(4), "its standby was activated");
+        assert_eq!(kept(4, None, false), Some(4), "of a supervisor that does not tell");
     }
 
     #[test]
