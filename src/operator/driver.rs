@@ -42,6 +42,8 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 const APART: Duration = Duration::from_millis(500);
 /// Longest time between two passes that fail.
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
+/// And between two of which all but some of what was planned came about: the others are healed meanwhile.
+const LONGEST_OF_SOME: Duration = Duration::from_secs(10);
 /// After old recoveries could not be removed.
 const UNTIDY: Duration = Duration::from_mins(10);
 /// Longest text of what did not come about in one pass.
@@ -154,7 +156,7 @@ impl Driver {
                 }
                 Err(failure) => {
                     failures += 1;
-                    let pause = back_off(failures);
+                    let pause = pause(&failure, failures);
                     self.context.metrics.pass(&self.of, Pass::Failed);
                     tracing::error!(error = error::chain(&failure), again_in = ?pause, "a pass failed");
                     self.rest(pause, pause / 2).await;
@@ -380,6 +382,18 @@ fn log(happened: &[Happened]) {
         } else {
             tracing::info!(dbid, content, %reason, "{note}");
         }
+    }
+}
+
+/// What could not be made is told, and holds up the others no longer than it takes to be seen to pass.
+fn pause(failure: &DriveError, failures: u32) -> Duration {
+    match failure {
+        DriveError::NotDone(_) => back_off(failures).min(LONGEST_OF_SOME),
+        DriveError::Read { .. }
+        | DriveError::TimedOut { .. }
+        | DriveError::Invalid { .. }
+        | DriveError::Observe(_)
+        | DriveError::Apply(_) => back_off(failures),
     }
 }
 

@@ -46,6 +46,8 @@ async fn paths(driver: &mut Driver, objects: &Objects) -> Vec<String> {
 #[test]
 fn failures_in_a_row_are_tried_again_ever_more_slowly() {
     assert_eq!([1, 2, 3, 7, 100].map(|n| back_off(n).as_secs()), [1, 2, 4, 60, 60]);
+    let (all, some) = (DriveError::TimedOut { name: "demo".into() }, DriveError::NotDone(vec![]));
+    assert_eq!([3, 7].map(|n| (pause(&all, n).as_secs(), pause(&some, n).as_secs())), [(4, 4), (60, 10)]);
 }
 
 #[tokio::test]
