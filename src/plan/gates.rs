@@ -89,6 +89,14 @@ fn somebody_is_selected(desk: &Desk) -> Result<(), Refusal> {
     if desk.nothing_selected { Err(Refusal::NothingSelected { selected: desk.world.selected }) } else { Ok(()) }
 }
 
+/// Whether an acting primary serves its content.
+///
+/// # Errors
+/// Why that is not known, or that it does not.
+pub fn serves_its_content(desk: &Desk, row: &Row) -> Result<(), Refusal> {
+    source_holds_every_commit(desk, &pair_of(catalog(desk)?, row)?)
+}
+
 /// The acting primary answers, read-write, as itself [2, 7].
 fn source_holds_every_commit(desk: &Desk, pair: &Pair) -> Result<(), Refusal> {
     let primary = pair.primary.dbid;

@@ -35,8 +35,9 @@ pub fn prove(desk: &Desk, done: &Done) -> Proof {
         Ok(catalog) => catalog.row(dbid),
         Err(refusal) => return Proof::Waits(refusal),
     };
-    if row.is_some_and(|row| row.role == Role::Primary && row.status == Status::Up) {
-        return Proof::Healed(None); // FTS promotes only what was in sync
+    if let Some(row) = row.filter(|row| row.role == Role::Primary && row.status == Status::Up) {
+        // FTS promotes only what was in sync; of two that died it flips the rows, and promotes nobody.
+        return gates::serves_its_content(desk, row).map_or_else(Proof::Waits, |()| Proof::Healed(None));
     }
     if let Some((class, why)) = aftermath::judge(desk, done) {
         return Proof::Broken(class, why);
@@ -274,7 +275,11 @@ mod tests {
 
     #[test]
     fn a_target_that_fts_has_promoted_since_was_in_sync() {
-        assert_eq!(prove(&World::of(&["2:0mpnd", "5:0pmnu"]), 1), Proof::Healed(None));
+        let promoted = World::of(&["2:0mpnd", "5:0pmnu"]);
+        assert_eq!(prove(&promoted, 1), Proof::Healed(None));
+        let dead = promoted.clone().source(0, Look::Unknown("refused".into())).instance(5, |i| i.seen_promoted = false);
+        assert!(matches!(prove(&dead, 1), Proof::Waits(Refusal::FlippedDouble { .. })), "{:?}", prove(&dead, 1));
+        assert!(matches!(prove(&promoted.source_with(0, |s| s.in_recovery = true), 1), Proof::Waits(Refusal::PeerSuspect { .. })));
     }
 
     #[test]
