@@ -309,8 +309,8 @@ pub struct GreenplumClusterStatus {
     /// One sentence: how the cluster is.
     #[serde(default)]
     pub message: String,
-    /// Highest timeline on which an acting coordinator was seen; one on a lower timeline is not believed. To be removed by
-    /// hand after the whole cluster was restored from an older copy.
+    /// Highest timeline on which an acting coordinator was seen, as far as a segment's supervisor has believed it, too; one on a
+    /// lower timeline is not believed. To be removed by hand after the whole cluster was restored from an older copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coordinator_timeline: Option<i64>,
     /// Contents whose mirror is up and in sync, of all, such as `2/3`.

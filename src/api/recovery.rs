@@ -107,7 +107,7 @@ pub struct SegmentRecoveryStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready (it succeeded), Reconciling (it is not over) and Stalled (it failed, or was refused), as kstatus reads them.
+    /// Ready (it succeeded), Reconciling (it is not over) and Stalled (it failed, was refused, or waits for a person), as kstatus reads them.
     #[serde(default)]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

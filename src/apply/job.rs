@@ -72,6 +72,16 @@ pub enum JobError {
     Attempt { why: String },
 }
 
+impl JobError {
+    /// A pod gets its node by itself.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::NoNode { .. } => true,
+            Self::NoContainer { .. } | Self::NoImage { .. } | Self::NoCoordinator { .. } | Self::Attempt { .. } => false,
+        }
+    }
+}
+
 /// What a Job is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {

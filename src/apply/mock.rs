@@ -82,12 +82,23 @@ pub async fn finished(task: JoinHandle<()>) {
 pub struct Objects {
     all: Arc<Mutex<BTreeMap<String, Value>>>,
     writes: Arc<Mutex<Vec<(String, Value)>>>,
+    refused: Arc<Mutex<BTreeMap<String, (u16, String)>>>,
 }
 
 impl Objects {
     /// What is answered to a GET of `path`; everything else is not found.
     pub fn put(&self, path: &str, object: Value) {
         self.all.lock().unwrap().insert(path.to_owned(), object);
+    }
+
+    /// The object at a path, as it is by now.
+    pub fn get(&self, path: &str) -> Value {
+        self.all.lock().unwrap().get(path).cloned().unwrap_or_default()
+    }
+
+    /// What is answered to every `METHOD path` of a write from now on.
+    pub fn refuse(&self, write: &str, code: u16, message: &str) {
+        self.refused.lock().unwrap().insert(write.to_owned(), (code, message.to_owned()));
     }
 
     /// The writes since this was last asked: `METHOD path`, and the body.
@@ -117,6 +128,9 @@ impl Objects {
             return all.get(path).map_or_else(missing, |object| (200, object.clone()));
         }
         self.writes.lock().unwrap().push((format!("{method} {path}"), body.clone()));
+        if let Some((code, message)) = self.refused.lock().unwrap().get(&format!("{method} {path}")) {
+            return (*code, json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": code, "message": message}));
+        }
         let named = body["metadata"]["name"].as_str().map(|name| format!("{path}/{name}"));
         if method == "POST" && named.is_some_and(|named| all.contains_key(&named)) {
             return (409, json!({"kind": "Status", "status": "Failure", "reason": "AlreadyExists", "code": 409, "message": path}));

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 use crate::{
     api::{GreenplumCluster, SegmentRecovery, labels},
-    model::{Attempt, Dbid, NewRecovery, Plan, Removal},
+    model::{Attempt, Dbid, NewRecovery, Plan, Refusal, Removal},
     observe::{Seen, jobs::JobSeen},
 };
 
@@ -78,6 +78,26 @@ pub enum ApplyError {
     NoPod { dbid: Dbid },
 }
 
+impl ApplyError {
+    /// The same for whoever reads the status: what was refused stands until a person changes something, the rest passes.
+    pub fn refusal(&self) -> Refusal {
+        let passes = match self {
+            Self::Create { source, .. } | Self::Status { source, .. } | Self::End { source, .. } | Self::Remove { source, .. } => {
+                !is_refused(source)
+            }
+            Self::Job { source, .. } => source.passes(),
+            Self::Taken { .. } => false,
+            Self::TimedOut { .. } | Self::MayCopy { .. } | Self::NoPod { .. } => true,
+        };
+        Refusal::NotMade { why: crate::error::chain(self), passes }
+    }
+}
+
+/// By a quota, a policy, a missing right or an older definition: not for being busy, and not for having moved.
+fn is_refused(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && !matches!(status.code, 408 | 409 | 429))
+}
+
 /// Whether a status was written.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Written<T> {
@@ -96,6 +116,8 @@ pub struct Applied {
     pub recoveries: Vec<(String, String)>,
     /// Something was made, so the next look should come soon.
     pub made: bool,
+    /// For which instance, and by which recovery, something could not be made.
+    pub not_made: Vec<(Dbid, String, Refusal)>,
     pub errors: Vec<ApplyError>,
 }
 
@@ -130,7 +152,10 @@ impl Applier {
                     applied.made = true;
                 }
                 Ok(false) => {}
-                Err(error) => applied.errors.push(error),
+                Err(error) => {
+                    applied.not_made.push((new.dbid, new.name.clone(), error.refusal()));
+                    applied.errors.push(error);
+                }
             }
         }
         applied

@@ -8,7 +8,7 @@ use crate::{
         GreenplumCluster, SegmentRecovery, SegmentRecoverySpec, SegmentRecoveryStatus, labels,
         recovery::{ClusterName, RecoveryType, Targets},
     },
-    model::{NewRecovery, Phase, RecoveryInstance, RecoveryNext},
+    model::{Dbid, InstanceNext, NewRecovery, Phase, RecoveryInstance, RecoveryNext, Refusal, Standing},
     observe::Seen,
 };
 
@@ -45,6 +45,8 @@ pub struct Moved {
     pub written: Written<SegmentRecovery>,
     /// A Job was made, so the next look should come soon.
     pub made: bool,
+    /// The instances whose Jobs could not be made.
+    pub not_made: Vec<(Dbid, Refusal)>,
     pub errors: Vec<ApplyError>,
 }
 
@@ -74,16 +76,18 @@ impl Applier {
             match self.status(&current, None, &make(&unbegun(next))).await? {
                 Written::Now(written) => current = *written,
                 Written::Unchanged => {}
-                Written::Moved => return Ok(Moved { written: Written::Moved, made: false, errors: vec![] }),
+                Written::Moved => return Ok(Moved { written: Written::Moved, made: false, not_made: vec![], errors: vec![] }),
             }
         }
         let mut next = next.clone();
         let mut errors = self.jobs(cluster, seen, &current, &mut next).await;
+        let not_made: Vec<_> = next.instances.iter().filter_map(|(dbid, one)| Some((*dbid, not_made(one)?))).collect();
+        let begun = jobs > not_made.len();
         let ended = self.end_jobs(seen, &next, &current, &mut errors).await;
         let status = make(&next);
         let written =
             if due(&status, jobs > 0) { self.status(&current, current.status.as_ref(), &status).await? } else { Written::Unchanged };
-        Ok(Moved { written, made: jobs > 0 || ended, errors })
+        Ok(Moved { written, made: begun || ended, not_made, errors })
     }
 
     /// Deletes the Jobs that the plan says to end. Whether any was: what follows from it is known then.
@@ -102,22 +106,32 @@ impl Applier {
 
     /// Makes the Jobs. An attempt whose Job could not be made has not begun: the state goes back, the reason stands.
     async fn jobs(&self, cluster: &GreenplumCluster, seen: &Seen, object: &SegmentRecovery, next: &mut RecoveryNext) -> Vec<ApplyError> {
-        let mut errors = vec![];
+        let (mut errors, mut told) = (vec![], vec![]);
         let before = seen.world.recoveries.iter().find(|one| one.name == object.name_any());
         for (dbid, instance) in &mut next.instances {
             let Some(attempt) = instance.create_job.clone() else { continue };
             if let Err(error) = self.job(cluster, object, seen, &attempt).await {
                 let old = before.and_then(|one| one.instances.get(dbid)).cloned();
                 instance.state = old.unwrap_or_else(|| RecoveryInstance::untouched(instance.state.content));
-                next.message = format!("dbid {dbid}: {}", crate::error::chain(&error));
+                let refusal = error.refusal();
+                told.push(format!("dbid {dbid}: waits ({}): {refusal}; {}", refusal.code(), refusal.lifted_by()));
+                (instance.create_job, instance.standing) = (None, Standing::Waiting(refusal));
                 errors.push(error);
             }
+        }
+        if !told.is_empty() {
+            next.message = told.join("; ");
         }
         if next.phase == Phase::Running && next.instances.values().all(|instance| instance.state.phase == Phase::Pending) {
             next.phase = Phase::Pending;
         }
         errors
     }
+}
+
+fn not_made(instance: &InstanceNext) -> Option<Refusal> {
+    let Standing::Waiting(refusal @ Refusal::NotMade { .. }) = &instance.standing else { return None };
+    Some(refusal.clone())
 }
 
 /// The same recovery with its instances named and nothing begun.

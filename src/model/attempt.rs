@@ -140,6 +140,9 @@ pub struct Progress {
     pub read: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub written: Option<u64>,
+    /// How often anything of the work was seen to move: a line is printed whether it does or not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub moves: Option<u64>,
 }
 
 impl Progress {
@@ -204,7 +207,7 @@ mod tests {
     #[test]
     fn a_copy_nears_its_end_when_seconds_are_left_and_after_it() {
         let nears = |step, seconds_left| {
-            Progress { step, bytes: 1, total: Some(2), rate: 1, seconds_left, read: None, written: None }.nears_its_end()
+            Progress { step, bytes: 1, total: Some(2), rate: 1, seconds_left, read: None, written: None, moves: None }.nears_its_end()
         };
         assert!(!nears(Step::Analysing, Some(1)) && !nears(Step::Copying, None) && !nears(Step::Copying, Some(4)));
         assert!(nears(Step::Copying, Some(3)) && nears(Step::Configuring, None) && nears(Step::Releasing, None));

@@ -20,6 +20,8 @@ pub struct Plan {
     pub unfit: Vec<Unwell>,
     /// Acting primaries that cannot tell whether their mirror hangs, well or not.
     pub unwatched: Vec<Unwell>,
+    /// Acting primaries from whose supervisors nothing is heard, so that nobody knows whether they can tell.
+    pub unheard: Vec<Unwell>,
     /// Instances, well or not, at which a Job would lack what their pods have.
     pub lacking: Vec<Unwell>,
     /// Old recoveries that count for nothing any more, to be removed.
@@ -42,13 +44,32 @@ impl Plan {
         young || progress.any(Progress::nears_its_end)
     }
 
+    /// The coordinator that gave the catalog is not believed: it is not to be asked again by the session that is there.
+    pub fn doubts_the_coordinator(&self) -> bool {
+        self.unwell.iter().any(|one| matches!(one.reason.refusal(), Some(Refusal::CoordinatorMayBeOvertaken { .. })))
+    }
+
+    /// What was planned for an instance did not come about: it is not told as if it had.
+    pub fn was_not_made(&mut self, dbid: Dbid, by: &str, refusal: &Refusal) {
+        self.new_recoveries.retain(|new| new.name != by);
+        for one in self.unwell.iter_mut().filter(|one| one.dbid == dbid) {
+            match &one.reason {
+                Reason::Planned { recovery, .. } if recovery == by => one.reason = Reason::Refused(refusal.clone()),
+                Reason::Recovering { recovery, .. } | Reason::Waits { recovery, .. } if recovery == by => {
+                    one.reason = Reason::Waits { recovery: by.to_owned(), refusal: refusal.clone() };
+                }
+                Reason::Planned { .. } | Reason::Recovering { .. } | Reason::Waits { .. } | Reason::Refused(_) => {}
+            }
+        }
+    }
+
     /// Nothing of this moves before a person or the cluster's pods do: no attempt runs, waits for its time or is being
     /// proven, and the catalog is not known or all that is not well needs a person.
     pub fn stands_still(&self, world: &World) -> bool {
         let instances = self.recoveries.values().flat_map(|recovery| recovery.instances.values());
         let moves = |one: &InstanceNext| matches!(one.standing, Standing::Attempting | Standing::Proving(_) | Standing::BackingOff { .. });
         let moving = !self.new_recoveries.is_empty() || instances.into_iter().any(moves);
-        let for_a_person = |one: &Unwell| matches!(&one.reason, Reason::Refused(refusal) if refusal.needs_a_person());
+        let for_a_person = |one: &Unwell| one.reason.refusal().is_some_and(Refusal::needs_a_person);
         // That a coordinator is not well makes nobody look at the segments less often.
         let mut segments = self.unwell.iter().filter(|one| one.content != Content::COORDINATOR).peekable();
         let stuck = segments.peek().is_some() && segments.all(for_a_person);
@@ -150,6 +171,8 @@ pub struct Unwell {
 pub enum Reason {
     /// This recovery works on it; what keeps it from being proven, or what its next attempt waits for, if something does.
     Recovering { recovery: String, trouble: Option<String> },
+    /// This recovery works on it, and does not go on, because.
+    Waits { recovery: String, refusal: Refusal },
     /// This recovery is about to be made.
     Planned { recovery: String, repair: Repair },
     /// Nothing, because.
@@ -160,7 +183,7 @@ impl Reason {
     /// Why nothing is done, if nothing is.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
-            Self::Refused(refusal) => Some(refusal),
+            Self::Refused(refusal) | Self::Waits { refusal, .. } => Some(refusal),
             Self::Recovering { .. } | Self::Planned { .. } => None,
         }
     }

@@ -78,6 +78,9 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("TakenUpAgain", "why", "SourceBusy: another repair of this content holds the source"),
     ("AttemptStuck", "why", "its node n2 is not ready since 08:14"),
     ("PodRefused", "why", "pods \"demo-d5-3f2a9c1e-a2-x7k2p\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=9, limited: pods=9"),
+    ("NotMade", "why", "can not create SegmentRecovery demo-d5-3f2a9c1e: exceeded quota: small, requested: \
+        count/segmentrecoveries.gpheal.io=1, used: 9, limited: 9"),
+    ("NotMarkedUp", "why", "FTS did not end its look within 160 s"),
     ("VolumeInUse", "*", "process 32404 lives in the data directory without the lock"),
     ("PageNotBelieved", "*", "its page belongs to cluster 'other' and not to 'demo'"),
     ("CredentialsMissing", "*", "there is no Secret demo-gpadmin; make it with the keys username and password"),

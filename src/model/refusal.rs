@@ -80,10 +80,12 @@ reasons! {
         Flapping { dbid: Dbid, recovery: String, within: SignedDuration, causes: Vec<String>, until: Timestamp },
         /// A SegmentRecovery that this operator cannot read has the name that a repair of this fault would have, or a Job at this content.
         RecoveryUnreadable { recovery: String },
-        /// The Job of an attempt makes no progress: its node is lost or cordoned, its pod is not made, no heartbeat comes.
+        /// The Job of an attempt makes no progress: its node is lost or cordoned, its pod is not made, no heartbeat comes, nothing of its work moves.
         AttemptStuck { job: String, why: String },
         /// The Kubernetes API refuses the pod of an attempt's Job: a quota, a limit range, an admission policy.
         PodRefused { job: String, why: String },
+        /// A recovery, its status or its Job can not be made: the Kubernetes API refuses it, or something of the pod is missing.
+        NotMade { why: String, passes: bool },
         /// Another recovery of the same content is running [13].
         AlreadyRecovering { content: Content, recovery: String },
         /// A Job at the same content, or its pod, has not ended yet, whatever it has said and whether or not its recovery is there [13].
@@ -94,6 +96,8 @@ reasons! {
         SupervisorSilent { why: String },
         /// What is served at the pod's supervisor port is not the page of this instance: nonsense, or another's.
         PageNotBelieved { why: String },
+        /// The mirror streams from its acting primary, for minutes, and FTS has not marked it up.
+        NotMarkedUp { why: String },
         /// The mirror is up and follows; it is not in sync yet [7.3 #54].
         CatchingUp,
         /// The mirror is up for FTS and acknowledges nothing, as its acting primary's supervisor or its own sees: commits wait for it.
@@ -324,6 +328,10 @@ sentences! { Refusal {
         ("the pod of Job {job} is not made: {why}"),
         ("lifted by itself, within minutes, once quotas, limit ranges and policies of the namespace let the pod be; spec.job.resources \
              and spec.job.labels change what it asks for and carries");
+    NotMade { why, passes }: if *passes { PASSES } else { PERSON },
+        ("{why}"),
+        ("lifted by itself, within a minute, once quotas, policies of admission and the operator's role let it be made, or what the \
+             message names is there");
     AlreadyRecovering { content, recovery }: PASSES,
         ("content {content} is being repaired by SegmentRecovery {recovery}"),
         ("lifted when SegmentRecovery {recovery} has ended");
@@ -341,6 +349,10 @@ sentences! { Refusal {
         ("its supervisor's page is not believed: {why}"),
         ("lifted when its pod serves the page of this instance at the container port named gpheal; check GPHEAL_CLUSTER, \
              GPHEAL_ADDRESS, GPHEAL_PORT and GPHEAL_DATA_DIRECTORY there, and that supervisor and operator are of one version");
+    NotMarkedUp { why }: PERSON,
+        ("the mirror streams, for minutes, and FTS has not marked it up: {why}"),
+        ("lifted by itself when FTS has marked it up; look whether the coordinator's FTS process works, and its log; a mirror that connects \
+             under another name than gp_walreceiver FTS does not know, and a SegmentRecovery that a person makes for it sets that right");
     CatchingUp: PASSES,
         ("the mirror is up and not in sync yet"),
         ("lifted by itself when the mirror has received what it missed");
@@ -382,6 +394,21 @@ impl Refusal {
     /// A person has to do something: waiting alone does not lift it.
     pub fn needs_a_person(&self) -> bool {
         self.lasting().person
+    }
+
+    /// It stands in the way of a repair; what only takes its time does not.
+    pub fn blocks(&self) -> bool {
+        self.needs_a_person()
+            || !matches!(
+                self,
+                Self::WithinGrace { .. }
+                    | Self::CatchingUp
+                    | Self::MirrorSlow { .. }
+                    | Self::AlreadyRecovering { .. }
+                    | Self::JobBudget { .. }
+                    | Self::SupervisorSays { .. }
+                    | Self::ActingPrimaryNotAnswering { .. }
+            )
     }
 
     /// No waiting changes it: a recovery that was asked for is refused for good.

@@ -23,6 +23,8 @@ pub struct World {
     pub sources: BTreeMap<Content, Look<Source>>,
     /// Contents to which a dispatched statement got an answer; asked only while a repair is being proven.
     pub dispatch: Look<Vec<Content>, Undispatched>,
+    /// Why FTS could not be asked to look, when it was last tried.
+    pub unprobed: Option<String>,
     /// All recoveries of this cluster, oldest first.
     pub recoveries: Vec<Recovery>,
     /// Names of SegmentRecoveries of which nothing but the name can be read, of whatever cluster: they are taken.
@@ -66,6 +68,8 @@ pub struct Instance {
     pub silent: Option<SignedDuration>,
     /// For how long its WAL receiver has said why it receives nothing, by the same clock.
     pub deaf: Option<SignedDuration>,
+    /// For how long it has received while FTS has it marked down, by the same clock.
+    pub unmarked: Option<SignedDuration>,
     /// When its postgres was last seen to end, by the same clock.
     pub ended: Option<Changed>,
     /// How often it was within the last half hour, having served for a while in between: those of one row are one.
@@ -363,6 +367,23 @@ impl World {
             Look::Unknown(none) => Err(none.clone()),
             Look::Seen(page) => page.is_of(&self.cluster_name, row).map(|()| page).map_err(NoPage::NotBelieved),
         }
+    }
+
+    /// The timeline of the coordinator that gave the catalog, where a segment of this cluster vouches for it: its supervisor has
+    /// believed that one itself, or is too old to tell. A Service that leads astray finds a coordinator, too.
+    pub fn vouched_timeline(&self) -> Option<Timeline> {
+        let asked = self.coordinator_timeline?;
+        self.pages_of_segments().any(|page| page.coordinator_timeline.is_none_or(|seen| seen >= asked)).then_some(asked)
+    }
+
+    /// A segment that the catalog names is one of this cluster, by its supervisor's word: it is no other cluster's catalog.
+    pub fn is_of_this_cluster(&self) -> bool {
+        self.pages_of_segments().next().is_some()
+    }
+
+    fn pages_of_segments(&self) -> impl Iterator<Item = &Page> {
+        let rows = self.catalog.seen().map_or(&[][..], |catalog| &catalog.rows);
+        rows.iter().filter(|row| row.content.0 >= 0).filter_map(|row| self.page_of(row).ok())
     }
 
     /// Not one segment has a pod among those that are selected: they are all gone, or others are selected.

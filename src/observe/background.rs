@@ -73,7 +73,9 @@ impl<T> Drop for Errand<T> {
 /// The errands of one cluster.
 #[derive(Debug, Default)]
 pub struct Background {
-    probe: Errand<()>,
+    probe: Errand<Option<String>>,
+    /// Why FTS could not be asked to look, when it was last tried.
+    pub unprobed: Option<String>,
     dispatch: Errand<Look<Vec<Content>, Undispatched>>,
     answered: Option<Look<Vec<Content>, Undispatched>>,
 }
@@ -82,12 +84,13 @@ impl Background {
     /// There is no reason to have FTS look.
     pub fn no_probe(&mut self) {
         self.probe.rest();
+        self.unprobed = None;
     }
 
     /// Has FTS look now, without waiting for it.
-    pub fn probe(&mut self, server: &Server, login: &Login, why: &str, wake: &Arc<Notify>) {
-        if self.probe.task.as_ref().is_some_and(JoinHandle::is_finished) {
-            self.probe.task = None;
+    pub async fn probe(&mut self, server: &Server, login: &Login, why: &str, wake: &Arc<Notify>) {
+        if let Some(done) = self.probe.take().await {
+            self.unprobed = done.unwrap_or_else(Some);
         }
         if !self.probe.is_due() {
             return;
@@ -96,11 +99,13 @@ impl Background {
         let (server, login) = (server.clone(), login.clone());
         self.probe.begin(wake, async move {
             let asked = async { fts::request_probe(&Session::dispatch(&server, &login).await?).await };
-            match timeout(LONGEST, asked).await {
-                Ok(Ok(())) => tracing::debug!("FTS has looked"),
-                Ok(Err(error)) => tracing::warn!(%error, "FTS could not be asked to look"),
-                Err(_) => tracing::warn!("FTS did not end its look within {} s", LONGEST.as_secs()),
-            }
+            let failed = match timeout(LONGEST, asked).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(format!("FTS could not be asked to look: {error}")),
+                Err(_) => Some(format!("FTS did not end its look within {} s", LONGEST.as_secs())),
+            };
+            failed.as_ref().map_or_else(|| tracing::debug!("FTS has looked"), |why| tracing::warn!("{why}"));
+            failed
         });
     }
 

@@ -10,7 +10,7 @@ use super::{Unanswered, database::Topology, ends::Ends, jobs::Said, receivers::R
 use crate::{
     api::{GreenplumCluster, convert},
     greenplum::{Login, SessionError},
-    model::{Changed, Content, Dbid, InstanceState, Look, NoPage, Page, Plan, Role, Row, Source, World, page::Effort},
+    model::{Changed, Content, Dbid, InstanceState, Look, NoPage, Page, Plan, Role, Row, Source, Status, World, page::Effort},
 };
 
 /// How long credentials are used before the Secret is read again.
@@ -50,6 +50,8 @@ pub struct Memory {
     /// Since when supervisors have not answered, and since when WAL receivers have said why they receive nothing; by that clock.
     silent: BTreeMap<Dbid, Instant>,
     deaf: BTreeMap<Dbid, Instant>,
+    /// Since when mirrors have received while FTS has them marked down.
+    unmarked: BTreeMap<Dbid, Instant>,
     /// How often the postgres of instances was seen to end.
     pub ends: Ends,
     /// Which walsenders mirrors belong to.
@@ -145,6 +147,12 @@ impl Memory {
     pub fn deaf(&mut self, dbid: Dbid, page: Option<&Page>) -> Option<SignedDuration> {
         let is = page.map_or(self.deaf.contains_key(&dbid), |page| page.is_deaf().is_some());
         lasts(&mut self.deaf, dbid, is)
+    }
+
+    /// For how long it has received while FTS has it marked down. One that cannot be asked is not known to have stopped.
+    pub fn unmarked(&mut self, row: &Row, page: Option<&Page>) -> Option<SignedDuration> {
+        let receives = page.map_or(self.unmarked.contains_key(&row.dbid), |page| page.receiving);
+        lasts(&mut self.unmarked, row.dbid, receives && row.status == Status::Down)
     }
 
     pub fn unwell_since(&self, dbid: Dbid) -> Option<Timestamp> {
@@ -307,6 +315,21 @@ mod tests {
         assert_eq!(secs(memory.deaf(Dbid(5), Some(&page))), Some(31));
         page.receiving = true;
         assert_eq!(secs(memory.deaf(Dbid(5), Some(&page))), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn how_long_a_mirror_streams_that_fts_has_marked_down_is_timed_by_a_clock_that_nobody_sets() {
+        let (mut memory, down) = (Memory::default(), fixtures::row("5:0mmnd"));
+        let secs = |lasts: Option<SignedDuration>| lasts.map(|lasts| lasts.as_secs());
+        let mut page = fixtures::page(&down);
+        assert_eq!(secs(memory.unmarked(&down, None)), None, "nobody has seen it stream");
+        assert_eq!(secs(memory.unmarked(&down, Some(&page))), Some(0));
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert_eq!(secs(memory.unmarked(&down, None)), Some(31));
+        assert_eq!(secs(memory.unmarked(&fixtures::row("5:0mmnu"), Some(&page))), None, "FTS has marked it up");
+        assert_eq!(secs(memory.unmarked(&down, Some(&page))), Some(0));
+        page.receiving = false;
+        assert_eq!(secs(memory.unmarked(&down, Some(&page))), None);
     }
 
     #[tokio::test(start_paused = true)]

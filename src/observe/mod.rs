@@ -130,10 +130,13 @@ impl Observer {
     pub async fn follow(&mut self, cluster: &GreenplumCluster, seen: &Seen, plan: &Plan) {
         self.memory.remember(&seen.world, plan);
         self.memory.ends(plan);
+        if plan.doubts_the_coordinator() {
+            self.sessions.forget_coordinator(); // its name may lead to another one by now
+        }
         let Some(why) = &plan.probe else { return self.background.no_probe() };
         let Coordinator { server, login } = self.coordinator(cluster).await;
         if let Ok(login) = login {
-            self.background.probe(&server, &login, why, &self.wake);
+            self.background.probe(&server, &login, why, &self.wake).await;
         }
     }
 
@@ -194,6 +197,7 @@ impl Observer {
             instances: BTreeMap::new(),
             sources: BTreeMap::new(),
             dispatch: self.dispatch(coordinator, joined).await,
+            unprobed: self.background.unprobed.clone(),
             recoveries: joined.iter().map(|one| one.recovery.clone()).collect(),
             unreadable: vec![],
             at_work: Look::Unknown("nothing may be begun or removed".into()),
@@ -254,6 +258,7 @@ impl Observer {
             let page = pages.remove(&row.dbid).unwrap_or_else(|| Look::Unknown(NoPage::Silent("it has no pod to ask".into())));
             let still = self.memory.still(row.dbid, page.seen());
             let (silent, deaf) = (self.memory.silent(row.dbid, &page), self.memory.deaf(row.dbid, page.seen()));
+            let unmarked = self.memory.unmarked(row, page.seen());
             let promoted_at = topology.history.get(&row.dbid).and_then(|written| written.promoted);
             let marked = self.memory.marked(row.dbid, promoted_at);
             let (ended, ends_lately) = self.memory.ends.look(row.dbid, page.seen());
@@ -276,6 +281,7 @@ impl Observer {
                 still,
                 silent,
                 deaf,
+                unmarked,
                 ended,
                 ends_lately,
                 walsender: None,

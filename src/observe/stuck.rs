@@ -10,7 +10,7 @@ use super::{
     jobs::{JobSeen, PodStage},
     nodes::Node,
 };
-use crate::model::{JobState, JobView, Step};
+use crate::model::{JobState, JobView, Progress, Step};
 
 /// What shows that a Job does not go on, in the order in which it explains more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +29,10 @@ enum Sign {
     NotStarting,
     /// It says nothing, and its hold does not beat.
     Silent,
+    /// It says again and again that nothing has moved, and its hold does not beat.
+    Beatless,
+    /// It says that again and again, for longer than anything takes that shows no sign of itself.
+    Idle,
 }
 
 impl Sign {
@@ -38,6 +42,8 @@ impl Sign {
             Self::NodeGone | Self::Moved => Duration::from_secs(30),
             Self::NodeLost | Self::NoPod | Self::Unscheduled => Duration::from_mins(2),
             Self::NotStarting | Self::Silent => Duration::from_mins(5),
+            Self::Beatless => Duration::from_mins(15), // as a tool, which is broken off by then
+            Self::Idle => Duration::from_mins(30),     // to flush or remove what a copy was made of, say
         }
     }
 }
@@ -145,13 +151,28 @@ fn signs(job: &JobSeen, facts: &Facts) -> Vec<(Sign, String, String)> {
         (PodStage::Placed, waits) | (PodStage::Begun, waits @ Some(_)) => {
             add(Sign::NotStarting, format!("its pod does not start{}", because(waits)));
         }
-        (PodStage::Begun, None) => all.push(silent(job, facts)),
+        (PodStage::Begun, None) => {
+            all.push(silent(job, facts));
+            all.extend(idle(job, facts));
+        }
     }
     all
 }
 
 fn because(waits: Option<String>) -> String {
     waits.map_or_else(String::new, |why| format!(": {why}"))
+}
+
+/// Lasts as long as its work does not move: the lines of its log are printed by a thread of their own, whatever becomes of the others.
+fn idle(job: &JobSeen, facts: &Facts) -> Vec<(Sign, String, String)> {
+    // One of an older version does not tell that it waits for a source at work.
+    let Some(Progress { step, bytes, read, written, moves: Some(moves), .. }) = &job.said.progress else { return vec![] };
+    let work = format!("{step} {bytes} {read:?} {written:?} {moves}");
+    let said = format!("it says that it runs, and nothing of its work in step {step} moves");
+    let holds = (Step::ProvingAgain..Step::Releasing).contains(step);
+    let beat = facts.heartbeat.filter(|_| holds).map(|at| (Sign::Beatless, format!("{work}\n{at}")));
+    let beatless = beat.map(|(sign, seen)| (sign, seen, format!("{said}, nor does the heartbeat of its hold on the volume")));
+    beatless.into_iter().chain([(Sign::Idle, work, said)]).collect()
 }
 
 /// Lasts as long as neither its log nor its hold's heartbeat moves.

@@ -36,7 +36,8 @@ fn seen_lost(pod: Option<&dyn Fn(&mut Value)>) -> JobSeen {
 /// One whose container runs, and which has said this.
 fn running(step: Option<Step>, last: &str) -> JobSeen {
     let on_node = |pod: &mut Value| pod["spec"]["nodeName"] = json!("n1");
-    let progress = step.map(|step| Progress { step, bytes: 1, total: None, rate: 0, seconds_left: None, read: None, written: None });
+    let progress =
+        step.map(|step| Progress { step, bytes: 1, total: None, rate: 0, seconds_left: None, read: None, written: None, moves: None });
     JobSeen { said: Said { answered: true, last: last.into(), progress }, ..seen(Some(&on_node)) }
 }
 
@@ -87,17 +88,49 @@ async fn what_keeps_a_job_from_going_on_is_told_when_it_lasts() {
     }
 }
 
+/// After how many minutes a Job is called stuck, and by what words, of which these things move.
+async fn stuck_after(change: impl Fn(&mut Progress, u64), says: bool, beats: Option<bool>) -> Option<(u64, String)> {
+    let (live, mut signs) = (node(true), Signs::default());
+    for minute in 0..120 {
+        let mut job = running(Some(Step::Copying), &if says { format!("line {minute}") } else { "the same".into() });
+        let progress = job.said.progress.as_mut().unwrap();
+        progress.moves = Some(0);
+        change(progress, minute);
+        let at = |minute| Timestamp::from_second(1_800_000_000 + i64::try_from(minute).unwrap()).unwrap();
+        let heartbeat = beats.map(|beats| at(if beats { minute } else { 0 }));
+        signs.judge(&mut job, &Facts { node: &live, instance_on: None, heartbeat });
+        if let Some(why) = job.view.stuck {
+            return Some((minute, why));
+        }
+        tokio::time::advance(Duration::from_mins(1)).await;
+    }
+    None
+}
+
+/// A line is printed each second, and a heartbeat written, by threads of their own: a Job whose work hung on the storage of its volume
+/// was never called stuck while its process lived, and two of those kept all other contents waiting.
 #[tokio::test(start_paused = true)]
-async fn a_line_of_the_log_or_a_heartbeat_is_a_sign_of_life() {
-    let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).ok();
-    let live = node(true);
-    for beats in [true, false] {
-        let mut signs = Signs::default();
-        for minute in 0..60 {
-            let mut job = running(Some(Step::Copying), &if beats { "the same".into() } else { format!("line {minute}") });
-            signs.judge(&mut job, &Facts { node: &live, instance_on: None, heartbeat: at(if beats { minute } else { 0 }) });
-            assert_eq!(job.view.stuck, None, "minute {minute}");
-            tokio::time::advance(Duration::from_mins(1)).await;
+async fn what_moves_of_the_work_is_a_sign_of_life_and_no_line_and_no_heartbeat_is() {
+    let rate = |progress: &mut Progress, minute| progress.rate = minute;
+    for beats in [None, Some(true)] {
+        let (after, why) = stuck_after(rate, true, beats).await.unwrap();
+        assert_eq!((after, why.as_str()), (30, "it says that it runs, and nothing of its work in step Copying moves"));
+    }
+    let (after, why) = stuck_after(rate, true, Some(false)).await.unwrap();
+    assert!(after == 15 && why.contains("nor does the heartbeat"), "{after}: {why}");
+    assert_eq!(stuck_after(|progress, _| progress.moves = None, true, None).await, None, "a Job of an older version");
+    let (after, why) = stuck_after(rate, false, Some(false)).await.unwrap();
+    assert!(after == 5 && why.contains("says nothing"), "{after}: {why}");
+    for moves in [
+        &|progress: &mut Progress, minute| progress.bytes = minute,
+        &|progress: &mut Progress, minute| progress.read = Some(minute),
+        &|progress: &mut Progress, minute| progress.written = Some(minute),
+        &|progress: &mut Progress, minute| progress.moves = Some(minute / 14),
+        &|progress: &mut Progress, minute| progress.step = [Step::Copying, Step::Configuring][usize::try_from(minute / 14 % 2).unwrap()],
+    ] as [&dyn Fn(&mut Progress, u64); 5]
+    {
+        for beats in [None, Some(true), Some(false)] {
+            assert_eq!(stuck_after(moves, true, beats).await, None);
         }
     }
 }

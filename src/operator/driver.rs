@@ -42,8 +42,12 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 const APART: Duration = Duration::from_millis(500);
 /// Longest time between two passes that fail.
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
+/// And between two of which all but some of what was planned came about: the others are healed meanwhile.
+const LONGEST_OF_SOME: Duration = Duration::from_secs(10);
 /// After old recoveries could not be removed.
 const UNTIDY: Duration = Duration::from_mins(10);
+/// Longest text of what did not come about in one pass.
+const LONGEST_ERROR: usize = 4096;
 /// Bound of reading the cluster's own object.
 const CALL: Duration = Duration::from_secs(15);
 
@@ -73,6 +77,14 @@ pub enum DriveError {
     Observe(#[from] ObserveError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// What was planned and did not come about.
+    #[error("{}", each(.0))]
+    NotDone(Vec<ApplyError>),
+}
+
+fn each(errors: &[ApplyError]) -> String {
+    let all: Vec<_> = errors.iter().map(|error| error::chain(error)).collect();
+    error::cut(&all.join("; "), LONGEST_ERROR)
 }
 
 /// What a pass came to.
@@ -144,7 +156,7 @@ impl Driver {
                 }
                 Err(failure) => {
                     failures += 1;
-                    let pause = back_off(failures);
+                    let pause = pause(&failure, failures);
                     self.context.metrics.pass(&self.of, Pass::Failed);
                     tracing::error!(error = error::chain(&failure), again_in = ?pause, "a pass failed");
                     self.rest(pause, pause / 2).await;
@@ -201,7 +213,7 @@ impl Driver {
 
     /// What follows from a look: it is planned, done and told.
     async fn act(&mut self, cluster: &GreenplumCluster, seen: &Seen, now: Timestamp) -> Result<Ended, DriveError> {
-        let plan = plan::plan(&convert::policy(&cluster.spec.healing), &seen.world, now);
+        let mut plan = plan::plan(&convert::policy(&cluster.spec.healing), &seen.world, now);
         self.observer.follow(cluster, seen, &plan).await;
         let mut applied = self.applier.new_recoveries(cluster, &plan).await;
         let mut changed = !applied.recoveries.is_empty();
@@ -209,11 +221,17 @@ impl Driver {
             let span = tracing::info_span!("recovery", recovery = %name);
             changed |= self.recovery(cluster, seen, name, next, now, &mut applied).instrument(span).await;
         }
-        changed |= self.cluster(cluster, seen, &plan, &applied, now).await?;
+        for (dbid, recovery, refusal) in &applied.not_made {
+            plan.was_not_made(*dbid, recovery, refusal);
+        }
+        match self.cluster(cluster, seen, &plan, &applied, now).await {
+            Ok(wrote) => changed |= wrote,
+            Err(error) => applied.errors.push(error),
+        }
         self.tidy(seen, &plan).await;
         self.pace.keep_only(|name| name == self.of.cluster || seen.objects.contains_key(name));
-        if let Some(error) = applied.errors.into_iter().next() {
-            return Err(error.into());
+        if !applied.errors.is_empty() {
+            return Err(DriveError::NotDone(applied.errors));
         }
         Ok(Ended::Next { after: self.due(&seen.world, &plan, applied.made, now), changed })
     }
@@ -281,11 +299,14 @@ impl Driver {
         let moved = match self.applier.advance(cluster, seen, object, next, &make, &due).await {
             Ok(moved) => moved,
             Err(error) => {
+                let live = next.instances.iter().filter(|(_, one)| !one.state.phase.is_over());
+                applied.not_made.extend(live.map(|(dbid, _)| (*dbid, name.to_owned(), error.refusal())));
                 applied.errors.push(error);
                 return false;
             }
         };
         applied.made |= moved.made || moved.written == Written::Moved;
+        applied.not_made.extend(moved.not_made.into_iter().map(|(dbid, refusal)| (dbid, name.to_owned(), refusal)));
         applied.errors.extend(moved.errors);
         match moved.written {
             Written::Now(written) => {
@@ -313,7 +334,7 @@ impl Driver {
         plan: &Plan,
         applied: &Applied,
         now: Timestamp,
-    ) -> Result<bool, DriveError> {
+    ) -> Result<bool, ApplyError> {
         let status = report::cluster::status(cluster, &seen.world, plan, now);
         if seen.world.catalog.seen().is_some() {
             self.context.metrics.cluster(&self.of, &status.counts, plan, &mut self.shown);
@@ -328,7 +349,7 @@ impl Driver {
         let now = Timestamp::now();
         let (code, advice, lasts) = error.advice();
         let status = report::cluster::unseen(cluster, code, &format!("{}; {advice}", error::chain(error)), lasts, now);
-        self.write(cluster, &status, vec![], now).await
+        Ok(self.write(cluster, &status, vec![], now).await?)
     }
 
     async fn write(
@@ -337,7 +358,7 @@ impl Driver {
         status: &GreenplumClusterStatus,
         mut happened: Vec<Happened>,
         now: Timestamp,
-    ) -> Result<bool, DriveError> {
+    ) -> Result<bool, ApplyError> {
         let old = cluster.status.as_ref();
         let mut wrote = false;
         if self.pace.due(&self.of.cluster, report::cluster::matters(old, status))
@@ -361,6 +382,18 @@ fn log(happened: &[Happened]) {
         } else {
             tracing::info!(dbid, content, %reason, "{note}");
         }
+    }
+}
+
+/// What could not be made is told, and holds up the others no longer than it takes to be seen to pass.
+fn pause(failure: &DriveError, failures: u32) -> Duration {
+    match failure {
+        DriveError::NotDone(_) => back_off(failures).min(LONGEST_OF_SOME),
+        DriveError::Read { .. }
+        | DriveError::TimedOut { .. }
+        | DriveError::Invalid { .. }
+        | DriveError::Observe(_)
+        | DriveError::Apply(_) => back_off(failures),
     }
 }
 

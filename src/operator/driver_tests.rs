@@ -46,6 +46,8 @@ async fn paths(driver: &mut Driver, objects: &Objects) -> Vec<String> {
 #[test]
 fn failures_in_a_row_are_tried_again_ever_more_slowly() {
     assert_eq!([1, 2, 3, 7, 100].map(|n| back_off(n).as_secs()), [1, 2, 4, 60, 60]);
+    let (all, some) = (DriveError::TimedOut { name: "demo".into() }, DriveError::NotDone(vec![]));
+    assert_eq!([3, 7].map(|n| (pause(&all, n).as_secs(), pause(&some, n).as_secs())), [(4, 4), (60, 10)]);
 }
 
 #[tokio::test]
@@ -247,6 +249,76 @@ async fn a_name_that_is_taken_and_listed_by_nobody_is_not_tried_ten_times_a_seco
     objects.put(RECOVERIES, json!({"metadata": {}, "items": []}));
     let (looks, _) = ten_seconds(&objects).await;
     assert!(looks <= 41, "{looks} looks in ten seconds");
+}
+
+/// What became of a pass over a world in which the API server refuses something: the error, the cluster's status, its warnings, and
+/// the metrics.
+async fn refused(objects: &Objects, seen: &Seen) -> (String, Value, Vec<String>, String) {
+    let mut driver = driver(objects);
+    let Err(error) = driver.act(&fixtures::cluster(), seen, worlds::now()).await else { panic!("nothing was refused") };
+    let writes = objects.writes();
+    let status = writes.iter().rev().find(|(path, _)| path == CLUSTER_STATUS).expect("a status").1["status"].clone();
+    let warned = |(path, event): &(String, Value)| (path == EVENTS && event["type"] == "Warning").then(|| event["reason"].to_string());
+    (crate::error::chain(&error), status, writes.iter().filter_map(warned).collect(), driver.context.metrics.text())
+}
+
+fn condition(status: &Value, kind: &str) -> (String, String) {
+    let one = status["conditions"].as_array().unwrap().iter().find(|one| one["type"] == kind).unwrap();
+    (one["status"].as_str().unwrap().into(), one["reason"].as_str().unwrap().into())
+}
+
+fn is_told_to_stand_still(told: &(String, Value, Vec<String>, String), why: &str) {
+    let (_, status, warned, metrics) = told;
+    let one = &status["instances"][0];
+    assert_eq!(one["reason"], "NotMade", "{status}");
+    assert!(one["message"].as_str().unwrap().contains(why) && one["liftedBy"].as_str().unwrap().contains("the operator's role"), "{one}");
+    for (kind, holds) in [("Ready", "False"), ("HealingBlocked", "True"), ("Stalled", "True")] {
+        assert_eq!(condition(status, kind), (holds.into(), "NotMade".into()), "{kind}");
+    }
+    assert_eq!(warned, &["\"NotMade\""]);
+    assert!(metrics.contains("code=\"NotMade\"} 1"), "{metrics}");
+}
+
+/// It was called `Planned`, for ever, and nothing stood in the way of a repair.
+#[tokio::test]
+async fn a_recovery_that_the_api_server_refuses_is_told_as_what_stands_in_the_way() {
+    let objects = objects();
+    objects.refuse(&format!("POST {RECOVERIES}"), 403, "exceeded quota: recoveries");
+    let rows = ["2:0ppnu", "3:1ppnu", "5:0mmnd", "6:1mmnd"];
+    let needs = |world: World, dbid| world.page(dbid, |page| page.state = crate::model::InstanceState::NeedsFull);
+    let seen = |world| Seen { world, pods: BTreeMap::new(), objects: BTreeMap::new(), jobs: BTreeMap::new() };
+    let told = refused(&objects, &seen(needs(World::of(&rows), 5))).await;
+    is_told_to_stand_still(&told, "exceeded quota: recoveries");
+    assert_eq!(condition(&told.1, "Reconciling").0, "False", "there is no recovery");
+    let (error, ..) = refused(&objects, &seen([5, 6].into_iter().fold(World::of(&rows), needs))).await;
+    assert_eq!(error.matches("can not create SegmentRecovery").count(), 2, "each is named: {error}");
+    objects.refuse(&format!("POST {RECOVERIES}"), 503, "the server is busy");
+    let (_, status, ..) = refused(&objects, &seen(needs(World::of(&rows), 5))).await;
+    assert_eq!((status["instances"][0]["reason"].as_str(), condition(&status, "Stalled").0.as_str()), (Some("NotMade"), "False"));
+}
+
+/// The cluster said that a recovery worked on it, and the recovery named a Job that was never there.
+#[tokio::test]
+async fn a_job_that_the_api_server_refuses_is_told_as_what_stands_in_the_way() {
+    let objects = objects();
+    objects.refuse("POST /apis/batch/v1/namespaces/demo/jobs", 403, "exceeded quota: jobs");
+    let mut object = fixtures::recovery("mend", &[5]);
+    let instances = json!([{"dbid": 5, "content": 0, "phase": "Pending"}]);
+    object.status = serde_json::from_value(json!({"phase": "Pending", "instances": instances})).unwrap();
+    objects.put(&format!("{RECOVERIES}/mend"), serde_json::to_value(&object).unwrap());
+    let world = needs_full().recovery(recoveries::join(&object, &[], &[]).recovery);
+    let pods = BTreeMap::from([(Dbid(5), Arc::new(pod("gp-mirror-0", |_| ())))]);
+    let seen = Seen { world, pods, objects: BTreeMap::from([("mend".into(), object)]), jobs: BTreeMap::new() };
+    let told = refused(&objects, &seen).await;
+    is_told_to_stand_still(&told, "exceeded quota: jobs");
+    assert_eq!(told.1["instances"][0]["recovery"], "mend");
+    let reader = Reader::new(objects.client(), "demo");
+    objects.put(RECOVERIES, json!({"metadata": {}, "items": [objects.get(&format!("{RECOVERIES}/mend"))]}));
+    let status = serde_json::to_value(reader.recoveries("demo").await.unwrap().ours.remove(0).status).unwrap();
+    let one = &status["instances"][0];
+    assert_eq!((&one["step"], one.get("job"), &one["attempt"]), (&json!("Waiting"), None, &json!(0)), "{one}");
+    assert_eq!(condition(&status, "Stalled"), ("True".into(), "NotMade".into()));
+    assert!(status["message"].as_str().unwrap().contains("waits (NotMade): can not create Job"), "{status}");
 }
 
 /// Whether a Job is made for a recovery that was just asked for, and what its status says, beside these Jobs and pods.

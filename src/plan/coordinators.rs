@@ -146,6 +146,8 @@ mod tests {
         assert_eq!((told(&world(1), 1), told(&world(1), 6)), ("well", "not refused"));
         assert_eq!((told(&world(2), 1), told(&world(2), 6)), ("CoordinatorMayBeOvertaken", "CoordinatorMayBeOvertaken"));
         assert_eq!(told(&world(2).page(2, |p| p.cluster = "other".into()), 1), "well", "nobody's word");
+        let asked_anew = |seen| plan(&Policy::default(), &world(seen), now()).doubts_the_coordinator();
+        assert!(asked_anew(2) && !asked_anew(1), "where its name leads by now is found by a new session alone");
         let by_hand = plan(&Policy::default(), &world(2).recovery(asked("r", &[6], Some(Repair::Full))), now());
         assert!(by_hand.recoveries["r"].instances.values().all(|one| one.create_job.is_none()));
     }

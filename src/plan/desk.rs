@@ -5,13 +5,16 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{coordinators, recovery, words};
 use crate::model::{
-    CatalogIndex, Content, Dbid, JobState, JobView, Page, Phase, Plan, Policy, Recovery, RecoveryInstance, Refusal, Standing, Targets,
-    World, world::AtWork,
+    CatalogIndex, Content, Dbid, InstanceNext, JobState, JobView, Page, Phase, Plan, Policy, Recovery, RecoveryInstance, Refusal, Standing,
+    Targets, World, world::AtWork,
 };
+
+/// So long a recovery waits for what passes by itself before that is said to stand in its way.
+const LONG: SignedDuration = SignedDuration::from_mins(5);
 
 /// One planning pass.
 pub struct Desk<'a> {
@@ -27,7 +30,7 @@ pub struct Desk<'a> {
     /// Jobs that run and go on, or were given out in this pass.
     pub jobs: usize,
     /// Contents with a Job or a proof under way, and by which recoveries.
-    taken: HashMap<Content, Vec<String>>,
+    taken: HashMap<Content, Vec<Taken>>,
     /// Jobs that have not ended, whatever their recoveries say.
     at_work: HashMap<Content, Vec<&'a AtWork>>,
     /// Contents to which a dispatched statement got an answer.
@@ -38,6 +41,13 @@ pub struct Desk<'a> {
     newest: HashMap<Content, Dbid>,
     working: HashMap<Dbid, Working>,
     by_name: HashMap<&'a str, &'a Recovery>,
+}
+
+/// A recovery that has begun to work on a content.
+struct Taken {
+    recovery: String,
+    /// One of automatic healing, between two attempts: a person's order need not wait until it has rested, or is not paused.
+    rests: bool,
 }
 
 /// A recovery's part in one instance, as of this pass.
@@ -63,13 +73,13 @@ pub struct Working {
 impl<'a> Desk<'a> {
     pub fn new(policy: &'a Policy, world: &'a World, now: Timestamp) -> Self {
         let live = || world.recoveries.iter().filter(|r| !r.phase.is_over());
-        let mut taken: HashMap<Content, Vec<String>> = HashMap::new();
+        let mut taken: HashMap<Content, Vec<Taken>> = HashMap::new();
         let mut jobs = 0;
         for recovery in live() {
             for one in recovery.instances.values().filter(|one| !one.phase.is_over()) {
                 jobs += usize::from(runs(one));
                 if one.attempt > 0 {
-                    taken.entry(one.content).or_default().push(recovery.name.clone());
+                    taken.entry(one.content).or_default().push(Taken { recovery: recovery.name.clone(), rests: rests(recovery, one) });
                 }
             }
         }
@@ -105,8 +115,8 @@ impl<'a> Desk<'a> {
             None => true, // it is being deleted: its Job may still run
             Some(next) => next.instances.values().any(|one| one.state.content == content && !one.state.phase.is_over()),
         };
-        for (content, names) in &mut self.taken {
-            names.retain(|name| live(name, *content));
+        for (content, by) in &mut self.taken {
+            by.retain(|taken| live(&taken.recovery, *content));
         }
         for recovery in &self.world.recoveries {
             self.works(recovery, plan);
@@ -123,20 +133,34 @@ impl<'a> Desk<'a> {
         let next = plan.recoveries.get(&recovery.name).filter(|_| !recovery.phase.is_over());
         let instances = next.into_iter().flat_map(|next| &next.instances).filter(|(_, one)| !one.state.phase.is_over());
         for (dbid, one) in instances {
-            let stuck = match &one.standing {
-                Standing::Stuck(refusal) => Some(refusal.clone()),
-                Standing::Waiting(_)
-                | Standing::Refused(_)
-                | Standing::BackingOff { .. }
-                | Standing::Attempting
-                | Standing::Proving(_)
-                | Standing::Healed
-                | Standing::Failed
-                | Standing::Over => None,
-            };
+            let stuck = self.held_up(*dbid, one);
             let trouble = words::trouble(one);
             self.working.entry(*dbid).or_insert_with(|| Working { recovery: recovery.name.clone(), stuck, trouble });
         }
+    }
+
+    /// What keeps a recovery from going on with an instance, as far as that is more than its turn or a moment.
+    fn held_up(&self, dbid: Dbid, one: &InstanceNext) -> Option<Refusal> {
+        match &one.standing {
+            Standing::Stuck(refusal) => Some(refusal.clone()),
+            Standing::Waiting(refusal) => self.is_told(dbid, &one.state, refusal).then(|| refusal.clone()),
+            Standing::Refused(_)
+            | Standing::BackingOff { .. }
+            | Standing::Attempting
+            | Standing::Proving(_)
+            | Standing::Healed
+            | Standing::Failed
+            | Standing::Over => None,
+        }
+    }
+
+    /// What a person has to do, or has done, is told at once; what passes by itself, once it should have.
+    fn is_told(&self, dbid: Dbid, state: &RecoveryInstance, refusal: &Refusal) -> bool {
+        let fell = self.world.instances.get(&dbid).map_or(Some(self.now), |instance| instance.unwell_since);
+        let moved = [fell, state.attempt_started, state.attempt_ended, state.proving_since].into_iter().flatten().max();
+        let lasts = moved.is_some_and(|moved| self.now.duration_since(moved) >= LONG);
+        let of_a_person = refusal.needs_a_person() || matches!(refusal, Refusal::Paused { .. } | Refusal::ObserveOnly { .. });
+        of_a_person || (lasts && refusal.blocks())
     }
 
     fn remember(&mut self, recovery: &'a Recovery, plan: &Plan) {
@@ -174,7 +198,9 @@ impl<'a> Desk<'a> {
     /// # Errors
     /// [`Refusal::AlreadyRecovering`], [`Refusal::JobNotEnded`], [`Refusal::AttemptStuck`], [`Refusal::PodRefused`]
     pub fn is_left_by_others(&self, name: &str, content: Content) -> Result<(), Refusal> {
-        let Some(other) = self.taken.get(&content).and_then(|names| names.iter().find(|by| *by != name)) else { return Ok(()) };
+        let of_a_person = self.recovery(name).is_some_and(|recovery| !recovery.automatic);
+        let in_the_way = |by: &&Taken| by.recovery != name && !(by.rests && of_a_person);
+        let Some(Taken { recovery: other, .. }) = self.taken.get(&content).and_then(|by| by.iter().find(in_the_way)) else { return Ok(()) };
         let mut jobs = self.recovery(other).into_iter().flat_map(outlived_by).filter(|(_, at, _)| *at == content);
         Err(jobs.next().map_or_else(|| Refusal::AlreadyRecovering { content, recovery: other.clone() }, |(.., job)| waited_for(job)))
     }
@@ -194,7 +220,7 @@ impl<'a> Desk<'a> {
     }
 
     pub fn take(&mut self, content: Content, recovery: &str) {
-        self.taken.entry(content).or_default().push(recovery.to_owned());
+        self.taken.entry(content).or_default().push(Taken { recovery: recovery.to_owned(), rests: false });
     }
 
     /// Whether a dispatched statement got an answer from `content`.
@@ -220,6 +246,11 @@ impl<'a> Desk<'a> {
     pub fn recovery(&self, name: &str) -> Option<&'a Recovery> {
         self.by_name.get(name).copied()
     }
+}
+
+/// Automatic healing has begun nothing that is not over, and may not for as long as it is paused.
+fn rests(recovery: &Recovery, one: &RecoveryInstance) -> bool {
+    recovery.automatic && !recovery.deleting && one.job.is_none() && one.proving_since.is_none()
 }
 
 /// Its Job runs and goes on: one that makes no progress, or gets no pod, takes nothing that another one could use.

@@ -5,12 +5,15 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{aftermath, desk::Desk};
 use crate::model::{
-    CatalogIndex, Changed, Content, Dbid, Instance, InstanceState, Look, NoPage, Page, Pair, Refusal, Role, Row, Source, Status,
-    page::Shape, refusal::ContractPoint,
+    CatalogIndex, Changed, Content, Dbid, HealingMode, Instance, InstanceState, Look, NoPage, Page, Pair, Refusal, Repair, Role, Row,
+    Source, Status, page::Shape, refusal::ContractPoint,
 };
 
 /// FTS writes the row first and promotes then: so long a mirror may take to become what its row says.
 const PROMOTION: SignedDuration = SignedDuration::from_secs(20);
+
+/// A supervisor that is silent for so long is missed although FTS calls its instance well: nothing of it could be repaired.
+const UNHEARD: SignedDuration = SignedDuration::from_mins(3);
 
 /// An instance that may be repaired, with all that was proven about it.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +87,14 @@ fn target_is_a_down_mirror(row: &Row) -> Result<(), Refusal> {
 /// A selector that selects others says nothing about the life of ours.
 fn somebody_is_selected(desk: &Desk) -> Result<(), Refusal> {
     if desk.nothing_selected { Err(Refusal::NothingSelected { selected: desk.world.selected }) } else { Ok(()) }
+}
+
+/// Whether an acting primary serves its content.
+///
+/// # Errors
+/// Why that is not known, or that it does not.
+pub fn serves_its_content(desk: &Desk, row: &Row) -> Result<(), Refusal> {
+    source_holds_every_commit(desk, &pair_of(catalog(desk)?, row)?)
 }
 
 /// The acting primary answers, read-write, as itself [2, 7].
@@ -164,11 +175,40 @@ fn place_is_fit(instance: &Instance) -> Result<(), Refusal> {
 }
 
 /// The page, if it is this instance's.
-fn page_of<'a>(desk: &Desk<'a>, row: &Row) -> Result<&'a Page, Refusal> {
+///
+/// # Errors
+/// [`Refusal::SupervisorSilent`], [`Refusal::PageNotBelieved`]
+pub fn page_of<'a>(desk: &Desk<'a>, row: &Row) -> Result<&'a Page, Refusal> {
     desk.world.page_of(row).map_err(|none| match none {
         NoPage::Silent(why) => Refusal::SupervisorSilent { why },
         NoPage::NotBelieved(why) => Refusal::PageNotBelieved { why },
     })
+}
+
+/// Whether policy lets a repair begin that no person asked for.
+///
+/// # Errors
+/// [`Refusal::Paused`], [`Refusal::ObserveOnly`]
+pub fn acts_by_itself(desk: &Desk, would: Repair) -> Result<(), Refusal> {
+    match (desk.policy.paused, desk.policy.mode) {
+        (true, _) => Err(Refusal::Paused { would }),
+        (false, HealingMode::Observe) => Err(Refusal::ObserveOnly { would }),
+        (false, HealingMode::Automatic) => Ok(()),
+    }
+}
+
+/// Why nobody can ask an instance's supervisor, where it does not only restart.
+pub fn silent(desk: &Desk, row: &Row) -> Option<Refusal> {
+    match desk.world.page_of(row) {
+        Ok(_) => None,
+        Err(NoPage::Silent(why)) => (silence(desk, row.dbid) >= desk.policy.grace).then_some(Refusal::SupervisorSilent { why }),
+        Err(NoPage::NotBelieved(why)) => Some(Refusal::PageNotBelieved { why }),
+    }
+}
+
+/// For how long a supervisor has been silent, as far as anybody has asked it.
+pub fn silence(desk: &Desk, dbid: Dbid) -> SignedDuration {
+    desk.world.instances.get(&dbid).and_then(|instance| instance.silent).unwrap_or_default()
 }
 
 /// Why an instance that is well could not be repaired once it is not, as far as that does not pass by itself.
@@ -182,7 +222,18 @@ pub fn unfit(desk: &Desk, row: &Row) -> Option<Refusal> {
             let why = page.uncopied.clone()?;
             Some(Refusal::NotToBeCopied { why })
         }),
-        Err(refusal) => Some(refusal).filter(|refusal| matches!(refusal, Refusal::PageNotBelieved { .. })),
+        Err(_) => unheard(desk, row),
+    }
+}
+
+/// Why nobody has heard from an instance's supervisor for longer than a pod takes to be made again.
+pub fn unheard(desk: &Desk, row: &Row) -> Option<Refusal> {
+    match desk.world.page_of(row) {
+        Ok(_) => None,
+        Err(NoPage::Silent(why)) => {
+            (silence(desk, row.dbid) >= UNHEARD.max(desk.policy.grace)).then_some(Refusal::SupervisorSilent { why })
+        }
+        Err(NoPage::NotBelieved(why)) => Some(Refusal::PageNotBelieved { why }),
     }
 }
 

@@ -5,8 +5,11 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     aftermath::{self, Done},
     desk::Desk,
+    gates, triage,
 };
-use crate::model::{CatalogIndex, Content, Dbid, FailureClass, InstanceState, Look, Missing, Role, Row, Source, Status, world::Walsender};
+use crate::model::{
+    CatalogIndex, Content, Dbid, FailureClass, InstanceState, Look, Missing, Refusal, Role, Row, Source, Status, world::Walsender,
+};
 
 /// How long nothing may move before a proof is given up. Replay of a long queue is not a failure
 /// (reference §7.3 #50), so this is long and counts only while nothing is received and nothing replayed.
@@ -19,6 +22,8 @@ pub enum Proof {
     Healed(Option<String>),
     /// These points are not.
     Missing(Vec<Missing>),
+    /// Nobody can look, so nothing is judged; or it waits for what no repair brings about.
+    Waits(Refusal),
     /// It will not come by waiting.
     Broken(FailureClass, String),
 }
@@ -26,9 +31,13 @@ pub enum Proof {
 /// Is `dbid` back, in sync, and doing work?
 pub fn prove(desk: &Desk, done: &Done) -> Proof {
     let dbid = done.dbid;
-    let row = desk.catalog.as_ref().and_then(|catalog| catalog.row(dbid));
-    if row.is_some_and(|row| row.role == Role::Primary && row.status == Status::Up) {
-        return Proof::Healed(None); // FTS promotes only what was in sync
+    let row = match gates::catalog(desk) {
+        Ok(catalog) => catalog.row(dbid),
+        Err(refusal) => return Proof::Waits(refusal),
+    };
+    if let Some(row) = row.filter(|row| row.role == Role::Primary && row.status == Status::Up) {
+        // FTS promotes only what was in sync; of two that died it flips the rows, and promotes nobody.
+        return gates::serves_its_content(desk, row).map_or_else(Proof::Waits, |()| Proof::Healed(None));
     }
     if let Some((class, why)) = aftermath::judge(desk, done) {
         return Proof::Broken(class, why);
@@ -45,18 +54,36 @@ pub fn prove(desk: &Desk, done: &Done) -> Proof {
     {
         return Proof::Healed(Some(instead));
     }
-    if missing.contains(&Missing::Receiving) && is_still(desk, dbid, done.since) {
-        let said = desk.page_at(dbid).and_then(aftermath::receiver).map_or_else(String::new, |said| format!("; {said}"));
-        let why = format!("nothing was received or replayed for {} minutes{said}", PATIENCE.as_mins());
-        return Proof::Broken(FailureClass::ResultUnsound, why);
+    if let Some(refusal) = row.and_then(|row| gates::silent(desk, row)) {
+        return Proof::Waits(refusal);
+    }
+    if let Some(refusal) = row.and_then(|row| triage::not_marked_up(desk, row)) {
+        return Proof::Waits(refusal);
+    }
+    if missing.contains(&Missing::Receiving)
+        && let Some(broken) = stands_still(desk, dbid, row, done.since)
+    {
+        return broken;
     }
     Proof::Missing(missing)
 }
 
-/// Nothing of it has moved for long. Both clocks have to say so, as one of them may have been set.
-fn is_still(desk: &Desk, dbid: Dbid, since: Timestamp) -> bool {
-    let still = desk.world.instances.get(&dbid).and_then(|instance| instance.still);
-    desk.now.duration_since(since) > PATIENCE && still.is_none_or(|still| still > PATIENCE)
+/// Nothing of it has moved for long. Both clocks have to say so, as one of them may have been set, and it has to have been seen:
+/// one that cannot be asked may replay all the while.
+fn stands_still(desk: &Desk, dbid: Dbid, row: Option<&Row>, since: Timestamp) -> Option<Proof> {
+    if desk.now.duration_since(since) <= PATIENCE {
+        return None;
+    }
+    if row.is_none() {
+        // The catalog was read, and is ours: whether there is anything left to repair, the next attempt finds.
+        let moved = || Proof::Broken(FailureClass::WorldMoved, format!("dbid {dbid} is not in the catalog any more"));
+        return desk.world.is_of_this_cluster().then(moved);
+    }
+    let page = desk.page_at(dbid)?;
+    desk.world.instances.get(&dbid)?.still.filter(|still| *still > PATIENCE)?;
+    let said = aftermath::receiver(page).map_or_else(String::new, |said| format!("; {said}"));
+    let why = format!("nothing was received or replayed for {} minutes{said}", PATIENCE.as_mins());
+    Some(Proof::Broken(FailureClass::ResultUnsound, why))
 }
 
 /// The supervisor asks for a repair again.
@@ -215,13 +242,44 @@ mod tests {
     fn a_mirror_that_asks_again_and_one_that_never_receives_are_broken() {
         let again = well().page(5, |p| p.state = InstanceState::NeedsFull);
         assert!(matches!(prove(&again, 1), Proof::Broken(FailureClass::TargetUnusable, _)));
-        let deaf = well().page(5, |p| p.receiving = false);
+        let deaf = well().page(5, |p| p.receiving = false).instance(5, |i| i.still = Some(SignedDuration::from_secs(3600)));
         assert!(matches!(prove(&deaf, 3600), Proof::Broken(FailureClass::ResultUnsound, _)));
+    }
+
+    /// A copy of hours was called a failure for good, because one look found the coordinator, or a node, away.
+    #[test]
+    fn nothing_is_judged_by_a_look_that_saw_nothing() {
+        let hours = |hours| SignedDuration::from_hours(hours);
+        let deaf = || well().page(5, |p| p.receiving = false).instance(5, move |i| i.still = Some(hours(2)));
+        let missing = Proof::Missing(vec![Missing::Receiving]);
+        assert!(matches!(prove(&deaf(), 7200), Proof::Broken(FailureClass::ResultUnsound, _)));
+        let mut blind = deaf().blind();
+        assert!(matches!(prove(&blind, 7200), Proof::Waits(Refusal::CatalogUnread { .. })));
+        blind.instances.clear();
+        assert!(matches!(prove(&blind, 7200), Proof::Waits(Refusal::CatalogUnread { .. })));
+        let restarted = deaf().instance(5, |i| i.still = None);
+        assert_eq!(prove(&restarted, 7200), missing, "nobody has seen it stand still");
+        let silent = |for_s: Option<i64>| deaf().silent(5).instance(5, move |i| i.silent = for_s.map(SignedDuration::from_secs));
+        for moment in [None, Some(0), Some(20)] {
+            assert_eq!(prove(&silent(moment), 7200), missing, "it may only restart");
+        }
+        let told = prove(&silent(Some(1900)), 7200);
+        assert!(matches!(&told, Proof::Waits(Refusal::SupervisorSilent { .. })), "{told:?}");
+        let foreign = deaf().page(5, |p| p.cluster = "other".into());
+        assert!(matches!(prove(&foreign, 7200), Proof::Waits(Refusal::PageNotBelieved { .. })));
+        let away = World::of(&["2:0ppsu", "6:0mmsu"]);
+        assert!(matches!(prove(&away, 60), Proof::Missing(_)), "a look at another catalog passes");
+        assert!(matches!(prove(&away, 7200), Proof::Broken(FailureClass::WorldMoved, _)));
+        assert!(matches!(prove(&away.silent(2).silent(6), 7200), Proof::Missing(_)), "it may be another cluster's catalog");
     }
 
     #[test]
     fn a_target_that_fts_has_promoted_since_was_in_sync() {
-        assert_eq!(prove(&World::of(&["2:0mpnd", "5:0pmnu"]), 1), Proof::Healed(None));
+        let promoted = World::of(&["2:0mpnd", "5:0pmnu"]);
+        assert_eq!(prove(&promoted, 1), Proof::Healed(None));
+        let dead = promoted.clone().source(0, Look::Unknown("refused".into())).instance(5, |i| i.seen_promoted = false);
+        assert!(matches!(prove(&dead, 1), Proof::Waits(Refusal::FlippedDouble { .. })), "{:?}", prove(&dead, 1));
+        assert!(matches!(prove(&promoted.source_with(0, |s| s.in_recovery = true), 1), Proof::Waits(Refusal::PeerSuspect { .. })));
     }
 
     #[test]
@@ -231,6 +289,29 @@ mod tests {
         assert_eq!(prove(&deaf(20), 86_400), Proof::Missing(vec![Missing::Receiving]), "the operator's clock was set forward");
         assert_eq!(prove(&deaf(4000), -86_400), Proof::Missing(vec![Missing::Receiving]), "and back");
         assert!(matches!(prove(&deaf(4000), 4000), Proof::Broken(FailureClass::ResultUnsound, _)));
+    }
+
+    /// FTS hangs, or knows no walsender of that name: the proof waited for ever, and said that it went on.
+    #[test]
+    fn a_mirror_that_fts_does_not_mark_up_is_told_of_and_is_no_failure() {
+        let down = |seconds| {
+            let row = World::of(&["2:0ppnu", "5:0mmnd"]);
+            row.instance(5, move |i| i.unmarked = Some(SignedDuration::from_secs(seconds))).source_with(0, |source| {
+                source.walsenders = vec![crate::model::world::fixtures::walsender(5)];
+            })
+        };
+        assert_eq!(prove(&down(299), 7200), Proof::Missing(vec![Missing::CatalogInSync]));
+        let told = |world: World| match prove(&world, 7200) {
+            Proof::Waits(refusal @ Refusal::NotMarkedUp { .. }) => refusal.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert!(told(down(300)).contains("it looks, and does not find it"));
+        let hangs = World { unprobed: Some("FTS did not end its look within 160 s".into()), ..down(300) };
+        assert!(told(hangs.clone()).contains("did not end its look"));
+        let by_hand = hangs.source_with(0, |source| source.walsenders[0].application_name = "walreceiver".into());
+        assert!(told(by_hand).contains("no walsender of gp_walreceiver, but of 'walreceiver'"));
+        assert!(told(down(300).source_with(0, |source| source.walsenders.clear())).ends_with("no walsender of gp_walreceiver"));
+        assert_eq!(prove(&well().instance(5, |i| i.unmarked = None), 7200), Proof::Healed(None));
     }
 
     /// One dead primary anywhere kept every repair of the cluster from ever being proven.

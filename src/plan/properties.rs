@@ -61,7 +61,7 @@ struct Twist {
 }
 
 fn twist() -> impl Strategy<Value = Twist> {
-    (prop::option::of(prop::sample::select(InstanceState::examples())), any::<bool>(), any::<bool>(), 0..4000_i64, 0..5_u8, 0..6_u8)
+    (prop::option::of(prop::sample::select(InstanceState::examples())), any::<bool>(), any::<bool>(), 0..4000_i64, 0..5_u8, 0..9_u8)
         .prop_map(|(page, copy, receiving, since, source, recovery)| Twist { page, copy, receiving, since, source, recovery })
 }
 
@@ -88,6 +88,15 @@ fn bend(world: World, content: i16, target: i16, twist: &Twist) -> World {
     let name = format!("r{target}");
     match twist.recovery {
         0 => world.recovery(asked(&name, &[target], Some(Repair::Full))),
+        4 => world.recovery(Recovery { automatic: true, ..asked(&name, &[target], None) }),
+        5 => world
+            .recovery(Recovery { automatic: true, ..running(&name, target, content, Repair::Incremental, JobState::Lost("gone".into())) }),
+        6 => {
+            let mut rests = running(&name, target, content, Repair::Full, JobState::Active);
+            let state = rests.instances.get_mut(&Dbid(target)).expect("its instance");
+            (state.job, state.attempt_ended) = (None, Some(ago(600)));
+            world.recovery(Recovery { automatic: true, ..rests }).recovery(asked(&format!("by-hand-{target}"), &[target], None))
+        }
         1 => world.recovery(running(&name, target, content, Repair::Incremental, JobState::Active)),
         2 => world.recovery(running(&name, target, content, Repair::Full, JobState::Lost("gone".into()))),
         3 => {
@@ -241,11 +250,14 @@ proptest! {
         }
     }
 
-    /// Paused and Observe make nothing by themselves.
+    /// Paused and Observe make nothing by themselves, and begin nothing that was made before.
     #[test]
-    fn nothing_is_made_while_paused_or_observing(world in worlds(), policy in policies()) {
+    fn nothing_is_made_or_begun_while_paused_or_observing(world in worlds(), policy in policies()) {
         let plan = plan(&policy, &world, now());
-        prop_assert!(plan.new_recoveries.is_empty() || (!policy.paused && policy.mode == HealingMode::Automatic));
+        let acts = !policy.paused && policy.mode == HealingMode::Automatic;
+        prop_assert!(plan.new_recoveries.is_empty() || acts);
+        let automatic = |job: &crate::model::Attempt| world.recoveries.iter().any(|r| r.name == job.recovery && r.automatic);
+        prop_assert!(acts || !jobs(&plan).iter().any(automatic));
     }
 
     /// The same world gives the same plan.
@@ -314,8 +326,7 @@ proptest! {
         for row in world.catalog.seen().unwrap().rows.iter().filter(|row| row.content.0 >= 0 && row.role == Role::Mirror) {
             let told = plan.unwell.iter().find(|one| one.dbid == row.dbid).map(|one| &one.reason);
             match (told, plain::works_on(&world, &plan, row.dbid)) {
-                (Some(Reason::Recovering { recovery, .. }), by) => prop_assert_eq!(Some(recovery.as_str()), by),
-                (Some(Reason::Refused(Refusal::AttemptStuck { .. } | Refusal::PodRefused { .. })), by) => prop_assert!(by.is_some()),
+                (Some(Reason::Recovering { recovery, .. } | Reason::Waits { recovery, .. }), by) => prop_assert_eq!(Some(recovery.as_str()), by),
                 (Some(Reason::Refused(Refusal::CatalogInvalid { .. })), _) => {}
                 (told, by) => prop_assert!(by.is_none(), "{:?} {:?}", told, by),
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     aftermath::{self, Done},
@@ -12,7 +12,7 @@ use super::{
     ladder::{self, Next},
     names,
     proof::{self, Proof},
-    words,
+    triage, words,
 };
 use crate::model::{
     Attempt, Content, Dbid, Failure, FailureClass, InstanceNext, JobState, JobView, Outcome, Phase, Place, Recovery, RecoveryInstance,
@@ -23,7 +23,7 @@ use crate::model::{
 pub fn advance(desk: &mut Desk, recovery: &Recovery) -> RecoveryNext {
     let targets = match targets(desk, recovery) {
         Ok(targets) => targets,
-        Err(refusal) => return unresolved(recovery, &refusal),
+        Err(refusal) => return unresolved(desk, recovery, &refusal),
     };
     let mut instances = BTreeMap::new();
     for (dbid, content) in targets {
@@ -58,9 +58,14 @@ fn targets(desk: &Desk, recovery: &Recovery) -> Result<Vec<(Dbid, Content)>, Ref
     }
 }
 
-fn unresolved(recovery: &Recovery, refusal: &Refusal) -> RecoveryNext {
-    let phase = if refusal.is_final() { Phase::Refused } else { recovery.phase };
+fn unresolved(desk: &Desk, recovery: &Recovery, refusal: &Refusal) -> RecoveryNext {
+    let phase = if refusal.is_final() && !perhaps_of_others(desk, refusal) { Phase::Refused } else { recovery.phase };
     RecoveryNext { phase, instances: BTreeMap::new(), message: format!("{}: {refusal}; {}", refusal.code(), refusal.lifted_by()) }
+}
+
+/// That a dbid or content is not in a catalog of which no segment is known to be ours says nothing: a Service may lead astray.
+fn perhaps_of_others(desk: &Desk, refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::NotInCatalog { .. }) && !desk.world.is_of_this_cluster()
 }
 
 fn instance(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance) -> InstanceNext {
@@ -117,6 +122,23 @@ fn standing(state: RecoveryInstance, standing: Standing) -> InstanceNext {
     InstanceNext { state, standing, create_job: None, end_job: None, note: None }
 }
 
+/// How long a supervisor that is silent is waited for, before an attempt of which it may know the outcome is given up.
+const MAY_TELL: SignedDuration = SignedDuration::from_mins(5);
+
+/// Why nobody can ask the volume how an attempt ended, for as long as that may pass.
+fn may_tell_yet(desk: &Desk, dbid: Dbid) -> Option<Refusal> {
+    let catalog = match gates::catalog(desk) {
+        Ok(catalog) => catalog,
+        Err(refusal) => return Some(refusal),
+    };
+    let Some(row) = catalog.row(dbid) else {
+        let missing = Refusal::NotInCatalog { what: format!("dbid {dbid}") };
+        return Some(missing).filter(|missing| perhaps_of_others(desk, missing));
+    };
+    let silent = gates::page_of(desk, row).err()?;
+    (gates::silence(desk, dbid) < MAY_TELL).then_some(silent)
+}
+
 /// The outcome in `result.json`, which the supervisor shows: an operator that was away learns it so. One that was deleted
 /// and made again gave its attempts the same names.
 fn told_by_the_volume(desk: &Desk, recovery: &Recovery, dbid: Dbid, state: &RecoveryInstance) -> Option<Outcome> {
@@ -129,6 +151,9 @@ fn told_by_the_volume(desk: &Desk, recovery: &Recovery, dbid: Dbid, state: &Reco
 fn untold(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, state: RecoveryInstance, class: FailureClass, message: String) -> InstanceNext {
     if let Some(outcome) = told_by_the_volume(desk, recovery, dbid, &state) {
         return ended(desk, recovery, dbid, state, &outcome);
+    }
+    if let Some(refusal) = may_tell_yet(desk, dbid) {
+        return standing(state, Standing::Waiting(refusal));
     }
     let step = if may_have_copied(desk, dbid, &state) { Step::Copying } else { Step::Proving };
     failed(desk, recovery, dbid, state, Failure { class, step, message, evidence: String::new() })
@@ -167,6 +192,7 @@ fn prove(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
             let note = aftermath::trouble(desk, &done);
             InstanceNext { note, ..standing(state, Standing::Proving(missing)) }
         }
+        Proof::Waits(refusal) => standing(state, Standing::Waiting(refusal)),
         Proof::Broken(class, message) => {
             state.proving_since = None;
             failed(desk, recovery, dbid, state, Failure { class, step: Step::Releasing, message, evidence: String::new() })
@@ -231,6 +257,7 @@ fn begin(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryIn
             state.proving_since = Some(desk.now);
             prove(desk, recovery, dbid, state, desk.now)
         }
+        Err(refusal) if perhaps_of_others(desk, &refusal) => standing(state, Standing::Waiting(refusal)),
         Err(Refusal::NotInCatalog { what }) if state.attempt > 0 => {
             let message = format!("{what} is not in the catalog any more");
             state.failure = Some(Failure { class: FailureClass::WorldMoved, step: Step::Proving, message, evidence: String::new() });
@@ -268,6 +295,10 @@ fn permit<'a>(desk: &Desk<'a>, recovery: &Recovery, dbid: Dbid, state: &Recovery
     desk.is_free(&recovery.name, state.content)?;
     let earlier = state.repair.or_else(|| follow::begin(desk, recovery.follows.as_deref(), dbid).repair);
     let repair = ladder::choose(desk.policy, recovery.wanted, earlier, admitted.page)?;
+    if recovery.automatic {
+        gates::acts_by_itself(desk, repair)?;
+        triage::comes_by_itself(desk, &admitted)?;
+    }
     if desk.jobs >= desk.policy.max_jobs {
         return Err(Refusal::JobBudget { max: desk.policy.max_jobs });
     }

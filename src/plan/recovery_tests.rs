@@ -52,12 +52,90 @@ fn what_waiting_can_not_change_is_refused_and_the_rest_waits() {
     assert_eq!(phase(down().blind(), 5), Phase::Pending);
 }
 
+/// One look at another cluster's coordinator ended what was under way, and refused for good what was not.
+#[test]
+fn what_is_not_in_a_catalog_that_may_be_anothers_waits() {
+    let rests = || {
+        let mut recovery = running("r", 5, 0, Repair::Full, JobState::Active);
+        let state = recovery.instances.get_mut(&Dbid(5)).unwrap();
+        (state.job, state.attempt_ended) = (None, Some(ago(600)));
+        recovery
+    };
+    let foreign = || World::of(&["12:0ppsu", "15:0mmsu"]).page(12, |p| p.cluster = "other".into()).silent(15);
+    let lost = || running("r", 5, 0, Repair::Full, JobState::Garbled("its exit code is 255".into()));
+    for recovery in [rests(), lost(), asked("r", &[5], None)] {
+        let phase = recovery.phase;
+        assert_eq!(next(&foreign().recovery(recovery.clone())).phase, phase);
+        let ours = next(&World::of(&["2:0ppsu", "6:0mmsu"]).recovery(recovery));
+        assert!(ours.phase.is_over(), "its dbid is gone: {ours:?}");
+    }
+}
+
 #[test]
 fn paused_healing_does_not_stop_what_a_person_asks_for() {
     let policy = Policy { paused: true, ..Policy::default() };
     let plan = plan(&policy, &down().recovery(asked("r", &[5], None)), now());
     assert!(plan.recoveries["r"].instances[&Dbid(5)].create_job.is_some());
     assert!(plan.new_recoveries.is_empty());
+}
+
+/// Of twenty repairs that one lost node asked for, two ran; a person paused, and one Job after the other was begun all the same.
+#[test]
+fn paused_healing_begins_no_attempt_of_its_own_and_a_person_goes_before_one_that_rests() {
+    let rests = || {
+        let mut recovery = running("r", 5, 0, Repair::Incremental, JobState::Active);
+        let state = recovery.instances.get_mut(&Dbid(5)).unwrap();
+        (state.job, state.attempt_ended) = (None, Some(ago(60)));
+        Recovery { automatic: true, ..recovery }
+    };
+    let fresh = Recovery { automatic: true, ..asked("r", &[5], None) };
+    let paused = Policy { paused: true, ..Policy::default() };
+    let observes = Policy { mode: crate::model::HealingMode::Observe, ..Policy::default() };
+    for recovery in [fresh, rests()] {
+        for (policy, code) in [(&paused, "Paused"), (&observes, "ObserveOnly")] {
+            let plan = plan(policy, &down().recovery(recovery.clone()).recovery(asked("by-hand", &[5], None)), now());
+            let Standing::Waiting(refusal) = &only(&plan.recoveries["r"]).standing else { panic!("{plan:?}") };
+            assert_eq!((refusal.code(), only(&plan.recoveries["r"]).create_job.is_some()), (code, false));
+            assert!(only(&plan.recoveries["by-hand"]).create_job.is_some(), "a person's goes on");
+        }
+    }
+    // Once healing goes on, neither waits for the other for ever.
+    let mut by_hand = rests();
+    (by_hand.name, by_hand.automatic) = ("by-hand".into(), false);
+    let plan = plan(&Policy::default(), &down().recovery(rests()).recovery(by_hand), now());
+    let begun: Vec<_> = plan.recoveries.values().filter(|next| only(next).create_job.is_some()).collect();
+    assert_eq!(begun.len(), 1, "{plan:?}");
+}
+
+/// Recoveries that wait for their turn, or for their next attempt, stopped mirrors that had come back meanwhile.
+#[test]
+fn an_attempt_of_automatic_healing_stops_no_mirror_that_streams_or_replays_by_itself() {
+    let minutes = SignedDuration::from_mins;
+    let down = || World::of(&["2:0ppnu", "5:0mmnd"]).down_for(5, 3600).page(5, |p| p.since = ago(3600));
+    let replays = |still| {
+        let starting = down().page(5, |p| (p.state, p.receiving) = (InstanceState::Starting, false));
+        starting.instance(5, move |i| i.still = Some(minutes(still)))
+    };
+    let deaf = down().page(5, |p| p.receiving = false);
+    let mut again = running("r", 5, 0, Repair::Full, JobState::Active);
+    let state = again.instances.get_mut(&Dbid(5)).unwrap();
+    (state.job, state.attempt_ended) = (None, Some(ago(600)));
+    for recovery in [asked("r", &[5], None), again] {
+        for (world, code) in [
+            (down(), "SupervisorSays"),
+            (replays(1), "WithinGrace"),
+            (replays(11), "begun"),
+            (deaf.clone(), "begun"),
+            (down().page(5, |p| p.state = InstanceState::NeedsRecovery), "begun"),
+        ] {
+            let told = |automatic| match &only(&next(&world.clone().recovery(Recovery { automatic, ..recovery.clone() }))).standing {
+                Standing::Waiting(refusal) => refusal.code(),
+                Standing::Attempting => "begun",
+                other => panic!("{other:?}"),
+            };
+            assert_eq!((told(true), told(false)), (code, "begun"), "a person's is not kept back");
+        }
+    }
 }
 
 #[test]
@@ -134,6 +212,31 @@ fn a_lost_job_is_believed_when_its_result_stands_on_the_volume() {
     }
 }
 
+/// A node that loses power in the second after the Job has written its outcome: the pod says nothing that can be believed, and the
+/// supervisor, which shows the outcome, is not up yet.
+#[test]
+fn an_attempt_is_not_given_up_before_its_volume_could_be_asked() {
+    let ends = [JobState::Lost("its pod is gone".into()), JobState::Garbled("its exit code is 255".into())];
+    for state in ends {
+        let world = || down().recovery(running("r", 5, 0, Repair::Incremental, state.clone()));
+        let silent = |for_s: Option<i64>| {
+            let look = next(&world().silent(5).instance(5, |i| i.silent = for_s.map(SignedDuration::from_secs)));
+            let one = only(&look);
+            assert_eq!((one.state.attempt, one.create_job.as_ref()), (1, None));
+            (one.standing.clone(), one.state.attempt_ended.is_some())
+        };
+        for moment in [None, Some(0), Some(299)] {
+            let (told, ended) = silent(moment);
+            assert!(matches!(told, Standing::Waiting(Refusal::SupervisorSilent { .. })) && !ended, "{told:?}");
+        }
+        assert!(silent(Some(300)).1, "then it is judged by what is known");
+        let blind = next(&world().blind());
+        assert!(matches!(&only(&blind).standing, Standing::Waiting(Refusal::CatalogUnread { .. })), "{blind:?}");
+        assert!(only(&blind).state.attempt_ended.is_none() && blind.message.contains("waits ("), "{}", blind.message);
+        assert!(only(&next(&world())).state.attempt_ended.is_some(), "its supervisor answers, and knows nothing");
+    }
+}
+
 #[test]
 fn two_jobs_at_once_and_one_recovery_per_content() {
     let rows = ["2:0ppnu", "3:1ppnu", "4:2ppnu", "5:0mmnd", "6:1mmnd", "7:2mmnd"];
@@ -147,7 +250,7 @@ fn two_jobs_at_once_and_one_recovery_per_content() {
     assert_eq!(plan.recoveries["r"].instances[&Dbid(7)].standing, Standing::Waiting(Refusal::JobBudget { max: 2 }));
     let trouble = plan.unwell.iter().find(|one| one.dbid == Dbid(7)).map(|one| match &one.reason {
         Reason::Recovering { trouble, .. } => trouble.clone().unwrap_or_default(),
-        Reason::Refused(_) | Reason::Planned { .. } => String::new(),
+        Reason::Refused(_) | Reason::Waits { .. } | Reason::Planned { .. } => String::new(),
     });
     assert!(trouble.is_some_and(|told| told.starts_with("it waits (JobBudget): 2 Jobs are running already")), "the cluster says so, too");
     assert!(matches!(plan.recoveries["s"].instances[&Dbid(5)].standing, Standing::Waiting(Refusal::AlreadyRecovering { .. })));
@@ -311,7 +414,7 @@ fn who_refuses_the_pod_of_a_job_is_told_before_the_job_is_ended_and_while_the_ne
         let plan = plan(&Policy::default(), &world, now());
         let unwell = plan.unwell.iter().find(|one| one.dbid == Dbid(5)).unwrap();
         let reason = match &unwell.reason {
-            Reason::Refused(refusal) => format!("{}: {refusal}", refusal.code()),
+            Reason::Refused(refusal) | Reason::Waits { refusal, .. } => format!("{}: {refusal}", refusal.code()),
             Reason::Recovering { trouble, .. } => format!("Recovering: {}", trouble.clone().unwrap_or_default()),
             Reason::Planned { .. } => "Planned".into(),
         };
@@ -332,6 +435,45 @@ fn who_refuses_the_pod_of_a_job_is_told_before_the_job_is_ended_and_while_the_ne
         next.message
     );
     assert!(reason.starts_with("Recovering: next attempt at ") && reason.contains(words), "{reason}");
+}
+
+/// A full copy that policy forbids was waited for, for ever, by a recovery that was said to go on.
+#[test]
+fn what_a_recovery_waits_for_is_the_reason_of_its_instance_where_a_person_or_long_time_is_needed() {
+    let rests = |seconds| {
+        let mut recovery = running("r", 5, 0, Repair::Incremental, JobState::Active);
+        let state = recovery.instances.get_mut(&Dbid(5)).unwrap();
+        (state.job, state.attempt_started, state.attempt_ended) = (None, Some(ago(seconds + 60)), Some(ago(seconds)));
+        recovery
+    };
+    let never = Policy { full_allowed: false, ..Policy::default() };
+    let full = || World::of(&["2:0ppnu", "5:0mmnd"]).page(5, |p| p.state = InstanceState::CopyUnfinished);
+    let suspect = || down().source_with(0, |source| source.in_recovery = true);
+    let starting = || down().source(0, Look::Unknown("starts".into())).page(2, |p| p.state = InstanceState::Starting);
+    let paused = Policy { paused: true, ..Policy::default() };
+    let automatic = Recovery { automatic: true, ..rests(60) };
+    for (policy, world, expected) in [
+        (&never, full().recovery(rests(60)), Some("FullNotAllowed")),
+        (&never, down().page(5, |p| p.state = InstanceState::VolumeUnrecognised).recovery(rests(60)), Some("VolumeUnrecognised")),
+        (
+            &never,
+            down().instance(5, |i| i.access_mode = Some(("c".into(), Look::Seen("x".into())))).recovery(rests(60)),
+            Some("AccessMode"),
+        ),
+        (&paused, down().recovery(automatic), Some("Paused")),
+        (&never, suspect().recovery(rests(60)), None),
+        (&never, suspect().recovery(rests(301)), Some("PeerSuspect")),
+        (&never, starting().recovery(rests(301)), None), // it only takes its time
+    ] {
+        let plan = plan(policy, &world.down_for(5, 3600), now());
+        let reason = &plan.unwell.iter().find(|one| one.dbid == Dbid(5)).unwrap().reason;
+        let told = match reason {
+            Reason::Waits { recovery, refusal } => Some((recovery.as_str(), refusal.code())),
+            Reason::Recovering { trouble: Some(_), .. } => None,
+            Reason::Recovering { .. } | Reason::Refused(_) | Reason::Planned { .. } => panic!("{reason:?}"),
+        };
+        assert_eq!(told, expected.map(|code| ("r", code)));
+    }
 }
 
 #[test]

@@ -6,13 +6,17 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{aftermath, breaker, desk::Desk, follow, gates, gates::Admitted, ladder, proof};
 use crate::model::{
-    CatalogIndex, Content, Dbid, HealingMode, Instance, InstanceState, Look, NewRecovery, NoPage, Page, Pair, Plan, Reason, Refusal, Role,
-    Row, Status, Unwell,
+    CatalogIndex, Content, Dbid, Instance, InstanceState, Look, NewRecovery, NoPage, Page, Pair, Plan, Reason, Refusal, Role, Row, Status,
+    Unwell,
     page::{ExitClass, Shape},
+    world::{MIRROR_APPLICATION, Walsender},
 };
 
 /// A start may take long (crash recovery, a long replay queue); when nothing of it has moved for so long it is no start any more.
 const START_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+
+/// FTS looks once a minute, and when it is asked to: a mirror that streams is marked up within that.
+const MARKED: SignedDuration = SignedDuration::from_mins(5);
 
 /// So long the last of them was a moment ago.
 const MOMENT: SignedDuration = SignedDuration::from_mins(1);
@@ -50,6 +54,9 @@ pub fn triage(desk: &Desk, plan: &mut Plan) {
 fn unwatched(desk: &Desk, plan: &mut Plan, pair: Pair) {
     if let Some(why) = desk.page_at(pair.primary.dbid).and_then(|page| page.mirror_unwatched.clone()) {
         plan.unwatched.push(told(desk, pair.primary, Reason::Refused(Refusal::MirrorUnwatched { why })));
+    }
+    if let Some(refusal) = gates::unheard(desk, pair.primary) {
+        plan.unheard.push(told(desk, pair.primary, Reason::Refused(refusal)));
     }
 }
 
@@ -89,8 +96,10 @@ fn pair_of(desk: &Desk, plan: &mut Plan, content: Content, pair: Pair) {
         }
     } else {
         let reason = mirror_unwell(desk, plan, pair.mirror);
-        let hangs = holds_up_commits(desk, pair).filter(|_| matches!(reason, Reason::Refused(Refusal::CatchingUp)));
-        unwell(desk, plan, pair.mirror, hangs.map_or(reason, Reason::Refused));
+        // Of one that is up and not in sync, too, FTS does not see what becomes of it between two looks.
+        let catches_up = matches!(reason, Reason::Refused(Refusal::CatchingUp));
+        let of_no_use = catches_up.then(|| up_and_of_no_use(desk, pair)).flatten();
+        unwell(desk, plan, pair.mirror, of_no_use.map_or(reason, Reason::Refused));
     }
 }
 
@@ -137,7 +146,7 @@ fn primary_unwell(desk: &Desk, content: Content, pair: Pair) -> Option<Refusal> 
     }
 }
 
-/// Why a mirror that FTS calls well is none.
+/// Why a mirror that FTS calls up is none.
 fn up_and_of_no_use(desk: &Desk, pair: Pair) -> Option<Refusal> {
     holds_up_commits(desk, pair).or_else(|| not_as_up_as_it_looks(desk, pair.mirror))
 }
@@ -223,12 +232,12 @@ fn mirror_unwell(desk: &Desk, plan: &mut Plan, row: &Row) -> Reason {
     }
 }
 
-/// A recovery works on it, or its Job makes no progress.
+/// A recovery works on it, or something keeps it from going on.
 fn worked_on(desk: &Desk, row: &Row) -> Option<Reason> {
     let working = desk.working_on(row.dbid)?;
     Some(match &working.stuck {
         None => Reason::Recovering { recovery: working.recovery.clone(), trouble: working.trouble.clone() },
-        Some(refusal) => Reason::Refused(refusal.clone()),
+        Some(refusal) => Reason::Waits { recovery: working.recovery.clone(), refusal: refusal.clone() },
     })
 }
 
@@ -242,22 +251,16 @@ fn automatic(desk: &Desk, row: &Row) -> Result<NewRecovery, Refusal> {
     }
     let admitted = gates::admit(desk, row.dbid)?;
     desk.is_left_by_others("", row.content)?;
-    // No grace for a fault that was worked on.
-    if admitted.page.receiving || follow::before(desk, row.dbid).is_none() {
-        still_coming(desk, &admitted)?;
+    match follow::before(desk, row.dbid) {
+        None => still_coming(desk, &admitted)?,
+        Some(_) => comes_by_itself(desk, &admitted)?, // no grace for a fault that was worked on
     }
     copying_would_mend(desk, row.dbid, admitted.page)?;
     let next = follow::next(desk, &admitted)?;
     breaker::lets(desk, &admitted)?;
     desk.is_free(&next.name, row.content)?;
     let repair = ladder::choose(desk.policy, None, next.begins.repair, admitted.page)?;
-    if desk.policy.paused {
-        return Err(Refusal::Paused { would: repair });
-    }
-    match desk.policy.mode {
-        HealingMode::Observe => return Err(Refusal::ObserveOnly { would: repair }),
-        HealingMode::Automatic => {}
-    }
+    gates::acts_by_itself(desk, repair)?;
     let why = why(admitted.page, next.follows.as_deref());
     Ok(NewRecovery { name: next.name, dbid: row.dbid, content: row.content, repair, why, follows: next.follows })
 }
@@ -278,22 +281,62 @@ fn copying_would_mend(desk: &Desk, dbid: Dbid, page: &Page) -> Result<(), Refusa
 
 /// A mirror that may come back by itself is left alone for a while.
 fn still_coming(desk: &Desk, admitted: &Admitted) -> Result<(), Refusal> {
-    let (dbid, page) = (admitted.target().dbid, admitted.page);
+    comes_by_itself(desk, admitted)?;
+    let (page, instance) = (admitted.page, desk.world.instances.get(&admitted.target().dbid));
+    if page.state.asks_for_repair() {
+        return Ok(());
+    }
+    let (falls, starts) = (falls(desk.now, instance, page) == Falls::Yes, page.state == InstanceState::Starting);
+    within(match (falls, starts) {
+        (true, _) => left(desk.now, instance, desk.policy.grace, SignedDuration::MAX),
+        (false, true) => 0,
+        (false, false) => left(desk.now, instance, desk.policy.grace, changed(desk.now, instance, page)),
+    })
+}
+
+/// One that streams, or replays, is what a repair would bring about: it is not stopped by one, however long it was waited for.
+///
+/// # Errors
+/// [`Refusal::SupervisorSays`], [`Refusal::WithinGrace`]
+pub(super) fn comes_by_itself(desk: &Desk, admitted: &Admitted) -> Result<(), Refusal> {
+    let (page, instance) = (admitted.page, desk.world.instances.get(&admitted.target().dbid));
     if page.state.asks_for_repair() {
         return Ok(());
     }
     if page.receiving {
-        return Err(Refusal::SupervisorSays { state: page.state, detail: "it streams; FTS will mark it up".into() });
+        let coming = || Refusal::SupervisorSays { state: page.state, detail: "it streams; FTS will mark it up".into() };
+        return Err(not_marked_up(desk, admitted.target()).unwrap_or_else(coming));
     }
-    let instance = desk.world.instances.get(&dbid);
-    let left = if falls(desk.now, instance, page) == Falls::Yes {
-        left(desk.now, instance, desk.policy.grace, SignedDuration::MAX)
-    } else if page.state == InstanceState::Starting {
-        left(desk.now, instance, START_PATIENCE, moved(desk.now, instance, page))
-    } else {
-        left(desk.now, instance, desk.policy.grace, changed(desk.now, instance, page))
+    if page.state != InstanceState::Starting || falls(desk.now, instance, page) == Falls::Yes {
+        return Ok(());
+    }
+    within(left(desk.now, instance, START_PATIENCE, moved(desk.now, instance, page)))
+}
+
+/// It streams, and FTS should have marked it up long since: its primary commits alone meanwhile.
+pub(super) fn not_marked_up(desk: &Desk, row: &Row) -> Option<Refusal> {
+    desk.world.instances.get(&row.dbid)?.unmarked.filter(|lasts| *lasts >= MARKED)?;
+    let walsenders = desk.world.sources.get(&row.content).and_then(Look::seen).map(|source| &source.walsenders);
+    // A name that this login may not see may be the right one.
+    let others = walsenders.filter(|all| all.iter().all(|one| !["", MIRROR_APPLICATION].contains(&one.application_name.as_str())));
+    let why = match (others, &desk.world.unprobed) {
+        (Some(others), _) => format!("its primary has no walsender of {MIRROR_APPLICATION}{}", named(others)),
+        (None, Some(why)) => why.clone(),
+        (None, None) => "it looks, and does not find it".into(),
     };
-    if left > 0 { Err(Refusal::WithinGrace { seconds_left: left }) } else { Ok(()) }
+    Some(Refusal::NotMarkedUp { why })
+}
+
+/// Under which names others are connected.
+fn named(walsenders: &[Walsender]) -> String {
+    let mut names: Vec<_> = walsenders.iter().map(|one| format!("'{}'", one.application_name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() { String::new() } else { format!(", but of {}", names.join(", ")) }
+}
+
+fn within(seconds_left: i64) -> Result<(), Refusal> {
+    if seconds_left > 0 { Err(Refusal::WithinGrace { seconds_left }) } else { Ok(()) }
 }
 
 /// Whether a postgres ends again and again.
@@ -364,8 +407,8 @@ fn why(page: &Page, follows: Option<&str>) -> String {
 pub fn probe(desk: &Desk, plan: &Plan) -> Option<String> {
     let catalog = desk.catalog.as_ref()?;
     let serves = |page: &Page| matches!(page.state, InstanceState::Serving | InstanceState::Starting);
-    let well = catalog.rows().iter().filter(|row| row.content.0 >= 0 && row.well());
-    let mut dead = well.filter(|row| desk.world.page_of(row).is_ok_and(|page| !serves(page)));
+    let up = |row: &&Row| row.content.0 >= 0 && (row.well() || (row.role == Role::Mirror && row.status == Status::Up));
+    let mut dead = catalog.rows().iter().filter(up).filter(|row| desk.world.page_of(row).is_ok_and(|page| !serves(page)));
     if let Some(row) = dead.next() {
         return Some(format!("dbid {} is up in the catalog and does not serve", row.dbid));
     }

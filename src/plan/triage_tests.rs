@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     model::{
-        Changed, Dbid, Failure, FailureClass, JobState, JobView, Outcome, Policy, Repair, Source, Standing, Step, World,
+        Changed, Dbid, Failure, FailureClass, HealingMode, JobState, JobView, Outcome, Policy, Repair, Source, Standing, Step, World,
         page::{ExitClass, LastExit},
         world::fixtures::{ago, asked, now, running, walsender},
     },
@@ -20,7 +20,7 @@ fn reason(policy: &Policy, world: &World, dbid: i16) -> String {
     let plan = plan(policy, world, now());
     match plan.unwell.iter().find(|u| u.dbid == Dbid(dbid)).map(|u| &u.reason) {
         None => "well".into(),
-        Some(Reason::Refused(refusal)) => refusal.code().into(),
+        Some(Reason::Refused(refusal) | Reason::Waits { refusal, .. }) => refusal.code().into(),
         Some(Reason::Planned { repair, .. }) => format!("planned {repair}"),
         Some(Reason::Recovering { .. }) => "recovering".into(),
     }
@@ -65,6 +65,8 @@ fn each_state_of_a_pair_has_its_answer() {
         ("planned Full", 5, down().page(5, |p| p.state = InstanceState::NeedsFull)),
         ("planned Full", 5, down().page(5, |p| p.state = InstanceState::CopyUnfinished)),
         ("SupervisorSays", 5, down().down_for(5, 3600)), // serves and receives: FTS will mark it up
+        ("NotMarkedUp", 5, down().down_for(5, 3600).instance(5, |i| i.unmarked = Some(SECOND * 300))), // it should have
+        ("planned Incremental", 5, needs_recovery().instance(5, |i| i.unmarked = Some(SECOND * 300))),
         ("planned Incremental", 5, down().down_for(5, 31).page(5, deaf)),
         ("WithinGrace", 5, down().down_for(5, 29).page(5, deaf)),
         ("WithinGrace", 5, down().down_for(5, 99).page(5, starting).page(5, |p| p.since = ago(99))),
@@ -83,6 +85,7 @@ fn each_state_of_a_pair_has_its_answer() {
         ("CatalogInvalid", 2, World::of(&["2:0ppsu", "5:0pmsu"])),
         ("RecoveryFailed", 5, failed(needs_recovery())),
         ("RecoveryFailed", 5, failed(down().down_for(5, 3).page(5, deaf))), // no grace for what was tried
+        ("WithinGrace", 5, failed(down().down_for(5, 99).page(5, starting).page(5, |p| p.since = ago(99)))), // it replays all the same
         ("RecoveryFailed", 5, failing(needs_recovery())),                   // at once, when it ends
         ("VolumeUnrecognised", 5, World::of(&["2:0ppsu", "5:0mmsu"]).page(5, |p| p.state = InstanceState::VolumeUnrecognised)),
         ("recovering", 5, unproven()), // in sync is not yet proven
@@ -155,6 +158,7 @@ fn what_crashes_again_and_again_and_is_up_for_fts_is_told_of() {
         })
     };
     let well = || World::of(&["2:0ppsu", "5:0mmsu"]);
+    let catching_up = || World::of(&["2:0ppnu", "5:0mmnu"]);
     let gone = |world: World| world.source(0, Look::Unknown("connection refused".into()));
     let starting = |world: World, dbid| world.page(dbid, |p| p.state = InstanceState::Starting);
     for (expected, dbid, world) in [
@@ -164,6 +168,10 @@ fn what_crashes_again_and_again_and_is_up_for_fts_is_told_of() {
         ("well", 5, ends(well(), 5, 4, 10)),
         ("well", 5, ends(well(), 5, 5, 90)), // it has served for a minute since
         ("MirrorHangs", 5, hanging(ends(well(), 5, 5, 10))),
+        ("CrashLooping", 5, ends(catching_up(), 5, 5, 10)),
+        ("SupervisorSays", 5, starting(ends(catching_up(), 5, 4, 10), 5)),
+        ("VolumeUnrecognised", 5, catching_up().page(5, |p| p.state = InstanceState::VolumeUnrecognised)),
+        ("CatchingUp", 5, ends(catching_up(), 5, 4, 10)),
         ("CrashLooping", 2, ends(well(), 2, 5, 10)),
         ("CrashLooping", 2, gone(ends(well(), 2, 5, 10))),
         ("DoubleFault", 2, gone(ends(World::of(&["2:0ppnu", "5:0mmnd"]), 2, 5, 10))),
@@ -358,6 +366,7 @@ fn fts_is_asked_to_look_when_a_container_died_or_a_mirror_is_back() {
     let asks = |world: &World| plan(&Policy::default(), world, now()).probe.is_some();
     assert!(!asks(&World::of(&["2:0ppsu", "5:0mmsu"])));
     assert!(asks(&World::of(&["2:0ppsu", "5:0mmsu"]).page(2, |p| p.state = InstanceState::StayingDown)));
+    assert!(asks(&World::of(&["2:0ppnu", "5:0mmnu"]).page(5, |p| p.state = InstanceState::BackingOff)));
     let ended = |yes: bool| hanging(World::of(&["2:0ppsu", "5:0mmsu"])).page(2, |p| p.mirror_hangs.as_mut().unwrap().ended = yes);
     assert!(asks(&ended(true)) && !asks(&ended(false)), "FTS believes a walsender for as long as there is one");
     let replaced = World::of(&["2:0mpsu", "5:0pmsu"]).page(2, |p| p.mirror_hangs = Some(a_hang(true)));

@@ -223,6 +223,7 @@ impl Work {
         let pause = self.volume.mark("pause-at");
         while std::fs::read_to_string(&pause).is_ok_and(|named| named.trim() == step.to_string()) {
             tokio::time::sleep(Duration::from_millis(200)).await;
+            self.report.moved(); // it stands still for whoever asked for it
         }
     }
 

@@ -23,6 +23,8 @@ struct State {
     /// Bytes at the last seconds, oldest first.
     seconds: VecDeque<u64>,
     changed: Instant,
+    /// How often it did.
+    moves: u64,
     /// Bytes that a running tool has read and written.
     worked: Option<(u64, u64)>,
     /// What it waits for on the source.
@@ -57,7 +59,10 @@ impl Reporter {
 
     /// The next step begins; said at once, for whoever follows the log.
     pub fn step(&self, step: Step) {
-        self.with(|state| (state.step, state.changed) = (step, Instant::now()));
+        self.with(|state| {
+            state.step = step;
+            state.moved();
+        });
         self.print();
     }
 
@@ -73,7 +78,7 @@ impl Reporter {
     pub fn copied(&self, bytes: u64, total: u64) {
         self.with(|state| {
             if bytes != state.bytes {
-                state.changed = Instant::now();
+                state.moved();
             }
             (state.bytes, state.total) = (bytes, Some(total));
             if state.awaited == Some(Awaited::Backup) {
@@ -84,7 +89,7 @@ impl Reporter {
 
     /// Something moved that is no byte of the copy: a line was said.
     pub fn moved(&self) {
-        self.with(|state| state.changed = Instant::now());
+        self.with(State::moved);
     }
 
     /// A tool that runs has read and written so much.
@@ -94,7 +99,10 @@ impl Reporter {
 
     /// A tool runs that is at work while these processes are, or while the source is at what it waits for.
     pub fn runs(&self, whose: Whose, awaited: Option<Awaited>) {
-        self.with(|state| (state.whose, state.awaited, state.changed) = (whose, awaited, Instant::now()));
+        self.with(|state| {
+            (state.whose, state.awaited) = (whose, awaited);
+            state.moved();
+        });
     }
 
     /// Looks whether the source works for a tool that waits for it; what cannot be asked is no sign of it.
@@ -111,7 +119,7 @@ impl Reporter {
     pub fn works_for(&self, what: Awaited) {
         self.with(|state| {
             if state.awaited == Some(what) {
-                state.changed = Instant::now();
+                state.moved();
             }
         });
     }
@@ -151,7 +159,11 @@ impl Reporter {
 impl State {
     fn new(step: Step) -> Self {
         let (seconds, changed) = (VecDeque::new(), Instant::now());
-        Self { step, bytes: 0, total: None, seconds, changed, worked: None, awaited: None, whose: Whose::All }
+        Self { step, bytes: 0, total: None, seconds, changed, moves: 0, worked: None, awaited: None, whose: Whose::All }
+    }
+
+    fn moved(&mut self) {
+        (self.changed, self.moves) = (Instant::now(), self.moves + 1);
     }
 
     fn progress(&mut self) -> Progress {
@@ -166,13 +178,36 @@ impl State {
         let left = self.total.map(|total| total.saturating_sub(self.bytes));
         let seconds_left = left.filter(|_| rate > 0).map(|left| left.div_ceil(rate));
         let (read, written) = self.worked.unzip();
-        Progress { step: self.step, bytes: self.bytes, total: self.total, rate, seconds_left, read, written }
+        Progress { step: self.step, bytes: self.bytes, total: self.total, rate, seconds_left, read, written, moves: Some(self.moves) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_moves_is_counted_and_a_line_alone_is_no_move() {
+        let report = Reporter { state: Arc::new(Mutex::new(State::new(Step::Proving))) };
+        let moves = || report.with(State::progress).moves;
+        let before = moves();
+        assert_eq!(before, moves(), "it is printed again");
+        let mut last = before;
+        for work in [
+            &|| report.step(Step::Copying) as (),
+            &|| report.copied(1, 2),
+            &|| report.runs(Whose::All, Some(Awaited::Backup)),
+            &|| report.works_for(Awaited::Backup),
+            &|| report.moved(),
+        ] as [&dyn Fn(); 5]
+        {
+            work();
+            assert!(moves() > last);
+            last = moves();
+        }
+        report.copied(1, 2);
+        assert_eq!(moves(), last, "no further byte");
+    }
 
     #[test]
     fn rate_and_time_left_follow_the_bytes() {

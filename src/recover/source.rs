@@ -267,7 +267,10 @@ impl SourceLock {
         loop {
             tokio::time::sleep(LOOK).await;
             match Session::utility(&self.server, &self.login, Some(self.dialect)).await {
-                Ok(_) => heard = Instant::now(),
+                Ok(_) => {
+                    heard = Instant::now();
+                    self.report.moved(); // it works as long as it may take, and nothing else shows that
+                }
                 Err(error) if heard.elapsed() >= SILENT => return error,
                 Err(error) => tracing::warn!(%error, "the source does not answer while it is waited for"),
             }

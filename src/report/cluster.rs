@@ -26,7 +26,7 @@ pub fn status(cluster: &GreenplumCluster, world: &World, plan: &Plan, now: Times
     let conditions = condition::merge(&old.conditions, &wanted, generation, now);
     let message = wanted.iter().find(|one| one.kind == "Ready").map(|ready| ready.message.clone()).unwrap_or_default();
     let message = cut(&message, LONGEST_MESSAGE);
-    let coordinator_timeline = old.coordinator_timeline.max(world.coordinator_timeline.map(|timeline| timeline.0.into()));
+    let coordinator_timeline = old.coordinator_timeline.max(world.vouched_timeline().map(|timeline| timeline.0.into()));
     let status = GreenplumClusterStatus { observed_generation: generation, conditions, message, coordinator_timeline, ..old };
     match world.catalog.seen() {
         None => status,
@@ -108,24 +108,27 @@ fn unwell(unwell: &Unwell) -> UnwellInstance {
             recovery: Some(recovery.clone()),
             ..bare
         },
-        Reason::Refused(refusal) => {
-            let (message, lifted_by) = super::words(refusal);
-            let recovery = match refusal {
-                Refusal::RecoveryFailed { recovery }
-                | Refusal::FallsBack { recovery, .. }
-                | Refusal::Flapping { recovery, .. }
-                | Refusal::RecoveryUnreadable { recovery }
-                | Refusal::AlreadyRecovering { recovery, .. } => Some(recovery.clone()),
-                _ => None,
-            };
-            let would = match refusal {
-                Refusal::ObserveOnly { would } | Refusal::Paused { would } => Some(would.to_string()),
-                _ => None,
-            };
-            let message = cut(&message, LONGEST_REASON);
-            UnwellInstance { reason: refusal.code().to_owned(), message, lifted_by, would, recovery, ..bare }
-        }
+        Reason::Refused(refusal) => refused(refusal, bare),
+        Reason::Waits { recovery, refusal } => UnwellInstance { recovery: Some(recovery.clone()), ..refused(refusal, bare) },
     }
+}
+
+fn refused(refusal: &Refusal, bare: UnwellInstance) -> UnwellInstance {
+    let (message, lifted_by) = super::words(refusal);
+    let recovery = match refusal {
+        Refusal::RecoveryFailed { recovery }
+        | Refusal::FallsBack { recovery, .. }
+        | Refusal::Flapping { recovery, .. }
+        | Refusal::RecoveryUnreadable { recovery }
+        | Refusal::AlreadyRecovering { recovery, .. } => Some(recovery.clone()),
+        _ => None,
+    };
+    let would = match refusal {
+        Refusal::ObserveOnly { would } | Refusal::Paused { would } => Some(would.to_string()),
+        _ => None,
+    };
+    let message = cut(&message, LONGEST_REASON);
+    UnwellInstance { reason: refusal.code().to_owned(), message, lifted_by, would, recovery, ..bare }
 }
 
 /// Whether `new` says more than other words for the same: such a change is written at once.
@@ -221,6 +224,29 @@ mod tests {
         }
     }
 
+    /// Alerts on conditions and metrics stayed silent for ever, as the recovery was said to go on.
+    #[test]
+    fn what_a_recovery_needs_a_person_for_stalls_like_what_none_works_on() {
+        let mut recovery = crate::model::world::fixtures::running("r", 5, 0, crate::model::Repair::Full, crate::model::JobState::Active);
+        recovery.instances.get_mut(&Dbid(5)).unwrap().job = None;
+        let world = World::of(&["2:0ppnu", "5:0mmnd"]).recovery(recovery).page(5, |page| page.state = InstanceState::VolumeUnrecognised);
+        let status = told(&world);
+        for kind in ["Stalled", "HealingBlocked"] {
+            assert_eq!(condition(&status, kind), ("True", "VolumeUnrecognised"), "{kind}");
+        }
+        assert_eq!(condition(&status, "Ready"), ("False", "VolumeUnrecognised"));
+        let one = &status.instances[0];
+        assert_eq!((one.reason.as_str(), one.recovery.as_deref()), ("VolumeUnrecognised", Some("r")));
+        assert!(one.lifted_by.contains("the right volume"), "{}", one.lifted_by);
+        let events = crate::report::events::of_cluster(None, &status);
+        assert!(events.iter().any(|event| event.warning && event.reason == "VolumeUnrecognised"), "{events:?}");
+        let plan = plan::plan(&Policy::default(), &world, now());
+        let (metrics, of) = (crate::report::metrics::Metrics::default(), ("demo".to_owned(), "demo".to_owned()));
+        let of = crate::report::metrics::Of { namespace: of.0, cluster: of.1 };
+        metrics.cluster(&of, &status.counts, &plan, &mut std::collections::BTreeSet::new());
+        assert!(metrics.text().contains("code=\"VolumeUnrecognised\"} 1"), "{}", metrics.text());
+    }
+
     #[test]
     fn a_double_fault_stalls() {
         let status = told(&World::of(&["2:0ppnu", "5:0mmnd"]).source(0, Look::Unknown("refused".into())));
@@ -296,6 +322,27 @@ mod tests {
             assert_eq!(next.coordinator_timeline, Some(kept));
             cluster.status = Some(next);
         }
+    }
+
+    /// One look at another cluster's coordinator, on a higher timeline, made the real one an old one for ever.
+    #[test]
+    fn a_timeline_for_which_no_segment_vouches_is_not_kept() {
+        use crate::model::Timeline;
+        let kept = |asked, told: Option<Timeline>, foreign: bool| {
+            let mut world = World::of(&["2:0ppsu", "5:0mmsu"]);
+            for dbid in [2, 5] {
+                world = world.page(dbid, |page| page.coordinator_timeline = told);
+                world = if foreign { world.page(dbid, |page| page.cluster = "other".into()) } else { world };
+            }
+            world.coordinator_timeline = Some(Timeline(asked));
+            let mut cluster = fixtures::cluster();
+            cluster.status = Some(GreenplumClusterStatus { coordinator_timeline: Some(3), ..GreenplumClusterStatus::default() });
+            status(&cluster, &world, &Plan::default(), now()).coordinator_timeline
+        };
+        assert_eq!(kept(9, Some(Timeline(3)), false), Some(3), "its segments know of no such coordinator");
+        assert_eq!(kept(9, None, true), Some(3), "its segments are none of ours");
+        assert_eq!(kept(4, Some(Timeline(4)), false), Some(4), "its standby was activated");
+        assert_eq!(kept(4, None, false), Some(4), "of a supervisor that does not tell");
     }
 
     #[test]

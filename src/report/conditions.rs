@@ -72,11 +72,10 @@ fn of_instances(catalog: &Catalog, plan: &Plan) -> Vec<Wanted> {
 
 /// By what stands in the way of a repair, or would in the way of the next one.
 fn healing_blocked(catalog: &Catalog, plan: &Plan) -> Wanted {
-    if let Some((one, refusal)) = first(plan, |refusal| blocks(refusal) && !is_of_a_standby(refusal)) {
+    if let Some((one, refusal)) = first(plan, |refusal| refusal.blocks() && !is_of_a_standby(refusal)) {
         return Wanted::new("HealingBlocked", Some(true), refusal.code(), sentence(one, refusal));
     }
-    let unfit = plan.unfit.iter().find_map(|one| one.reason.refusal().map(|refusal| (one, refusal)));
-    let Some((one, refusal)) = unfit else { return not_blocked() };
+    let Some((one, refusal)) = told_first(&plan.unfit) else { return not_blocked() };
     let (message, lifted_by) = super::words(refusal);
     let text = format!("{}; dbid {} (content {}): {message}; {lifted_by}", unfit_of(catalog, plan), one.dbid, one.content);
     Wanted::new("HealingBlocked", Some(true), refusal.code(), text)
@@ -95,19 +94,27 @@ fn unfit_of(catalog: &Catalog, plan: &Plan) -> String {
 
 /// No alarm of its own: all may be well. But a mirror that hangs would look so, too.
 fn mirrors_watched(catalog: &Catalog, plan: &Plan) -> Wanted {
-    let unwatched = plan.unwatched.iter().find_map(|one| one.reason.refusal().map(|refusal| (one, refusal)));
-    match unwatched {
-        None => Wanted::new("MirrorsWatched", Some(true), "Watched", "no acting primary says that it cannot tell whether its mirror hangs"),
-        Some((one, refusal)) => {
+    let (kind, contents) = ("MirrorsWatched", catalog.contents().len());
+    match (told_first(&plan.unwatched), told_first(&plan.unheard)) {
+        (Some((one, refusal)), _) => {
             let text = format!("{}; {}", unwatched_of(catalog, plan), sentence(one, refusal));
-            Wanted::new("MirrorsWatched", Some(false), refusal.code(), text)
+            Wanted::new(kind, Some(false), refusal.code(), text)
         }
+        (None, Some((one, refusal))) => {
+            let counted = format!("nothing is heard of {} of {contents} acting primaries", plan.unheard.len());
+            Wanted::new(kind, None, refusal.code(), format!("{counted}; {}", sentence(one, refusal)))
+        }
+        (None, None) => Wanted::new(kind, Some(true), "Watched", "no acting primary says that it cannot tell whether its mirror hangs"),
     }
+}
+
+fn told_first(all: &[Unwell]) -> Option<(&Unwell, &Refusal)> {
+    all.iter().find_map(|one| Some((one, one.reason.refusal()?)))
 }
 
 /// No alarm either: whether a Job gets by without it is seen on the day.
 fn jobs_equipped(catalog: &Catalog, plan: &Plan) -> Wanted {
-    match plan.lacking.iter().find_map(|one| one.reason.refusal().map(|refusal| (one, refusal))) {
+    match told_first(&plan.lacking) {
         None => Wanted::new("JobsEquipped", Some(true), "Equipped", "nothing is seen of a segment's pod that a Job at it would lack"),
         Some((one, refusal)) => {
             let segments = catalog.rows.iter().filter(|row| row.content.0 >= 0).count();
@@ -168,15 +175,15 @@ fn ready(catalog: &Catalog, plan: &Plan, lacking: &[Content], in_sync: usize) ->
         let unseen = if plan.unwatched.is_empty() { String::new() } else { format!("; {} (MirrorsWatched)", unwatched_of(catalog, plan)) };
         return Wanted::new("Ready", Some(true), "InSync", format!("all {contents} contents are in sync{but}{unseen}"));
     }
-    let worst = first(plan, blocks).or_else(|| first(plan, |_| true));
+    let worst = first(plan, Refusal::blocks).or_else(|| first(plan, |_| true));
     let mut recovering = plan.unwell.iter().filter_map(|one| match &one.reason {
         Reason::Recovering { recovery, trouble } => Some((one, recovery, trouble.as_deref())),
         Reason::Planned { recovery, .. } => Some((one, recovery, None)),
-        Reason::Refused(_) => None,
+        Reason::Refused(_) | Reason::Waits { .. } => None,
     });
     let any = recovering.clone().next();
     let recovering = recovering.find(|(.., trouble)| trouble.is_some()).or(any); // one that does not go well is told first
-    match (first(plan, blocks), recovering, worst) {
+    match (first(plan, Refusal::blocks), recovering, worst) {
         (None, Some((one, recovery, trouble)), _) => {
             let works = format!("SegmentRecovery {recovery} works on dbid {}{}", one.dbid, super::and(trouble));
             Wanted::new("Ready", Some(false), "Recovering", format!("{in_sync} of {contents} contents are in sync; {works}"))
@@ -193,21 +200,6 @@ fn sentence(one: &Unwell, refusal: &Refusal) -> String {
 
 fn first(plan: &Plan, keep: impl Fn(&Refusal) -> bool) -> Option<(&Unwell, &Refusal)> {
     plan.unwell.iter().find_map(|one| Some((one, one.reason.refusal().filter(|refusal| keep(refusal))?)))
-}
-
-/// Something stands in the way of a repair; what only takes its time does not.
-fn blocks(refusal: &Refusal) -> bool {
-    refusal.needs_a_person()
-        || !matches!(
-            refusal,
-            Refusal::WithinGrace { .. }
-                | Refusal::CatchingUp
-                | Refusal::MirrorSlow { .. }
-                | Refusal::AlreadyRecovering { .. }
-                | Refusal::JobBudget { .. }
-                | Refusal::SupervisorSays { .. }
-                | Refusal::ActingPrimaryNotAnswering { .. }
-        )
 }
 
 fn reconciling(world: &World, plan: &Plan) -> Wanted {
@@ -330,6 +322,30 @@ mod tests {
         let down = blind(World::of(&["2:0ppnu", "5:0mmnd", "3:1ppsu", "6:1mmsu"]).page(5, |p| p.state = InstanceState::Retired));
         assert_eq!(of(&down, "HealingBlocked").reason, "SupervisorSays");
         assert_eq!(of(&down, "Ready").reason, "SupervisorSays");
+    }
+
+    /// A policy of the network closed the port of all pages: a cluster that nobody could heal was well, and watched, for weeks.
+    #[test]
+    fn supervisors_from_whom_nothing_is_heard_are_missed_although_all_is_well() {
+        let of = |world: &World, kind| all(world, &Policy::default()).into_iter().find(|one| one.kind == kind).unwrap();
+        let silent = |dbid: i16, seconds| {
+            let world = World::of(&["2:0ppsu", "5:0mmsu", "3:1ppsu", "6:1mmsu"]).silent(dbid);
+            world.instance(dbid, move |one| one.silent = Some(jiff::SignedDuration::from_secs(seconds)))
+        };
+        for dbid in [2, 5] {
+            let restarts = silent(dbid, 179);
+            assert_eq!((of(&restarts, "HealingBlocked").holds, of(&restarts, "MirrorsWatched").holds), (Some(false), Some(true)));
+            let missed = silent(dbid, 180);
+            let blocked = of(&missed, "HealingBlocked");
+            assert_eq!((blocked.holds, blocked.reason.as_str()), (Some(true), "SupervisorSilent"));
+            assert!(blocked.message.contains(&format!("dbid {dbid}")), "{}", blocked.message);
+            assert!(of(&missed, "Ready").message.contains("(HealingBlocked)") && of(&missed, "Ready").holds == Some(true));
+            let watched = of(&missed, "MirrorsWatched");
+            let expected = if dbid == 2 { (None, "SupervisorSilent") } else { (Some(true), "Watched") };
+            assert_eq!((watched.holds, watched.reason.as_str()), expected);
+        }
+        let told = of(&silent(2, 999), "MirrorsWatched").message;
+        assert!(told.starts_with("nothing is heard of 1 of 2 acting primaries; dbid 2 (content 0): "), "{told}");
     }
 
     /// A repair may do without: it is told, and is no reason to call the cluster anything else.

@@ -12,7 +12,7 @@ use crate::{
         convert,
         recovery::InstanceStatus,
     },
-    model::{Dbid, InstanceNext, JobState, Phase, RecoveryNext, Standing},
+    model::{Dbid, InstanceNext, JobState, Phase, RecoveryNext, Refusal, Standing},
     observe::jobs::JobSeen,
 };
 
@@ -32,7 +32,7 @@ pub fn status(object: &SegmentRecovery, next: &RecoveryNext, jobs: &BTreeMap<Dbi
     let message = message(next, jobs);
     SegmentRecoveryStatus {
         observed_generation: object.metadata.generation,
-        conditions: condition::merge(&old.conditions, &conditions(next.phase, &message), object.metadata.generation, now),
+        conditions: condition::merge(&old.conditions, &conditions(next.phase, &message, stalls(next)), object.metadata.generation, now),
         phase: next.phase.into(),
         message,
         type_: type_of(&instances),
@@ -165,13 +165,33 @@ fn message(next: &RecoveryNext, jobs: &BTreeMap<Dbid, JobSeen>) -> String {
     crate::error::cut(&format!("{}{waits}{works}", next.message), LONGEST)
 }
 
-fn conditions(phase: Phase, message: &str) -> [Wanted; 3] {
+/// What a person has to do before it goes on, with any of its instances.
+fn stalls(next: &RecoveryNext) -> Option<&Refusal> {
+    let mut held_up = next.instances.values().filter_map(|one| match &one.standing {
+        Standing::Waiting(refusal) | Standing::Stuck(refusal) => Some(refusal),
+        Standing::Refused(_)
+        | Standing::BackingOff { .. }
+        | Standing::Attempting
+        | Standing::Proving(_)
+        | Standing::Healed
+        | Standing::Failed
+        | Standing::Over => None,
+    });
+    held_up.find(|refusal| refusal.needs_a_person())
+}
+
+fn conditions(phase: Phase, message: &str, stalls: Option<&Refusal>) -> [Wanted; 3] {
     let reason = phase.as_str();
-    let stalled = matches!(phase, Phase::Failed | Phase::Refused | Phase::Cancelled);
+    let stalled = stalls.is_some() || matches!(phase, Phase::Failed | Phase::Refused | Phase::Cancelled);
     [
         Wanted::new("Ready", Some(phase == Phase::Succeeded), reason, message),
         Wanted::new("Reconciling", Some(!phase.is_over()), reason, if phase.is_over() { "it is over" } else { "it is not over" }),
-        Wanted::new("Stalled", Some(stalled), reason, if stalled { message } else { "it goes on, or has succeeded" }),
+        Wanted::new(
+            "Stalled",
+            Some(stalled),
+            stalls.map_or(reason, Refusal::code),
+            if stalled { message } else { "it goes on, or has succeeded" },
+        ),
     ]
 }
 
@@ -223,6 +243,7 @@ mod tests {
             seconds_left: Some((200 - bytes) / 10),
             read: None,
             written: None,
+            moves: None,
         };
         let view = JobView { step: Some(Step::Copying), progress: Some(progress), ..JobView::new("mend-a1", JobState::Active) };
         let seen = JobSeen { view, waits: None, running_pod: None, pod: PodStage::Begun, node: None, object: None, said: Said::default() };
@@ -253,10 +274,26 @@ mod tests {
     #[test]
     fn every_condition_says_something_whatever_it_is() {
         for phase in [Phase::Pending, Phase::Running, Phase::Succeeded, Phase::Failed, Phase::Refused, Phase::Cancelled] {
-            for one in conditions(phase, "dbid 5: in sync") {
+            for one in conditions(phase, "dbid 5: in sync", None) {
                 assert!(!one.message.is_empty(), "{}={:?} of {phase:?}", one.kind, one.holds);
             }
         }
+    }
+
+    #[test]
+    fn a_recovery_that_waits_for_a_person_is_stalled_and_one_that_waits_for_its_turn_is_not() {
+        let stalled = |standing: Standing| {
+            let status = status(&fixtures::recovery("mend", &[5]), &next(standing, Phase::Running), &BTreeMap::new(), worlds::now());
+            let one = status.conditions.into_iter().find(|one| one.type_ == "Stalled").unwrap();
+            (one.status, one.reason)
+        };
+        let said = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+        let full = Refusal::FullNotAllowed { why: "it is damaged".into() };
+        assert_eq!(stalled(Standing::Waiting(full)), said("True", "FullNotAllowed"));
+        let stuck = Refusal::AttemptStuck { job: "mend-a1".into(), why: "no heartbeat".into() };
+        assert_eq!(stalled(Standing::Stuck(stuck)), said("True", "AttemptStuck"));
+        assert_eq!(stalled(Standing::Waiting(Refusal::JobBudget { max: 2 })), said("False", "Running"));
+        assert_eq!(stalled(Standing::Attempting), said("False", "Running"));
     }
 
     #[test]
