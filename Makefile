@@ -11,12 +11,12 @@ BIN = $(CARGO_TARGET_DIR)/x86_64-unknown-linux-gnu/debug
 SCENARIO ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint unit generated e2e e2e-all demo bed-up bed-down bed-shell conformance packages crds docs config chart build figures bed-test
+.PHONY: help test lint unit generated sample e2e e2e-all demo bed-up bed-down bed-shell conformance packages crds docs config chart build figures bed-test
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: lint unit generated conformance e2e ## Everything that CI runs
+test: lint unit generated sample e2e ## Everything that CI runs: of what takes hours a sample
 
 build: packages ## Everything, into the cache
 	$(CARGO) build --quiet --locked --workspace --bins
@@ -63,13 +63,16 @@ chart: build ## The chart with every kind of values, and with what it has to ref
 	    echo "the chart accepts --set $$wrong"; exit 1; fi; done
 
 conformance: build ## What gpheal relies on, and gpheal itself, on bare processes of the stand-in or of GPHOME
-	$(BIN)/conformance
+	$(BIN)/conformance $(if $(SAMPLE),--sample)
 	$(CARGO) test --quiet --locked --workspace --test supervisor -- --ignored
+
+sample: SAMPLE = yes
+sample: conformance ## The same, without the checks that wait long
 
 e2e: build ## Scenarios on the bed: those that run with every change, or SCENARIO="name …"
 	$(BIN)/e2e run $(or $(SCENARIO),--sample)
 
-e2e-all: build ## Every scenario on the bed
+e2e-all: conformance ## Every check of the conformance suite, and every scenario on the bed
 	$(BIN)/e2e run
 
 demo: build ## Watch a cluster get hurt in three ways and heal

@@ -305,6 +305,9 @@ fn put_back_in_place(bench: &mut Bench, primary: i16, older: &Path) -> Result<()
 }
 
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        std::fs::remove_dir_all(to)?; // of a check that failed
+    }
     let mut command = std::process::Command::new("cp");
     command.arg("-a").arg(from).arg(to);
     succeed(command).map(drop)

@@ -14,11 +14,15 @@ struct Arguments {
     /// Only the checks whose name holds this.
     #[arg(default_value = "")]
     filter: String,
+    /// Of those the ones that run with every change.
+    #[arg(long)]
+    sample: bool,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match e2e::conformance::run(&Arguments::parse().filter).await {
+    let Arguments { filter, sample } = Arguments::parse();
+    match e2e::conformance::run(&filter, sample).await {
         Ok((passed, failed)) => {
             println!("{passed} passed, {failed} failed");
             if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

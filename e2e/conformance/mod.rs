@@ -41,16 +41,28 @@ use std::{future::Future, pin::Pin, time::Instant};
 
 use anyhow::Result;
 
+use crate::scenarios::When;
+
 type Check = for<'a> fn(&'a mut Bench) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 macro_rules! checks {
-    ($($module:ident::$name:ident),+ $(,)?) => {
-        &[$((concat!(stringify!($module), "::", stringify!($name)), |bench| Box::pin($module::$name(bench)))),+]
+    ($($module:ident::$name:ident $(: $when:ident)?),+ $(,)?) => {
+        &[$((concat!(stringify!($module), "::", stringify!($name)), when!($($when)?), |bench| Box::pin($module::$name(bench)))),+]
     };
 }
 
-/// In this order: what merely looks comes first.
-const CHECKS: &[(&str, Check)] = checks![
+macro_rules! when {
+    () => {
+        When::Sample
+    };
+    ($when:ident) => {
+        When::$when
+    };
+}
+
+/// In this order: what merely looks comes first. What waits long, and has a shorter one of its kind beside it, runs when all are
+/// asked for.
+const CHECKS: &[(&str, When, Check)] = checks![
     catalog::columns_have_greenplum_types,
     catalog::keys_are_unique,
     catalog::direct_writes_need_a_setting,
@@ -89,7 +101,7 @@ const CHECKS: &[(&str, Check)] = checks![
     failover::catalog_changes_before_the_mirror_is_promoted,
     failover::a_stale_primary_opens_when_nobody_stops_it,
     failover::both_dead_in_sync_flips_and_resends_the_promotion,
-    failover::double_fault_changes_nothing,
+    failover::double_fault_changes_nothing: All,
     cold::utility_mode_answers_alone_and_nothing_flips,
     cold::dispatch_hangs_until_segments_answer_and_flips_meanwhile,
     standby::it_follows_and_fts_does_not_watch_it,
@@ -104,57 +116,57 @@ const CHECKS: &[(&str, Check)] = checks![
     wounds::a_broken_line_of_the_settings_is_named,
     wounds::a_commit_log_that_may_not_be_read_is_no_damage,
     wounds::a_lost_primary_whose_commit_log_may_not_be_read_is_not_copied,
-    wounds::a_copied_mirror_that_its_machine_keeps_down_asks_for_no_second_copy,
+    wounds::a_copied_mirror_that_its_machine_keeps_down_asks_for_no_second_copy: All,
     remains::what_a_rewind_cannot_pass_stops_it_before_a_byte_is_written,
     remains::each_folder_that_is_gone_asks_for_a_full_copy,
     remains::a_primary_without_a_mirror_in_sync_comes_back_over_a_stale_lock,
-    remains::on_a_volume_without_a_byte_left_nothing_begins_and_with_room_it_heals,
-    strangers::a_job_that_may_not_says_so_and_leaves_a_persons_backup_alone,
-    bounded::what_a_role_has_set_bounds_no_repair,
+    remains::on_a_volume_without_a_byte_left_nothing_begins_and_with_room_it_heals: All,
+    strangers::a_job_that_may_not_says_so_and_leaves_a_persons_backup_alone: All,
+    bounded::what_a_role_has_set_bounds_no_repair: All,
     layouts::a_copy_takes_what_is_no_page_and_leaves_links_and_bytes_as_they_are,
-    bounded::a_lost_lock_on_the_source_is_taken_again_and_only_another_holder_stops_a_copy,
+    bounded::a_lost_lock_on_the_source_is_taken_again_and_only_another_holder_stops_a_copy: All,
     bounded::a_copy_that_was_made_in_vain_is_taken_away,
-    bounded::a_source_that_is_slow_to_measure_is_waited_for,
+    bounded::a_source_that_is_slow_to_measure_is_waited_for: All,
     hang::a_role_that_may_only_log_in_does_not_see_how_far_a_mirror_is,
     hang::commits_wait_for_a_frozen_mirror_no_longer_than_for_a_dead_one,
     hang::a_copy_waits_no_longer_than_a_commit,
     hang::a_mirror_whose_postgres_is_frozen_is_started_again,
-    hang::a_slow_mirror_is_never_cut,
+    hang::a_slow_mirror_is_never_cut: All,
     hang::a_stopped_walsender_is_told_of_and_left_alone,
-    hang::a_receiver_that_works_and_answers_nothing_is_neither_cut_nor_marked_down,
-    hang::commits_wait_no_longer_for_a_mirror_that_freezes_while_it_catches_up,
-    hang::a_stopped_walsender_that_its_mirror_has_left_is_told_of,
-    hang::where_nobody_may_end_a_walsender_a_hang_is_told_and_nothing_is_cut,
+    hang::a_receiver_that_works_and_answers_nothing_is_neither_cut_nor_marked_down: All,
+    hang::commits_wait_no_longer_for_a_mirror_that_freezes_while_it_catches_up: All,
+    hang::a_stopped_walsender_that_its_mirror_has_left_is_told_of: All,
+    hang::where_nobody_may_end_a_walsender_a_hang_is_told_and_nothing_is_cut: All,
     hang::a_smart_shutdown_does_not_wait_for_our_session,
     losses::a_restored_primary_that_wrote_past_its_mirror_is_not_followed,
     losses::a_primary_put_back_while_its_mirror_is_in_sync_stays_closed,
-    losses::a_primary_put_back_in_place_stays_closed,
+    losses::a_primary_put_back_in_place_stays_closed: All,
     losses::what_was_acknowledged_alone_is_not_overwritten,
-    losses::what_a_mirror_had_confirmed_before_it_was_put_back_is_not_overwritten,
+    losses::what_a_mirror_had_confirmed_before_it_was_put_back_is_not_overwritten: All,
     losses::who_served_alone_is_not_killed_on_the_word_of_an_older_catalog,
-    losses::who_served_alone_once_is_a_mirror_after_a_failover,
-    alone::what_the_mirror_has_not_flushed_since_is_not_overwritten,
+    losses::who_served_alone_once_is_a_mirror_after_a_failover: All,
+    alone::what_the_mirror_has_not_flushed_since_is_not_overwritten: All,
     alone::a_mirror_that_is_promoted_and_told_nothing_serves_alone,
-    person::what_was_said_of_one_promotion_says_nothing_of_the_next,
-    person::what_was_said_of_one_activation_says_nothing_of_the_next,
-    alone::a_mirror_is_not_opened_beside_a_primary_that_serves_alone,
+    person::what_was_said_of_one_promotion_says_nothing_of_the_next: All,
+    person::what_was_said_of_one_activation_says_nothing_of_the_next: All,
+    alone::a_mirror_is_not_opened_beside_a_primary_that_serves_alone: All,
     put_back::a_primary_put_back_to_when_it_was_the_mirror_stays_closed,
     put_back::a_primary_put_back_without_its_marks_stays_closed,
-    put_back::a_primary_put_back_after_a_full_repair_is_not_followed,
-    put_back::a_primary_put_back_after_an_incremental_repair_is_not_followed,
-    put_back::a_source_put_back_after_the_proof_of_a_full_repair_is_not_copied,
+    put_back::a_primary_put_back_after_a_full_repair_is_not_followed: All,
+    put_back::a_primary_put_back_after_an_incremental_repair_is_not_followed: All,
+    put_back::a_source_put_back_after_the_proof_of_a_full_repair_is_not_copied: All,
     put_back::a_source_put_back_after_the_proof_of_an_incremental_repair_is_not_followed,
-    put_back::a_mirror_that_reaches_beyond_the_fork_is_not_rewound,
+    put_back::a_mirror_that_reaches_beyond_the_fork_is_not_rewound: All,
     losses::a_coordinator_whose_standby_is_activated_is_fenced,
 ];
 
-/// Runs the checks whose name holds `filter`, prints an outcome for each, and
+/// Runs the checks whose name holds `filter`, or of those the sample, prints an outcome for each, and
 /// returns how many passed and failed.
-pub async fn run(filter: &str) -> Result<(usize, usize)> {
+pub async fn run(filter: &str, sample: bool) -> Result<(usize, usize)> {
     let mut bench = Bench::start().await?;
     println!("conformance of {} ({})", bench.dialect().version(), bench.folder().display());
     let (mut passed, mut failed) = (0, 0);
-    for (name, check) in CHECKS.iter().filter(|(name, _)| name.contains(filter)) {
+    for (name, _, check) in CHECKS.iter().filter(|(name, when, _)| name.contains(filter) && (!sample || *when == When::Sample)) {
         let begun = Instant::now();
         let outcome = check(&mut bench).await;
         let seconds = begun.elapsed().as_secs_f32();

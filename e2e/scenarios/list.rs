@@ -8,10 +8,10 @@ use super::{
     neighbours, network, passwords, person, policy, rights, squatters, surroundings, tablespaces, tls, volumes,
 };
 
-/// With what a scenario runs.
+/// With what a scenario, or a check of the conformance suite, runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// With every change: `make e2e`, which has to be over in twenty minutes.
+    /// With every change: `make test`, which has to be over in forty minutes.
     Sample,
     /// When all are asked for: `make e2e-all`.
     All,

@@ -88,14 +88,19 @@ forget_sync_names(void)
 		set_sync_names("");
 }
 
-/* Up: it streams, or is less than one WAL segment away from that. */
-static void
+/*
+ * As is_mirror_up: it streams or catches up, and has taken something since it
+ * connected. Commits may wait for one that is less than a WAL segment behind.
+ */
+static bool
 look_for_mirror(Answer *answer)
 {
-	char	   *sql = psprintf("SELECT state = 'streaming' FROM pg_catalog.pg_stat_replication"
-							   " WHERE application_name = '" WALRECEIVER_NAME "' AND (state = 'streaming'"
-							   " OR state = 'catchup' AND pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), sent_lsn) < %d)"
-							   " ORDER BY 1 DESC LIMIT 1", wal_segment_size);
+	char	   *sql = psprintf("SELECT state = 'streaming',"
+							   " state = 'streaming' OR pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), sent_lsn) < %d"
+							   " FROM pg_catalog.pg_stat_replication"
+							   " WHERE application_name = '" WALRECEIVER_NAME "' AND state IN ('streaming', 'catchup')"
+							   " AND flush_lsn IS NOT NULL ORDER BY 1 DESC LIMIT 1", wal_segment_size);
+	bool		ready = false;
 
 	SPI_connect();
 	if (SPI_execute(sql, true, 1) != SPI_OK_SELECT)
@@ -103,11 +108,14 @@ look_for_mirror(Answer *answer)
 	if (SPI_processed == 1)
 	{
 		bool		null;
+		HeapTuple	row = SPI_tuptable->vals[0];
 
 		answer->mirror_up = true;
-		answer->in_sync = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null));
+		answer->in_sync = DatumGetBool(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &null));
+		ready = DatumGetBool(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &null));
 	}
 	SPI_finish();
+	return ready;
 }
 
 static bool
@@ -175,11 +183,12 @@ probe(Answer *answer)
 	}
 	else
 	{
-		look_for_mirror(answer);
+		bool		ready = look_for_mirror(answer);
+
 		answer->syncrep_on = syncrep_is_on();
 		if (!answer->mirror_up)
 			answer->retry = mirror_has_grace();
-		else if (!answer->syncrep_on)
+		else if (ready && !answer->syncrep_on)
 		{
 			set_sync_names("*");
 			answer->syncrep_on = true;
