@@ -35,6 +35,8 @@ pub struct Acknowledged {
     waits: Option<Instant>,
     /// They surely did when the last look at the mirror began.
     sure: bool,
+    /// Positions were shown in this run.
+    sees: bool,
     writing: Option<JoinHandle<Vec<Writes>>>,
     /// This run is over: what is not written by then is of no use to the next one.
     over: Arc<AtomicBool>,
@@ -57,6 +59,8 @@ enum Writes {
 const SURELY: Duration = Duration::from_secs(1);
 /// A mirror that lives has confirmed by then what it was sent before.
 const SETTLES: Duration = Duration::from_secs(10);
+/// So long a login that is refused, or a server that does not answer, may be of a moment.
+const UNSEEN: Duration = Duration::from_mins(10);
 
 impl Acknowledged {
     /// What was acknowledged alone may be nowhere else: each look matters.
@@ -97,6 +101,7 @@ impl Acknowledged {
     pub fn seen(&mut self, volume: &Volume, timeline: Option<Timeline>, sights: &[Sight]) {
         let own = sights.iter().filter_map(|(sender, _)| sender.position.own).max();
         let position = |(sender, _): &Sight| sender.position.flush.map(|flush| sender.position.own.map_or(flush, |own| flush.min(own)));
+        self.sees |= !sights.is_empty();
         let Some(timeline) = timeline else { return };
         // What was written down in the life before a promotion has no end that could be seen here.
         let open = match self.alone {
@@ -127,7 +132,16 @@ impl Acknowledged {
 
     /// This login never sees how far a mirror is, so what FTS says has to do, once a mirror that lives has confirmed what it was sent.
     pub fn hidden(&mut self, volume: &Volume) {
-        if self.waits.is_some_and(|since| since.elapsed() >= SETTLES) {
+        self.by_fts(volume, SETTLES);
+    }
+
+    /// It is not seen now; where it was never seen, what FTS says has to do in the end.
+    pub fn unseen(&mut self, volume: &Volume) {
+        self.by_fts(volume, UNSEEN);
+    }
+
+    fn by_fts(&mut self, volume: &Volume, patience: Duration) {
+        if !self.sees && self.waits.is_some_and(|since| since.elapsed() >= patience) {
             self.alone = Some(Alone::Nothing);
         }
         self.write(volume);
@@ -262,6 +276,28 @@ mod tests {
             assert_eq!(volume.alone().unwrap(), expected, "a mirror that lives needs a moment to confirm");
             tokio::time::advance(SETTLES).await;
         }
+    }
+
+    /// A password that is being replaced, say.
+    #[tokio::test(start_paused = true)]
+    async fn a_login_that_was_refused_takes_back_nothing_that_positions_had_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
+        let mut known = Acknowledged::default();
+        assert!(look(&mut known, &volume, ALONE(), &[]).await);
+        for expected in [Alone::Anything, Alone::Nothing] {
+            assert!(look(&mut known, &volume, WAITS(), &[]).await);
+            known.unseen(&volume);
+            written(&mut known, &volume).await;
+            assert_eq!(volume.alone().unwrap(), expected, "nobody has ever seen it here");
+            tokio::time::advance(UNSEEN).await;
+        }
+        assert!(look(&mut known, &volume, ALONE(), &AT(300, 250)).await && look(&mut known, &volume, WAITS(), &AT(300, 250)).await);
+        tokio::time::advance(UNSEEN * 2).await;
+        known.hidden(&volume);
+        known.unseen(&volume);
+        written(&mut known, &volume).await;
+        assert_ne!(volume.alone().unwrap(), Alone::Nothing, "the mirror had not flushed it");
     }
 
     #[tokio::test(start_paused = true)]

@@ -212,12 +212,14 @@ impl Supervisor {
                 running.mirror.acknowledged.hidden(&self.volume);
                 (Some(HIDDEN.to_owned()), Some(BLIND))
             }
-            // Perhaps of a moment.
             Looked::NoLogin(why) => {
-                running.mirror.acknowledged.hidden(&self.volume);
+                running.mirror.acknowledged.unseen(&self.volume);
                 (Some(format!("{why}; {HIDDEN}")), Some(BLIND))
             }
-            Looked::Failed(why) => (Some(why).filter(|_| running.mirror.failed > 0), Some(AGAIN)), // the first may be of a moment
+            Looked::Failed(why) => {
+                running.mirror.acknowledged.unseen(&self.volume);
+                (Some(why).filter(|_| running.mirror.failed > 0), Some(AGAIN)) // the first may be of a moment
+            }
         };
         running.mirror.failed = if pause == Some(AGAIN) { running.mirror.failed.saturating_add(1) } else { 0 };
         if let Some(pause) = pause {
