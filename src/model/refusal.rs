@@ -352,7 +352,8 @@ sentences! { Refusal {
     NotMarkedUp { why }: PERSON,
         ("the mirror streams, for minutes, and FTS has not marked it up: {why}"),
         ("lifted by itself when FTS has marked it up; look whether the coordinator's FTS process works, and its log; a mirror that connects \
-             under another name than gp_walreceiver FTS does not know, and a SegmentRecovery that a person makes for it sets that right");
+             under another name than gp_walreceiver FTS does not know, and a SegmentRecovery that a person makes for it sets that right, once \
+             the one that waits for FTS is deleted");
     CatchingUp: PASSES,
         ("the mirror is up and not in sync yet"),
         ("lifted by itself when the mirror has received what it missed");

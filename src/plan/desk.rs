@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -65,6 +65,7 @@ pub struct Past<'a> {
 #[derive(Clone, Debug)]
 pub struct Working {
     pub recovery: String,
+    rests: bool,
     pub stuck: Option<Refusal>,
     /// What keeps a repair that is done from being proven, or what its next attempt waits for.
     pub trouble: Option<String>,
@@ -127,15 +128,24 @@ impl<'a> Desk<'a> {
     /// By its next state, which may name its instances in this very pass. One that is being deleted has none.
     fn works(&mut self, recovery: &Recovery, plan: &Plan) {
         for (dbid, _, job) in outlived_by(recovery) {
-            let working = || Working { recovery: recovery.name.clone(), stuck: Some(waited_for(job)), trouble: None };
-            self.working.entry(dbid).or_insert_with(working);
+            self.shows(dbid, Working { recovery: recovery.name.clone(), rests: false, stuck: Some(waited_for(job)), trouble: None });
         }
         let next = plan.recoveries.get(&recovery.name).filter(|_| !recovery.phase.is_over());
         let instances = next.into_iter().flat_map(|next| &next.instances).filter(|(_, one)| !one.state.phase.is_over());
         for (dbid, one) in instances {
             let stuck = self.held_up(*dbid, one);
             let trouble = words::trouble(one);
-            self.working.entry(*dbid).or_insert_with(|| Working { recovery: recovery.name.clone(), stuck, trouble });
+            let rests = rests(recovery, &one.state) && one.create_job.is_none();
+            self.shows(*dbid, Working { recovery: recovery.name.clone(), rests, stuck, trouble });
+        }
+    }
+
+    /// The oldest that works on an instance; one that rests is shown where none does.
+    fn shows(&mut self, dbid: Dbid, working: Working) {
+        match self.working.entry(dbid) {
+            Entry::Vacant(free) => drop(free.insert(working)),
+            Entry::Occupied(mut shown) if shown.get().rests && !working.rests => drop(shown.insert(working)),
+            Entry::Occupied(_) => {}
         }
     }
 
@@ -270,5 +280,32 @@ fn waited_for(job: &JobView) -> Refusal {
     match &job.stuck {
         Some(why) => recovery::held_up(job, why),
         None => recovery::refused(job).unwrap_or_else(|| Refusal::JobNotEnded { job: job.name.clone() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        model::{
+            Dbid, JobState, Policy, Reason, Recovery, Repair, World,
+            world::fixtures::{ago, now, running},
+        },
+        plan::plan,
+    };
+
+    /// An automatic one that paused, or waits for its next attempt, was the older one.
+    #[test]
+    fn who_works_on_an_instance_is_shown_before_who_rests() {
+        let mut rests = Recovery { automatic: true, ..running("automatic", 5, 0, Repair::Incremental, JobState::Active) };
+        let state = rests.instances.get_mut(&Dbid(5)).unwrap();
+        (state.job, state.attempt_ended) = (None, Some(ago(600)));
+        let mut by_hand = running("by-hand", 5, 0, Repair::Full, JobState::Active);
+        let job = by_hand.instances.get_mut(&Dbid(5)).unwrap().job.as_mut().unwrap();
+        job.stuck = Some("its node is lost".into());
+        let world = World::of(&["2:0ppnu", "5:0mmnd"]).recovery(rests).recovery(by_hand);
+        let plan = plan(&Policy { paused: true, ..Policy::default() }, &world, now());
+        let told = plan.unwell.iter().find(|one| one.dbid == Dbid(5)).map(|one| &one.reason);
+        let Some(Reason::Waits { recovery, refusal }) = told else { panic!("{plan:?}") };
+        assert_eq!((recovery.as_str(), refusal.code()), ("by-hand", "AttemptStuck"));
     }
 }

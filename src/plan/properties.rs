@@ -291,14 +291,16 @@ mod plain {
             && !(mirror.status == Status::Down && mirror.mode == Mode::InSync)
     }
 
-    /// Who works on an instance: the first live recovery whose next state of it is not over.
+    /// Who works on an instance: the first live recovery whose next state of it is not over, and does not rest where another works.
     pub fn works_on<'a>(world: &'a World, plan: &Plan, dbid: Dbid) -> Option<&'a str> {
         let live = world.recoveries.iter().filter(|r| !r.phase.is_over());
-        let mut working = live.filter(|r| {
-            let next = plan.recoveries.get(&r.name).and_then(|next| next.instances.get(&dbid));
-            next.is_some_and(|next| !next.state.phase.is_over())
-        });
-        working.next().map(|r| r.name.as_str())
+        let next = |r: &Recovery| plan.recoveries.get(&r.name).and_then(|next| next.instances.get(&dbid));
+        let working: Vec<_> = live.filter(|r| next(r).is_some_and(|next| !next.state.phase.is_over())).collect();
+        let rests = |r: &Recovery| {
+            let begun = next(r).is_some_and(|one| one.create_job.is_some() || one.state.job.is_some() || one.state.proving_since.is_some());
+            r.automatic && !r.deleting && !begun
+        };
+        working.iter().find(|r| !rests(r)).or(working.first()).map(|r| r.name.as_str())
     }
 }
 
