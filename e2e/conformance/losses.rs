@@ -64,9 +64,16 @@ async fn what_a_copy_has_put_aside_is_not_given_up(bench: &mut Bench, mirror: i1
     volume.write("copy", &Copy { attempt: attempt.clone(), repair: Repair::Full, since: jiff::Timestamp::now() })?;
     volume.keep(&Old { attempt, directory: volume.beside_old(), tablespaces: vec![] })?;
     std::fs::rename(volume.data(), volume.beside_old())?;
-    let class = recover(bench, mirror, Repair::Full).await?.failure.map(|failure| failure.class);
-    expect_same("how a full copy of what is put aside fails", &class, &Some(FailureClass::HistoryDiffers))?;
-    ensure!(volume.beside_old().join("PG_VERSION").exists() && !volume.data().exists(), "it did not stay as it was");
+    for rest in [false, true] {
+        if rest {
+            // Of a copy whose removal was cut off.
+            bench.owner().folder(volume.data())?;
+            std::fs::write(volume.data().join("rest"), "")?;
+        }
+        let class = recover(bench, mirror, Repair::Full).await?.failure.map(|failure| failure.class);
+        expect_same("how a full copy over what is put aside fails", &class, &Some(FailureClass::HistoryDiffers))?;
+        ensure!(volume.beside_old().join("PG_VERSION").exists() && volume.data().exists() == rest, "it did not stay as it was");
+    }
     Ok(())
 }
 

@@ -10,11 +10,11 @@ use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 use super::{
     Work,
     fault::{Classified, Fault, FileError},
-    prove::Proven,
+    prove::{Proven, wal_end},
     source::SourceLock,
 };
 use crate::{
-    greenplum::wal::{self, Switch, WalEnd},
+    greenplum::wal::{self, Standing, Switch, WalEnd},
     model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Reach, Timeline, incarnation::lineage},
     volume::{
         commits::{Alone, is_marked_as_mirror, may_be_a_primarys, served_alone},
@@ -121,6 +121,24 @@ pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Res
         return Ok(());
     }
     Err(HistoryError::Unknown { target, timeline, why }.into())
+}
+
+/// What earlier copies have put aside goes with the proof of this one: as far as its log shows what the source lacks, it stays. What
+/// cannot be compared any more was proven before it was put there.
+pub async fn prove_kept(work: &Work, source: &impl SourceLog, proven: &Proven) -> Result<(), Fault> {
+    let (source_at, source_timeline) = (proven.identified.at, proven.identified.timeline);
+    for directory in work.volume.originals()?.into_iter().filter(|directory| *directory != proven.directory) {
+        let folder = directory.join(proven.dialect.wal_folder());
+        let Some(log) = wal_end(&folder)? else { continue };
+        let ends = Ends { folder: &folder, target: log, source: source_timeline, history: &proven.history };
+        let ahead = wal::standing(log.timeline, log.end, source_timeline, source_at, &proven.history) == Standing::Ahead;
+        let why = match if ahead { Bytes::Differ("it reaches further".into()) } else { compare(source, ends).await? } {
+            Bytes::Differ(why) => format!("it is kept as {}; {why}", directory.display()),
+            Bytes::Same | Bytes::Gone(_) => continue,
+        };
+        return Err(HistoryError::Differs { target: log.end, timeline: log.timeline, source_at, source_timeline, why }.into());
+    }
+    Ok(())
 }
 
 /// A primary whose mirror is down acknowledges what no other copy holds, and FTS promotes no mirror over that unless it goes by an

@@ -202,6 +202,7 @@ impl Work {
         let proven = prove::prove(self, &source_lock).await?;
         prove::not_ahead(self, &proven)?;
         history::prove(self, &source_lock, &proven).await?;
+        history::prove_kept(self, &source_lock, &proven).await?;
         history::not_alone(self, &proven)?;
         history::not_behind(self, &proven)?;
         let done = match self.attempt.repair {

@@ -127,7 +127,7 @@ fn hands_off(work: &Work) -> Result<(), Fault> {
 }
 
 /// A directory without a log has no end; one whose log can not be read has one that nobody knows.
-fn wal_end(folder: &std::path::Path) -> Result<Option<WalEnd>, ProofError> {
+pub fn wal_end(folder: &std::path::Path) -> Result<Option<WalEnd>, ProofError> {
     match wal::end(folder) {
         Ok(end) => Ok(end),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

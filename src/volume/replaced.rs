@@ -48,15 +48,24 @@ impl Volume {
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             entry => entry.map_err(|source| ReplacedError::Look { path: self.data.clone(), source })?.is_some(),
         };
-        let Some(old) = self.kept()?.filter(|_| !stands) else { return Ok(self.data.clone()) };
+        let last = if stands { None } else { self.originals()?.pop() };
+        Ok(last.unwrap_or_else(|| self.data.clone()))
+    }
+
+    /// What full copies have put aside of the data directory and is kept until the one in its place is proven, the last one last.
+    ///
+    /// # Errors
+    /// [`ReplacedError`]
+    pub fn originals(&self) -> Result<Vec<PathBuf>, ReplacedError> {
+        let Some(old) = self.kept()? else { return Ok(vec![]) };
         let again = (2..).map(|number| Self::aside_again(&self.data, number)).take_while(|aside| old.tablespaces.contains(aside));
-        let mut last = self.data.clone();
+        let mut originals = vec![];
         for aside in std::iter::once(old.directory.clone()).chain(again) {
             if aside.try_exists().map_err(|source| ReplacedError::Look { path: aside.clone(), source })? {
-                last = aside;
+                originals.push(aside);
             }
         }
-        Ok(last)
+        Ok(originals)
     }
 
     /// Writes down what is put aside, before it is: a folder that no mark names is nobody's original.
@@ -178,6 +187,7 @@ mod tests {
         assert_eq!(last(), volume.beside_old(), "it was named and not moved yet");
         folder(volume.data());
         assert_eq!(last(), volume.data());
+        assert_eq!(volume.originals().unwrap(), [volume.beside_old()]);
     }
 
     #[test]
