@@ -97,6 +97,7 @@ async fn stop_receiver(bench: &mut Bench, primary: i16, mirror: i16) -> Result<P
 /// FTS tells a mirror that it has promoted nothing, where its settings are from before its primary was told to wait, as those of each
 /// first mirror are. What it acknowledges from then on is nowhere else, whatever an older catalog says.
 pub async fn a_mirror_that_is_promoted_and_told_nothing_serves_alone(bench: &mut Bench) -> Result<()> {
+    bench.start_again().await?; // its mirrors are the first ones
     ensure_supervised(bench).await?;
     let (old, new) = acting_and_mirror(bench, 0).await?;
     bench.server(old).vanish()?;

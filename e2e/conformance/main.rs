@@ -11,9 +11,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Only the checks whose name holds this.
-    #[arg(default_value = "")]
-    filter: String,
+    /// Only the checks whose name holds one of these.
+    parts: Vec<String>,
     /// Of those the ones that run with every change.
     #[arg(long)]
     sample: bool,
@@ -21,8 +20,8 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { filter, sample } = Arguments::parse();
-    match e2e::conformance::run(&filter, sample).await {
+    let Arguments { parts, sample } = Arguments::parse();
+    match e2e::conformance::run(&parts, sample).await {
         Ok((passed, failed)) => {
             println!("{passed} passed, {failed} failed");
             if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -160,13 +160,14 @@ const CHECKS: &[(&str, When, Check)] = checks![
     losses::a_coordinator_whose_standby_is_activated_is_fenced,
 ];
 
-/// Runs the checks whose name holds `filter`, or of those the sample, prints an outcome for each, and
+/// Runs the checks whose name holds one of `parts`, or all, or of those the sample, prints an outcome for each, and
 /// returns how many passed and failed.
-pub async fn run(filter: &str, sample: bool) -> Result<(usize, usize)> {
+pub async fn run(parts: &[String], sample: bool) -> Result<(usize, usize)> {
     let mut bench = Bench::start().await?;
     println!("conformance of {} ({})", bench.dialect().version(), bench.folder().display());
     let (mut passed, mut failed) = (0, 0);
-    for (name, _, check) in CHECKS.iter().filter(|(name, when, _)| name.contains(filter) && (!sample || *when == When::Sample)) {
+    let named = |name: &str| parts.is_empty() || parts.iter().any(|part| name.contains(part));
+    for (name, _, check) in CHECKS.iter().filter(|(name, when, _)| named(name) && (!sample || *when == When::Sample)) {
         let begun = Instant::now();
         let outcome = check(&mut bench).await;
         let seconds = begun.elapsed().as_secs_f32();
