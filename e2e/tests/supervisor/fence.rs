@@ -24,6 +24,9 @@ async fn a_stale_primary_dies_although_its_locks_file_is_gone() -> Result<()> {
     let alone = Alone::wait().await;
     let place = Place::empty(&alone, 25_992)?;
     place.bootstrap("bootstrap-primary", 2, 0, &[])?;
+    let settings = place.at("volume/gpseg/postgresql.auto.conf");
+    // As FTS tells a primary before any catalog calls its pair in sync.
+    fs::write(&settings, fs::read_to_string(&settings)? + "synchronous_standby_names = '*'\n")?;
     let rows = [format!("2:0:p:127.0.0.1:25992:{}", place.at("volume/gpseg").display()), "5:0:m:127.0.0.1:1:/nowhere".into()];
     let coordinator = Coordinator::start(&alone, 25_991, &rows)?;
     let supervisor = place.supervise_with("127.0.0.1:18096", &[("GPHEAL_COORDINATOR", "127.0.0.1:25991")])?;
