@@ -116,8 +116,7 @@ pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Res
         }
         Lineage::Unknown(why) => why,
     };
-    // What was put aside was proven before; where its own marks went with the copy that took its place, bytes alone tell more.
-    if excused(work, proven) || proven.directory != work.volume.data() {
+    if excused(work, proven) || has_no_marks(work, proven) {
         tracing::warn!(why, "the target's history is not known; it is no obstacle to this attempt");
         return Ok(());
     }
@@ -125,7 +124,7 @@ pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Res
 }
 
 /// What earlier copies have put aside goes with the proof of this one: as far as its log shows what the source lacks, it stays. What
-/// cannot be compared any more was proven before it was put there.
+/// cannot be compared any more was proven before it was put there, and has no marks of its own ([`has_no_marks`]).
 pub async fn prove_kept(work: &Work, source: &impl SourceLog, proven: &Proven) -> Result<(), Fault> {
     let (source_at, source_timeline) = (proven.identified.at, proven.identified.timeline);
     for directory in work.volume.originals()?.into_iter().filter(|directory| *directory != proven.directory) {
@@ -225,6 +224,14 @@ fn promoted_behind(
 fn excused(work: &Work, proven: &Proven) -> bool {
     let in_place = proven.directory == work.volume.data();
     work.attempt.waives_history || in_place && work.volume.marks().copy.is_some()
+}
+
+/// It was put aside by a copy that came into its place, so it was proven then, and the marks that stand are of that copy: beside its
+/// bytes nothing can tell any more whether its source was put back since. Where the swap was cut off, its own marks stand.
+fn has_no_marks(work: &Work, proven: &Proven) -> bool {
+    let marks = work.volume.marks();
+    let was_cut_off = marks.copy.is_some() || marks.unreadable.is_some() || marks.unknown.is_some();
+    proven.directory != work.volume.data() && !was_cut_off
 }
 
 fn judge(work: &Work, proven: &Proven, said: Bytes, end: (Timeline, Lsn)) -> Lineage {
