@@ -26,6 +26,7 @@ pub fn of(contents: i16, percent_down: i16) -> World {
         dispatch: Look::Unknown("not asked".into()),
         recoveries: vec![],
         unprobed: None,
+        not_made: vec![],
         unreadable: vec![],
         at_work: Look::Seen(vec![]),
         cluster_uid: "0e6f5d0a-8f0e-4c53-9d43-5a1c2f1f1d10".into(),

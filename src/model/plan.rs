@@ -142,6 +142,18 @@ pub enum Standing {
     Over,
 }
 
+impl Standing {
+    /// What keeps it from going on.
+    pub fn waits_for(&self) -> Option<&Refusal> {
+        match self {
+            Self::Waiting(refusal) | Self::Stuck(refusal) => Some(refusal),
+            Self::Refused(_) | Self::BackingOff { .. } | Self::Attempting | Self::Proving(_) | Self::Healed | Self::Failed | Self::Over => {
+                None
+            }
+        }
+    }
+}
+
 /// What is missing to call an instance healed (design §2 point 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Missing {

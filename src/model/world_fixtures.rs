@@ -155,6 +155,7 @@ impl World {
             recoveries: vec![],
             unreadable: vec![],
             unprobed: None,
+            not_made: vec![],
             at_work: Look::Seen(vec![]),
             cluster_uid: "uid".into(),
             cluster_name: "demo".into(),

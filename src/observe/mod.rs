@@ -79,6 +79,8 @@ pub struct Observer {
     glance: Glance,
     refusals: Refusals,
     wake: Arc<Notify>,
+    /// Recoveries of which something could not be made in the last pass, as whoever makes it says.
+    pub not_made: Vec<String>,
 }
 
 /// Who answers for the database in this look.
@@ -91,8 +93,8 @@ impl Observer {
     /// `wake` is told when something that was asked in the background has an answer.
     pub fn new(client: Client, namespace: &str, wake: Arc<Notify>) -> Self {
         let reader = Reader::new(client, namespace);
-        let (sessions, background, memory, nodes, glance, refusals) = Default::default();
-        Self { reader, sessions, background, memory, nodes, glance, refusals, wake }
+        let (sessions, background, memory, nodes, glance, refusals, not_made) = Default::default();
+        Self { reader, sessions, background, memory, nodes, glance, refusals, wake, not_made }
     }
 
     /// One look at everything.
@@ -198,6 +200,7 @@ impl Observer {
             sources: BTreeMap::new(),
             dispatch: self.dispatch(coordinator, joined).await,
             unprobed: self.background.unprobed.clone(),
+            not_made: self.not_made.clone(),
             recoveries: joined.iter().map(|one| one.recovery.clone()).collect(),
             unreadable: vec![],
             at_work: Look::Unknown("nothing may be begun or removed".into()),

@@ -151,17 +151,9 @@ impl<'a> Desk<'a> {
 
     /// What keeps a recovery from going on with an instance, as far as that is more than its turn or a moment.
     fn held_up(&self, dbid: Dbid, one: &InstanceNext) -> Option<Refusal> {
-        match &one.standing {
-            Standing::Stuck(refusal) => Some(refusal.clone()),
-            Standing::Waiting(refusal) => self.is_told(dbid, &one.state, refusal).then(|| refusal.clone()),
-            Standing::Refused(_)
-            | Standing::BackingOff { .. }
-            | Standing::Attempting
-            | Standing::Proving(_)
-            | Standing::Healed
-            | Standing::Failed
-            | Standing::Over => None,
-        }
+        let refusal = one.standing.waits_for()?;
+        let told = matches!(one.standing, Standing::Stuck(_)) || self.is_told(dbid, &one.state, refusal);
+        told.then(|| refusal.clone())
     }
 
     /// What a person has to do, or has done, is told at once; what passes by itself, once it should have.
@@ -287,11 +279,30 @@ fn waited_for(job: &JobView) -> Refusal {
 mod tests {
     use crate::{
         model::{
-            Dbid, JobState, Policy, Reason, Recovery, Repair, World,
-            world::fixtures::{ago, now, running},
+            Dbid, InstanceState, JobState, Policy, Reason, Recovery, Repair, World,
+            world::fixtures::{ago, asked, now, running},
         },
         plan::plan,
     };
+
+    /// Two whose Jobs a policy refuses were the oldest: in each pass they took the budget, and nobody else ever began.
+    #[test]
+    fn whose_job_could_not_be_made_takes_no_place_from_others() {
+        let rows = ["2:0ppnu", "3:1ppnu", "5:0mmnd", "6:1mmnd"];
+        let needs = |world: World, dbid| world.page(dbid, |page| page.state = InstanceState::NeedsFull);
+        let mut world =
+            [5, 6].into_iter().fold(World::of(&rows), needs).recovery(asked("old", &[5], None)).recovery(asked("new", &[6], None));
+        let policy = Policy { max_jobs: 1, ..Policy::default() };
+        let begins = |world: &World| {
+            let plan = plan(&policy, world, now());
+            ["old", "new"].map(|name| plan.recoveries[name].instances.values().any(|one| one.create_job.is_some()))
+        };
+        assert_eq!(begins(&world), [true, false]);
+        world.not_made = vec!["old".into()];
+        assert_eq!(begins(&world), [false, true]);
+        world.not_made.push("new".into());
+        assert_eq!(begins(&world), [true, false], "it is tried again where there is room");
+    }
 
     /// An automatic one that paused, or waits for its next attempt, was the older one.
     #[test]

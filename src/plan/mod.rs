@@ -26,13 +26,13 @@ mod properties;
 use jiff::Timestamp;
 
 use self::desk::Desk;
-use crate::model::{Plan, Policy, World};
+use crate::model::{Plan, Policy, Recovery, World};
 
 /// What to do about `world`, and why nothing is done about the rest.
 pub fn plan(policy: &Policy, world: &World, now: Timestamp) -> Plan {
     let mut desk = Desk::new(policy, world, now);
     let mut plan = Plan::default();
-    for item in world.recoveries.iter().filter(|r| !r.phase.is_over() && !r.deleting) {
+    for item in in_turn(world) {
         plan.recoveries.insert(item.name.clone(), recovery::advance(&mut desk, item));
     }
     desk.turn(&plan);
@@ -41,4 +41,11 @@ pub fn plan(policy: &Policy, world: &World, now: Timestamp) -> Plan {
     plan.removals = keep::removals(&desk, &plan);
     plan.probe = triage::probe(&desk, &plan);
     plan
+}
+
+/// The oldest first, and those last whose Jobs could not be made: they would take the places of others in the budget, in each pass anew.
+fn in_turn(world: &World) -> impl Iterator<Item = &Recovery> {
+    let live = world.recoveries.iter().filter(|recovery| !recovery.phase.is_over() && !recovery.deleting);
+    let (last, first): (Vec<_>, Vec<_>) = live.partition(|recovery| world.not_made.contains(&recovery.name));
+    first.into_iter().chain(last)
 }

@@ -167,17 +167,7 @@ fn message(next: &RecoveryNext, jobs: &BTreeMap<Dbid, JobSeen>) -> String {
 
 /// What a person has to do before it goes on, with any of its instances.
 fn stalls(next: &RecoveryNext) -> Option<&Refusal> {
-    let mut held_up = next.instances.values().filter_map(|one| match &one.standing {
-        Standing::Waiting(refusal) | Standing::Stuck(refusal) => Some(refusal),
-        Standing::Refused(_)
-        | Standing::BackingOff { .. }
-        | Standing::Attempting
-        | Standing::Proving(_)
-        | Standing::Healed
-        | Standing::Failed
-        | Standing::Over => None,
-    });
-    held_up.find(|refusal| refusal.needs_a_person())
+    next.instances.values().filter_map(|one| one.standing.waits_for()).find(|refusal| refusal.needs_a_person())
 }
 
 fn conditions(phase: Phase, message: &str, stalls: Option<&Refusal>) -> [Wanted; 3] {
