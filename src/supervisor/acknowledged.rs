@@ -15,8 +15,8 @@ use std::{
 use futures::FutureExt;
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::hang::Sight;
 use crate::{
+    greenplum::replication::Position,
     model::{Look, Reach, Timeline},
     volume::{Volume, commits::Alone},
 };
@@ -37,6 +37,8 @@ pub struct Acknowledged {
     sure: bool,
     /// Positions were shown in this run.
     sees: bool,
+    /// Since when each look showed none, though there was a walsender to look at.
+    blind: Option<Instant>,
     writing: Option<JoinHandle<Vec<Writes>>>,
     /// This run is over: what is not written by then is of no use to the next one.
     over: Arc<AtomicBool>,
@@ -98,10 +100,10 @@ impl Acknowledged {
     }
 
     /// How far the mirror is by its own word.
-    pub fn seen(&mut self, volume: &Volume, timeline: Option<Timeline>, sights: &[Sight]) {
-        let own = sights.iter().filter_map(|(sender, _)| sender.position.own).max();
-        let position = |(sender, _): &Sight| sender.position.flush.map(|flush| sender.position.own.map_or(flush, |own| flush.min(own)));
-        self.sees |= !sights.is_empty();
+    pub fn seen(&mut self, volume: &Volume, timeline: Option<Timeline>, positions: &[Position]) {
+        let own = positions.iter().filter_map(|position| position.own).max();
+        let confirmed = |position: &Position| position.flush.map(|flush| position.own.map_or(flush, |own| flush.min(own)));
+        (self.sees, self.blind) = (self.sees || !positions.is_empty(), None);
         let Some(timeline) = timeline else { return };
         // What was written down in the life before a promotion has no end that could be seen here.
         let open = match self.alone {
@@ -115,7 +117,7 @@ impl Acknowledged {
         {
             self.alone = Some(Alone::Before(Reach { timeline, end }));
         }
-        if let Some(end) = sights.iter().filter_map(position).max() {
+        if let Some(end) = positions.iter().filter_map(confirmed).max() {
             self.has_confirmed(Reach { timeline, end });
         }
         self.write(volume);
@@ -140,8 +142,10 @@ impl Acknowledged {
         self.by_fts(volume, UNSEEN);
     }
 
+    /// The mirror may have connected only now, however long commits have waited for one.
     fn by_fts(&mut self, volume: &Volume, patience: Duration) {
-        if !self.sees && self.waits.is_some_and(|since| since.elapsed() >= patience) {
+        let blind = self.blind.get_or_insert_with(Instant::now).elapsed();
+        if !self.sees && blind >= patience && self.waits.is_some_and(|since| since.elapsed() >= patience) {
             self.alone = Some(Alone::Nothing);
         }
         self.write(volume);
@@ -201,28 +205,23 @@ fn written(volume: &Volume, what: Writes) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        greenplum::replication::{Position, Sender},
-        model::Lsn,
-        supervisor::hang::Outside,
-    };
+    use crate::model::Lsn;
 
-    const AT: fn(u64, u64) -> Vec<Sight> = |own, flush| {
-        let position = Position { own: Some(Lsn(own)), sent: Some(Lsn(own)), write: Some(Lsn(flush)), flush: Some(Lsn(flush)) };
-        let sender = Sender { pid: 7, started: "noon".into(), state: "streaming".into(), client: None, position };
-        vec![(sender, Outside { works: true, unread: 0 })]
-    };
+    const AT: fn(u64, u64) -> Vec<Position> =
+        |own, flush| vec![Position { own: Some(Lsn(own)), sent: Some(Lsn(own)), write: Some(Lsn(flush)), flush: Some(Lsn(flush)) }];
     const ALONE: fn() -> Look<Option<String>> = || Look::Seen(Some("n1".into()));
     const BEFORE: fn(u64) -> Alone = |end| Alone::Before(Reach { timeline: Timeline(1), end: Lsn(end) });
     const WAITS: fn() -> Look<Option<String>> = || Look::Seen(None);
 
-    /// One look, and what stands on the volume after it.
-    async fn look(known: &mut Acknowledged, volume: &Volume, told: Look<Option<String>>, sights: &[Sight]) -> bool {
+    /// One look, if it shows something, and what stands on the volume after it.
+    async fn look(known: &mut Acknowledged, volume: &Volume, told: Look<Option<String>>, positions: &[Position]) -> bool {
         tokio::time::advance(SURELY / 2).await;
         known.told(volume, &told);
         written(known, volume).await;
         known.looks();
-        known.seen(volume, Some(Timeline(1)), sights);
+        if !positions.is_empty() {
+            known.seen(volume, Some(Timeline(1)), positions);
+        }
         written(known, volume).await;
         volume.alone().unwrap() != Alone::Nothing
     }
@@ -284,7 +283,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
         let mut known = Acknowledged::default();
-        assert!(look(&mut known, &volume, ALONE(), &[]).await);
+        assert!(look(&mut known, &volume, ALONE(), &[]).await && look(&mut known, &volume, WAITS(), &[]).await);
+        tokio::time::advance(UNSEEN).await; // with no mirror all the while
         for expected in [Alone::Anything, Alone::Nothing] {
             assert!(look(&mut known, &volume, WAITS(), &[]).await);
             known.unseen(&volume);

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     greenplum::{
         Dialect, Session, SessionError, fts,
-        replication::{self, Sender, Senders},
+        replication::{self, Position, Sender, Senders},
     },
     model::{
         Look, Page, Role,
@@ -90,6 +90,8 @@ pub enum Errand {
 pub enum Looked {
     /// The walsenders, and the title that the one seen before had before.
     Seen(Vec<Sight>, Option<(i32, Vec<u8>)>),
+    /// How far they are is known, and nothing of what shows whether they work.
+    Unjudged(Vec<Sender>, String),
     /// This login may not see how far they are.
     Hidden,
     /// There is no such login, or it may not log in.
@@ -216,6 +218,10 @@ impl Supervisor {
                 running.mirror.acknowledged.unseen(&self.volume);
                 (Some(format!("{why}; {HIDDEN}")), Some(BLIND))
             }
+            Looked::Unjudged(senders, why) => {
+                running.mirror.acknowledged.seen(&self.volume, running.timeline, &positions(&senders));
+                (Some(why).filter(|_| running.mirror.failed > 0), Some(AGAIN))
+            }
             Looked::Failed(why) => {
                 running.mirror.acknowledged.unseen(&self.volume);
                 (Some(why).filter(|_| running.mirror.failed > 0), Some(AGAIN)) // the first may be of a moment
@@ -236,7 +242,7 @@ impl Supervisor {
 
     fn judge_mirror(&mut self, running: &mut Running, sights: &[Sight], before: Option<(i32, Vec<u8>)>) {
         let watch = &mut running.mirror;
-        watch.acknowledged.seen(&self.volume, running.timeline, sights);
+        watch.acknowledged.seen(&self.volume, running.timeline, &positions(sights.iter().map(|(sender, _)| sender)));
         let (standing, about) = watch.track.judge(sights, watch.acknowledged.commits_wait(), std::time::Instant::now());
         watch.quiet = None;
         watch.is_back = watch.ended.is_some() && !sights.is_empty();
@@ -395,17 +401,20 @@ async fn look(
         Ok(Senders::Hidden) => Errand::Looked(None, Looked::Hidden),
         Ok(Senders::Seen(senders)) => {
             let senders: Vec<_> = senders.into_iter().filter(|sender| walsender::lives(sender.pid)).collect();
-            let some = !senders.is_empty();
-            let sight = |sender: Sender| walsender::outside(postmaster, &sender).map(|outside| (sender, outside));
-            let sights: Vec<_> = senders.into_iter().filter_map(sight).collect();
-            if some && sights.is_empty() {
+            let sight = |sender: &Sender| walsender::outside(postmaster, sender).map(|outside| (sender.clone(), outside));
+            let sights: Vec<_> = senders.iter().filter_map(sight).collect();
+            if !senders.is_empty() && sights.is_empty() {
                 let why = "the walsender's process, or its connection, cannot be looked at";
-                return Errand::Looked(Some(session), Looked::Failed(why.into()));
+                return Errand::Looked(Some(session), Looked::Unjudged(senders, why.into()));
             }
             Errand::Looked(Some(session), Looked::Seen(sights, before))
         }
         Err(error) => Errand::Looked(None, Looked::Failed(error.to_string())),
     }
+}
+
+fn positions<'a>(senders: impl IntoIterator<Item = &'a Sender>) -> Vec<Position> {
+    senders.into_iter().map(|sender| sender.position).collect()
 }
 
 async fn opened(config: &Config, login: usize, dialect: Dialect) -> Result<Session, Looked> {
