@@ -112,9 +112,9 @@ classes! {
     /// The target's own files are damaged or missing (control file, PG_VERSION).
     TargetUnusable => GoFull,
     /// The target knows WAL that the source does not: the source may have been restored from a snapshot.
-    TargetAheadOfSource => Stop "by a person, who finds out which copy holds the commits; an empty target is copied in full",
+    TargetAheadOfSource => Stop "by a person, who finds out which copy holds the commits; an empty target, with nothing kept beside it (gpheal-old), is copied in full",
     /// The target's log is not part of the source's: one of the two was put back on an older copy, and each holds what the other lacks.
-    HistoryDiffers => Stop "by a person, who finds out which copy holds the commits; an empty target is copied in full",
+    HistoryDiffers => Stop "by a person, who finds out which copy holds the commits; an empty target, with nothing kept beside it (gpheal-old), is copied in full",
     /// Nothing shows any more whether the target's log is part of the source's.
     HistoryUnknown => Stop "by a SegmentRecovery of type Full that names the dbid, when a person knows that the target holds nothing that its source lacks",
     /// The target was last a primary whose mirror was down, and an older catalog had that mirror promoted: what was acknowledged

@@ -129,7 +129,9 @@ pub async fn prove_kept(work: &Work, source: &impl SourceLog, proven: &Proven) -
     let (source_at, source_timeline) = (proven.identified.at, proven.identified.timeline);
     for directory in work.volume.originals()?.into_iter().filter(|directory| *directory != proven.directory) {
         let folder = directory.join(proven.dialect.wal_folder());
-        let Some(log) = wal_end(&folder)? else { continue };
+        let Some(log) = wal_end(&folder).map_err(|error| Fault::new(error.class(), &format!("{}: {error}", directory.display())))? else {
+            continue;
+        };
         let ends = Ends { folder: &folder, target: log, source: source_timeline, history: &proven.history };
         let ahead = wal::standing(log.timeline, log.end, source_timeline, source_at, &proven.history) == Standing::Ahead;
         let why = match if ahead { Bytes::Differ("it reaches further".into()) } else { compare(source, ends).await? } {
