@@ -33,12 +33,7 @@ use super::{
 pub async fn what_the_mirror_has_not_flushed_since_is_not_overwritten(bench: &mut Bench) -> Result<()> {
     ensure_supervised(bench).await?;
     let (old, new) = serve_alone(bench).await?;
-    let volume = Volume::open(&bench.server(old).directory)?;
-    let begun = Instant::now();
-    while volume.alone()? == Alone::Nothing {
-        ensure!(begun.elapsed() < Duration::from_secs(5), "that it acknowledges alone is not written down");
-        sleep(Duration::from_millis(50)).await;
-    }
+    is_written_down(bench, old).await?;
     let flushed = bench.server(new).volume().with_extension("flushed");
     copy(bench.server(new).volume(), &flushed)?;
     supervise(bench, new)?;
@@ -62,6 +57,17 @@ pub async fn what_the_mirror_has_not_flushed_since_is_not_overwritten(bench: &mu
         ensure!(class == Some(FailureClass::PromotedBehind), "{repair:?}: {class:?}");
     }
     bench.start_again().await
+}
+
+/// Beside the supervisor's loop, as a disk may hang.
+async fn is_written_down(bench: &mut Bench, primary: i16) -> Result<()> {
+    let volume = Volume::open(&bench.server(primary).directory)?;
+    let begun = Instant::now();
+    while volume.alone()? != Alone::Anything {
+        ensure!(begun.elapsed() < Duration::from_secs(5), "that it acknowledges alone is not written down");
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
 }
 
 async fn seen(session: &Session) -> Result<Vec<(String, gpheal::greenplum::replication::Position)>> {
@@ -107,7 +113,7 @@ pub async fn a_mirror_that_is_promoted_and_told_nothing_serves_alone(bench: &mut
     let settings = std::fs::read_to_string(bench.server(new).file("postgresql.auto.conf"))?;
     ensure!(!settings.contains("synchronous_standby_names"), "it was told something: nothing is tried");
     await_page(bench, new, "telling that it serves alone", |page| page.served_alone.is_some()).await?;
-    ensure!(Volume::open(&bench.server(new).directory)?.alone()? == Alone::Anything, "it is not written down");
+    is_written_down(bench, new).await?;
     say_roles(bench, old, new).await?;
     let told = |page: &gpheal::model::Page| page.state == InstanceState::CatalogOutdated && page.serves == Some(Role::Primary);
     await_page(bench, new, "telling that the catalog is old", told).await?;
