@@ -63,6 +63,15 @@ impl Plan {
         }
     }
 
+    /// Whose Jobs are still not made, of those that were not before this pass and those whose was refused in it: the one tried last is
+    /// the last. What is over, or was made, is none of them.
+    pub fn still_not_made(&self, before: &[(String, Dbid)], refused: &[(Dbid, String, Refusal)]) -> Vec<(String, Dbid)> {
+        let next = |(name, dbid): &(String, Dbid)| self.recoveries.get(name).and_then(|next| next.instances.get(dbid));
+        let refused: Vec<_> = refused.iter().map(|(dbid, name, _)| (name.clone(), *dbid)).filter(|one| next(one).is_some()).collect();
+        let waits = |one: &&(String, Dbid)| next(one).is_some_and(|next| next.create_job.is_none() && !next.state.phase.is_over());
+        before.iter().filter(waits).filter(|one| !refused.contains(one)).chain(&refused).cloned().collect()
+    }
+
     /// Nothing of this moves before a person or the cluster's pods do: no attempt runs, waits for its time or is being
     /// proven, and the catalog is not known or all that is not well needs a person.
     pub fn stands_still(&self, world: &World) -> bool {

@@ -25,8 +25,8 @@ pub struct World {
     pub dispatch: Look<Vec<Content>, Undispatched>,
     /// Why FTS could not be asked to look, when it was last tried.
     pub unprobed: Option<String>,
-    /// Recoveries of which something, a Job most of all, could not be made in the last pass.
-    pub not_made: Vec<String>,
+    /// Whose Jobs could not be made when that was last tried: recovery and dbid, the one that was tried longest ago first.
+    pub not_made: Vec<(String, Dbid)>,
     /// All recoveries of this cluster, oldest first.
     pub recoveries: Vec<Recovery>,
     /// Names of SegmentRecoveries of which nothing but the name can be read, of whatever cluster: they are taken.

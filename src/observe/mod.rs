@@ -79,8 +79,8 @@ pub struct Observer {
     glance: Glance,
     refusals: Refusals,
     wake: Arc<Notify>,
-    /// Recoveries of which something could not be made in the last pass, as whoever makes it says.
-    pub not_made: Vec<String>,
+    /// Whose Jobs could not be made, as whoever makes them says: see [`World::not_made`].
+    pub not_made: Vec<(String, Dbid)>,
 }
 
 /// Who answers for the database in this look.

@@ -224,7 +224,7 @@ impl Driver {
         for (dbid, recovery, refusal) in &applied.not_made {
             plan.was_not_made(*dbid, recovery, refusal);
         }
-        self.observer.not_made = applied.not_made.iter().map(|(_, recovery, _)| recovery.clone()).collect();
+        self.observer.not_made = plan.still_not_made(&self.observer.not_made, &applied.not_made);
         match self.cluster(cluster, seen, &plan, &applied, now).await {
             Ok(wrote) => changed |= wrote,
             Err(error) => applied.errors.push(error),

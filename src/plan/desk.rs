@@ -29,6 +29,8 @@ pub struct Desk<'a> {
     pub nothing_selected: bool,
     /// Jobs that run and go on, or were given out in this pass.
     pub jobs: usize,
+    /// All but those whose Jobs could not be made have had their turn.
+    last_turn: bool,
     /// Contents with a Job or a proof under way, and by which recoveries.
     taken: HashMap<Content, Vec<Taken>>,
     /// Jobs that have not ended, whatever their recoveries say.
@@ -99,6 +101,7 @@ impl<'a> Desk<'a> {
             catalog,
             nothing_selected: world.nothing_selected(),
             jobs,
+            last_turn: false,
             taken,
             at_work,
             dispatched: world.dispatch.seen().into_iter().flatten().copied().collect(),
@@ -107,6 +110,15 @@ impl<'a> Desk<'a> {
             working: HashMap::new(),
             by_name: world.recoveries.iter().map(|recovery| (recovery.name.as_str(), recovery)).collect(),
         }
+    }
+
+    /// Its Job could not be made when that was last tried, and others have not had their turn yet.
+    pub fn goes_last(&self, recovery: &str, dbid: Dbid) -> bool {
+        !self.last_turn && self.world.not_made.iter().any(|(name, one)| name == recovery && *one == dbid)
+    }
+
+    pub fn others_had_their_turn(&mut self) {
+        self.last_turn = true;
     }
 
     /// From the recoveries to what they leave undone: contents whose recovery ends in this pass are free again, so that what
@@ -279,29 +291,52 @@ fn waited_for(job: &JobView) -> Refusal {
 mod tests {
     use crate::{
         model::{
-            Dbid, InstanceState, JobState, Policy, Reason, Recovery, Repair, World,
+            Dbid, InstanceState, JobState, Policy, Reason, Recovery, Refusal, Repair, World,
             world::fixtures::{ago, asked, now, running},
         },
         plan::plan,
     };
 
-    /// Two whose Jobs a policy refuses were the oldest: in each pass they took the budget, and nobody else ever began.
+    /// The dbids whose Jobs are to be made, pass by pass, where those of 5 and 6 are refused each time and those of others run.
+    fn passes(mut world: World) -> Vec<Vec<i16>> {
+        let policy = Policy { max_jobs: 1, ..Policy::default() };
+        let mut passes = vec![];
+        for _ in 0..6 {
+            let plan = plan(&policy, &world, now());
+            let planned = plan.recoveries.iter().flat_map(|(name, next)| next.instances.iter().map(move |(dbid, one)| (name, *dbid, one)));
+            let begun: Vec<_> = planned.filter(|(.., one)| one.create_job.is_some()).map(|(name, dbid, _)| (name.clone(), dbid)).collect();
+            let refused = begun.iter().filter(|(_, dbid)| dbid.0 < 7);
+            let refused: Vec<_> = refused.map(|(name, dbid)| (*dbid, name.clone(), Refusal::JobBudget { max: 0 })).collect();
+            world.not_made = plan.still_not_made(&world.not_made, &refused);
+            passes.push(begun.into_iter().map(|(_, dbid)| dbid.0).collect());
+        }
+        passes
+    }
+
+    fn three_down() -> World {
+        let world = World::of(&["2:0ppnu", "3:1ppnu", "4:2ppnu", "5:0mmnd", "6:1mmnd", "7:2mmnd"]);
+        [5, 6, 7].into_iter().fold(world, |world, dbid| world.page(dbid, |page| page.state = InstanceState::NeedsFull))
+    }
+
+    /// Those whose Jobs a policy refuses were the oldest: in each pass they took the budget, and nobody else ever began.
     #[test]
     fn whose_job_could_not_be_made_takes_no_place_from_others() {
-        let rows = ["2:0ppnu", "3:1ppnu", "5:0mmnd", "6:1mmnd"];
-        let needs = |world: World, dbid| world.page(dbid, |page| page.state = InstanceState::NeedsFull);
-        let mut world =
-            [5, 6].into_iter().fold(World::of(&rows), needs).recovery(asked("old", &[5], None)).recovery(asked("new", &[6], None));
-        let policy = Policy { max_jobs: 1, ..Policy::default() };
-        let begins = |world: &World| {
-            let plan = plan(&policy, world, now());
-            ["old", "new"].map(|name| plan.recoveries[name].instances.values().any(|one| one.create_job.is_some()))
-        };
-        assert_eq!(begins(&world), [true, false]);
-        world.not_made = vec!["old".into()];
-        assert_eq!(begins(&world), [false, true]);
-        world.not_made.push("new".into());
-        assert_eq!(begins(&world), [true, false], "it is tried again where there is room");
+        let apart = [5, 6, 7].into_iter().fold(three_down(), |world, dbid| world.recovery(asked(&format!("r{dbid}"), &[dbid], None)));
+        let together = three_down().recovery(asked("r", &[5, 6, 7], None));
+        for world in [apart, together] {
+            let passes = passes(world);
+            assert_eq!(passes[..2], [[5], [6]]);
+            assert!(passes[2..].iter().all(|begun| *begun == [7]), "{passes:?}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_made_is_tried_again_where_there_is_room() {
+        let world = three_down().recovery(asked("r5", &[5], None)).recovery(asked("r6", &[6], None));
+        assert_eq!(passes(world)[..5], [[5], [6], [5], [6], [5]], "in turn");
+        let mut world = three_down().recovery(asked("r5", &[5], None)).recovery(running("r7", 7, 2, Repair::Full, JobState::Active));
+        world.not_made = vec![("r5".into(), Dbid(5)), ("gone".into(), Dbid(5))];
+        assert_eq!(passes(world)[0], [0; 0], "another one runs");
     }
 
     /// An automatic one that paused, or waits for its next attempt, was the older one.

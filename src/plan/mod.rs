@@ -32,8 +32,17 @@ use crate::model::{Plan, Policy, Recovery, World};
 pub fn plan(policy: &Policy, world: &World, now: Timestamp) -> Plan {
     let mut desk = Desk::new(policy, world, now);
     let mut plan = Plan::default();
-    for item in in_turn(world) {
+    let live = |r: &&Recovery| !r.phase.is_over() && !r.deleting;
+    for item in world.recoveries.iter().filter(live) {
         plan.recoveries.insert(item.name.clone(), recovery::advance(&mut desk, item));
+    }
+    desk.others_had_their_turn();
+    for (name, dbid) in &world.not_made {
+        if let Some(item) = desk.recovery(name).filter(live)
+            && let Some(next) = plan.recoveries.remove(name)
+        {
+            plan.recoveries.insert(name.clone(), recovery::advance_last(&mut desk, item, *dbid, next));
+        }
     }
     desk.turn(&plan);
     triage::triage(&desk, &mut plan);
@@ -41,11 +50,4 @@ pub fn plan(policy: &Policy, world: &World, now: Timestamp) -> Plan {
     plan.removals = keep::removals(&desk, &plan);
     plan.probe = triage::probe(&desk, &plan);
     plan
-}
-
-/// The oldest first, and those last whose Jobs could not be made: they would take the places of others in the budget, in each pass anew.
-fn in_turn(world: &World) -> impl Iterator<Item = &Recovery> {
-    let live = world.recoveries.iter().filter(|recovery| !recovery.phase.is_over() && !recovery.deleting);
-    let (last, first): (Vec<_>, Vec<_>) = live.partition(|recovery| world.not_made.contains(&recovery.name));
-    first.into_iter().chain(last)
 }

@@ -30,6 +30,22 @@ pub fn advance(desk: &mut Desk, recovery: &Recovery) -> RecoveryNext {
         let state = recovery.instances.get(&dbid).cloned().unwrap_or_else(|| RecoveryInstance::untouched(content));
         instances.insert(dbid, instance(desk, recovery, dbid, state));
     }
+    of(desk, instances)
+}
+
+/// The same with an instance whose Job could not be made before, once all others have had their turn: it would take the place of one
+/// of them in the budget, in each pass anew.
+pub fn advance_last(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, next: RecoveryNext) -> RecoveryNext {
+    let Some(InstanceNext { state, standing: Standing::Waiting(Refusal::JobBudget { .. }), .. }) = next.instances.get(&dbid) else {
+        return next;
+    };
+    let again = begin(desk, recovery, dbid, state.clone());
+    let mut instances = next.instances;
+    instances.insert(dbid, again);
+    of(desk, instances)
+}
+
+fn of(desk: &Desk, instances: BTreeMap<Dbid, InstanceNext>) -> RecoveryNext {
     let phase = phase_of(&instances);
     RecoveryNext { phase, message: words::message(desk, phase, &instances), instances }
 }
@@ -232,6 +248,9 @@ fn is_back(desk: &Desk, dbid: Dbid) -> bool {
 fn begin(desk: &mut Desk, recovery: &Recovery, dbid: Dbid, mut state: RecoveryInstance) -> InstanceNext {
     if let Some(until) = state.attempt_ended.map(|ended| ladder::not_before(ended, &state)).filter(|until| *until > desk.now) {
         return standing(state, Standing::BackingOff { until });
+    }
+    if desk.goes_last(&recovery.name, dbid) {
+        return standing(state, Standing::Waiting(Refusal::JobBudget { max: desk.policy.max_jobs }));
     }
     match permit(desk, recovery, dbid, &state) {
         Ok((admitted, repair)) => {
