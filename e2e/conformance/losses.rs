@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use gpheal::{
     greenplum::Dialect,
-    model::{FailureClass, InstanceState, Lsn, Page, Repair, Role},
-    volume::{Copy, Old, Volume},
+    model::{FailureClass, Incarnation, InstanceState, Lsn, Page, Repair, Role},
+    volume::{Copy, Old, Original, Remembered, Volume, token::TOKEN},
 };
 use tokio::time::sleep;
 
@@ -61,7 +61,7 @@ async fn what_a_copy_has_put_aside_is_not_given_up(bench: &mut Bench, mirror: i1
     let volume = Volume::open(&bench.server(mirror).directory)?;
     let attempt = "earlier".to_owned();
     volume.write("copy", &Copy { attempt: attempt.clone(), repair: Repair::Full, since: jiff::Timestamp::now() })?;
-    volume.keep(&Old { attempt, directory: volume.beside_old(), tablespaces: vec![] })?;
+    volume.keep(&Old { attempt, directory: volume.beside_old(), tablespaces: vec![], originals: vec![] })?;
     std::fs::rename(volume.data(), volume.beside_old())?;
     for rest in [false, true] {
         if rest {
@@ -74,6 +74,47 @@ async fn what_a_copy_has_put_aside_is_not_given_up(bench: &mut Bench, mirror: i1
         ensure!(volume.beside_old().join("PG_VERSION").exists() && volume.data().exists() == rest, "it did not stay as it was");
     }
     Ok(())
+}
+
+/// A full copy came into a mirror's place and was lost before it was in sync: the marks on the volume were the copy's, and the primary
+/// has not kept the log at the original's end. What was known of the original when it was put aside tells whose it is.
+pub async fn an_original_is_judged_by_what_was_known_when_it_was_put_aside(bench: &mut Bench) -> Result<()> {
+    ensure_supervised(bench).await?;
+    let (primary, mirror) = acting_and_mirror(bench, 1).await?;
+    let serving = await_page(bench, primary, "its incarnations", |page| !page.incarnations.is_empty()).await?;
+    let followed = await_page(bench, mirror, "following", |page| page.receiving && !page.followed.is_empty()).await?.followed;
+    expect_same("the incarnation that the mirror follows", &followed.last(), &serving.incarnations.last())?;
+    bench.utility(primary).await?.rows(&format!("{ONLY_IN_SYNC}; CHECKPOINT")).await?;
+    bench.server(mirror).stop()?; // its control file says by then that it reaches beyond where the incarnation began
+    sleep(Duration::from_secs(GRACE)).await;
+    await_status(bench, mirror, 'd').await?;
+    let volume = Volume::open(&bench.server(mirror).directory)?;
+    let restored = followed.iter().map(|one| Incarnation { nonce: "of a run that the primary lost".into(), ..one.clone() }).collect();
+    let attempt = "earlier".to_owned();
+    for (followed, fails) in
+        [(vec![], Some(FailureClass::HistoryUnknown)), (restored, Some(FailureClass::HistoryDiffers)), (followed, None)]
+    {
+        volume.write("copy", &Copy { attempt: attempt.clone(), repair: Repair::Full, since: jiff::Timestamp::now() })?;
+        let original = Original { directory: volume.beside_old(), remembered: Remembered { followed, ..Remembered::default() } };
+        volume.keep(&Old { attempt: attempt.clone(), directory: volume.beside_old(), tablespaces: vec![], originals: vec![original] })?;
+        if volume.data().exists() {
+            std::fs::rename(volume.data(), volume.beside_old())?;
+            std::fs::remove_dir_all(volume.beside_old().join(bench.dialect().wal_folder()))?;
+            forget_followed(&volume)?;
+        }
+        let class = recover(bench, mirror, Repair::Full).await?.failure.map(|failure| failure.class);
+        expect_same("how a full copy over the original fails", &class, &fails)?;
+    }
+    bench.start_again().await
+}
+
+/// As a full copy leaves the token.
+fn forget_followed(volume: &Volume) -> Result<()> {
+    let path = volume.marks_folder().join(TOKEN);
+    let mut token: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    token["followed"] = serde_json::json!([]);
+    token["followedIn"] = serde_json::Value::Null;
+    Ok(std::fs::write(&path, token.to_string())?)
 }
 
 /// Whoever waits for no more than an answer opens it, and the rows that were acknowledged since are on its mirror alone.

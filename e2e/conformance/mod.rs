@@ -139,6 +139,7 @@ const CHECKS: &[(&str, When, Check)] = checks![
     hang::where_nobody_may_end_a_walsender_a_hang_is_told_and_nothing_is_cut: All,
     hang::a_smart_shutdown_does_not_wait_for_our_session,
     losses::a_restored_primary_that_wrote_past_its_mirror_is_not_followed,
+    losses::an_original_is_judged_by_what_was_known_when_it_was_put_aside: All,
     losses::a_primary_put_back_while_its_mirror_is_in_sync_stays_closed,
     losses::a_primary_put_back_in_place_stays_closed: All,
     losses::what_was_acknowledged_alone_is_not_overwritten,

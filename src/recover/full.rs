@@ -14,7 +14,7 @@ use super::{
     Work, configure, connections,
     disk::Disk,
     fault::{Classified, Fault, FileError},
-    layout,
+    kept, layout,
     prove::Proven,
     room,
     source::{Began, SLOT, SourceLock},
@@ -78,7 +78,7 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
         }
     };
     let mark = Copy { attempt: work.attempt.id.clone(), repair: Repair::Full, since: Timestamp::now() };
-    let note = swap::swap(&work.volume, &mark, &fresh, &to_swap)?;
+    let note = swap::swap(&work.volume, &mark, (&fresh, &to_swap), &kept::remembered(work, proven))?;
     forget_unfinished(work)?; // the emptied folders of tablespaces
     work.volume.remove(BACKUP)?;
     Ok(note.to_owned())

@@ -10,11 +10,11 @@ use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 use super::{
     Work,
     fault::{Classified, Fault, FileError},
-    prove::{Proven, wal_end},
+    prove::Proven,
     source::SourceLock,
 };
 use crate::{
-    greenplum::wal::{self, Standing, Switch, WalEnd},
+    greenplum::wal::{self, Switch, WalEnd},
     model::{Attempt, FailureClass, Incarnation, Lineage, Lsn, Reach, Timeline, incarnation::lineage},
     volume::{
         commits::{Alone, is_marked_as_mirror, may_be_a_primarys, served_alone},
@@ -82,7 +82,7 @@ impl SourceLog for SourceLock {
 
 /// What bytes say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Bytes {
+pub enum Bytes {
     Same,
     Differ(String),
     /// There is nothing to compare any more.
@@ -91,11 +91,11 @@ enum Bytes {
 
 /// The end of a target's log, and how the source goes on from its timeline.
 #[derive(Clone, Copy)]
-struct Ends<'a> {
-    folder: &'a Path,
-    target: WalEnd,
-    source: Timeline,
-    history: &'a [Switch],
+pub struct Ends<'a> {
+    pub folder: &'a Path,
+    pub target: WalEnd,
+    pub source: Timeline,
+    pub history: &'a [Switch],
 }
 
 /// What the target holds up to the source's fork the source holds too, or a person has said that it need not.
@@ -116,31 +116,11 @@ pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Res
         }
         Lineage::Unknown(why) => why,
     };
-    if excused(work, proven) || has_no_marks(work, proven) {
+    if excused(work, proven) {
         tracing::warn!(why, "the target's history is not known; it is no obstacle to this attempt");
         return Ok(());
     }
     Err(HistoryError::Unknown { target, timeline, why }.into())
-}
-
-/// What earlier copies have put aside goes with the proof of this one: as far as its log shows what the source lacks, it stays. What
-/// cannot be compared any more was proven before it was put there, and has no marks of its own ([`has_no_marks`]).
-pub async fn prove_kept(work: &Work, source: &impl SourceLog, proven: &Proven) -> Result<(), Fault> {
-    let (source_at, source_timeline) = (proven.identified.at, proven.identified.timeline);
-    for directory in work.volume.originals()?.into_iter().filter(|directory| *directory != proven.directory) {
-        let folder = directory.join(proven.dialect.wal_folder());
-        let Some(log) = wal_end(&folder).map_err(|error| Fault::new(error.class(), &format!("{}: {error}", directory.display())))? else {
-            continue;
-        };
-        let ends = Ends { folder: &folder, target: log, source: source_timeline, history: &proven.history };
-        let ahead = wal::standing(log.timeline, log.end, source_timeline, source_at, &proven.history) == Standing::Ahead;
-        let why = match if ahead { Bytes::Differ("it reaches further".into()) } else { compare(source, ends).await? } {
-            Bytes::Differ(why) => format!("it is kept as {}; {why}", directory.display()),
-            Bytes::Same | Bytes::Gone(_) => continue,
-        };
-        return Err(HistoryError::Differs { target: log.end, timeline: log.timeline, source_at, source_timeline, why }.into());
-    }
-    Ok(())
 }
 
 /// A primary whose mirror is down acknowledges what no other copy holds, and FTS promotes no mirror over that unless it goes by an
@@ -224,16 +204,7 @@ fn promoted_behind(
 /// A person waives it by name; or an attempt that proved it has begun to overwrite the directory, and was cut off. What that has put
 /// aside is as it was, and the source may be another one by now.
 fn excused(work: &Work, proven: &Proven) -> bool {
-    let in_place = proven.directory == work.volume.data();
-    work.attempt.waives_history || in_place && work.volume.marks().copy.is_some()
-}
-
-/// It was put aside by a copy that came into its place, so it was proven then, and the marks that stand are of that copy: beside its
-/// bytes nothing can tell any more whether its source was put back since. Where the swap was cut off, its own marks stand.
-fn has_no_marks(work: &Work, proven: &Proven) -> bool {
-    let marks = work.volume.marks();
-    let was_cut_off = marks.copy.is_some() || marks.unreadable.is_some() || marks.unknown.is_some();
-    proven.directory != work.volume.data() && !was_cut_off
+    work.attempt.waives_history || proven.original.is_none() && work.volume.marks().copy.is_some()
 }
 
 fn judge(work: &Work, proven: &Proven, said: Bytes, end: (Timeline, Lsn)) -> Lineage {
@@ -241,7 +212,7 @@ fn judge(work: &Work, proven: &Proven, said: Bytes, end: (Timeline, Lsn)) -> Lin
         Bytes::Same => Lineage::Same,
         Bytes::Differ(why) => Lineage::Differs(why),
         Bytes::Gone(gone) => {
-            let own = match work.volume.incarnations() {
+            let own = match proven.own(&work.volume) {
                 Ok(own) => own,
                 Err(error) => return Lineage::Unknown(format!("{gone}; {error}")),
             };
@@ -261,7 +232,7 @@ fn judge(work: &Work, proven: &Proven, said: Bytes, end: (Timeline, Lsn)) -> Lin
 fn beyond_fork(work: &Work, proven: &Proven, (timeline, end): (Timeline, Lsn)) -> io::Result<Lineage> {
     let last_byte = proven.wal_end.filter(|log| log.timeline == timeline).map_or(end, |log| log.last_byte);
     let Some(fork) = wal::fork(&proven.history, timeline).filter(|fork| last_byte > *fork) else { return Ok(Lineage::Same) };
-    let own = match work.volume.incarnations() {
+    let own = match proven.own(&work.volume) {
         Ok(own) => own,
         Err(error) => return Ok(Lineage::Unknown(error.to_string())),
     };
@@ -299,7 +270,7 @@ pub fn source_incarnations(attempt: &Attempt, serves: Timeline) -> &[Incarnation
 
 /// A target that was the primary of its timeline followed nobody on it: there the source, as it was promoted at the fork,
 /// is the copy that followed the target. Of the source: its incarnations, and those that it followed.
-fn by_incarnations(
+pub fn by_incarnations(
     (source, source_followed): (&[Incarnation], &[Incarnation]),
     followed: &[Incarnation],
     own: &[Incarnation],
@@ -315,7 +286,7 @@ fn by_incarnations(
     }
 }
 
-async fn compare(source: &impl SourceLog, ends: Ends<'_>) -> Result<Bytes, Fault> {
+pub async fn compare(source: &impl SourceLog, ends: Ends<'_>) -> Result<Bytes, Fault> {
     let (timeline, last_byte) = (ends.target.timeline, ends.target.last_byte);
     let fork = wal::fork(ends.history, timeline);
     let upto = match fork {

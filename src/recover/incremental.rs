@@ -120,7 +120,7 @@ fn fit(work: &Work, proven: &Proven) -> Result<(), IncrementalError> {
     if let Some(why) = marks.unknown {
         return Err(IncrementalError::NotSeen(why));
     }
-    if proven.directory != work.volume.data() {
+    if proven.original.is_some() {
         return Err(IncrementalError::Unusable(format!("a full copy has put it aside as {}", proven.directory.display())));
     }
     match proven.target.shape {

@@ -15,6 +15,7 @@ mod history;
 mod hold;
 mod identify;
 mod incremental;
+mod kept;
 mod layout;
 mod progress;
 mod prove;
@@ -202,7 +203,7 @@ impl Work {
         let proven = prove::prove(self, &source_lock).await?;
         prove::not_ahead(self, &proven)?;
         history::prove(self, &source_lock, &proven).await?;
-        history::prove_kept(self, &source_lock, &proven).await?;
+        kept::prove(self, &source_lock, &proven).await?;
         history::not_alone(self, &proven)?;
         history::not_behind(self, &proven)?;
         let done = match self.attempt.repair {

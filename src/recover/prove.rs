@@ -15,9 +15,10 @@ use crate::{
         topology::Answer,
         wal::{self, Standing, Switch, WalEnd},
     },
-    model::{Catalog, FailureClass, Lsn, Place, Reach, Role, Row, Status, SystemIdentifier, Timeline, page::Shape},
+    model::{Catalog, FailureClass, Incarnation, Lsn, Place, Reach, Role, Row, Status, SystemIdentifier, Timeline, page::Shape},
     volume::{
-        Token, TokenState,
+        Original, Token, TokenState, Volume,
+        marks::MarkError,
         shape::{self, Shaped},
         token::Directory,
     },
@@ -26,8 +27,10 @@ use crate::{
 /// What stands after a proof.
 pub struct Proven {
     pub identified: Identified,
-    /// Where what the target holds is: its data directory, or what a full copy that was cut off has put aside.
+    /// Where what the target holds is: its data directory, or the original.
     pub directory: PathBuf,
+    /// What a full copy that was cut off has put aside, while nothing stands in the data directory's place.
+    pub original: Option<Original>,
     /// That directory.
     pub target: Shaped,
     pub dialect: Dialect,
@@ -85,10 +88,11 @@ impl Classified for ProofError {
 pub async fn named(work: &Work) -> Result<Box<Token>, Fault> {
     hands_off(work)?;
     let token = match work.volume.token(&work.attempt.cluster, &work.attempt.target.address, work.attempt.target.port) {
-        // Of a directory that a person put there by hand nothing is remembered.
-        TokenState::Mine(token) if token.dbid == work.attempt.target.dbid => {
-            token.of_directory(Directory::of(&work.volume.last_directory()?))
-        }
+        TokenState::Mine(token) if token.dbid == work.attempt.target.dbid => match work.volume.last_original()? {
+            Some(original) => token.following(original.remembered.followed, Directory::of(&original.directory)),
+            // Of a directory that a person put there by hand nothing is remembered.
+            None => token.of_directory(Directory::of(work.volume.data())),
+        },
         TokenState::Mine(token) => {
             return Err(ProofError::Volume(work.attempt.target.dbid.0, format!("its token is dbid {}'s", token.dbid)).into());
         }
@@ -104,7 +108,8 @@ pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
     let token = named(work).await?;
     source.prove_itself().await?;
     let identified = identify(work).await?;
-    let directory = work.volume.last_directory()?;
+    let original = work.volume.last_original()?;
+    let directory = original.as_ref().map_or_else(|| work.volume.data().to_owned(), |original| original.directory.clone());
     let target = shape::look(&directory);
     let dialect = target.dialect.unwrap_or(source.dialect);
     let wal_end = wal_end(&directory.join(dialect.wal_folder()))?;
@@ -112,7 +117,7 @@ pub async fn prove(work: &Work, source: &SourceLock) -> Result<Proven, Fault> {
     one_database(identified.system_identifier, "target's control file", target.control.as_ref().map(|c| c.system_identifier))?;
     one_database(identified.system_identifier, "target's log", wal_end.map(|end| end.system_identifier))?;
     let history = history(source, identified.timeline).await?;
-    Ok(Proven { identified, directory, target, dialect, history, token: *token, wal_end })
+    Ok(Proven { identified, directory, original, target, dialect, history, token: *token, wal_end })
 }
 
 /// Marks of people are for the Job, too: a free lock is no invitation.
@@ -186,6 +191,11 @@ impl Proven {
     pub fn standing(&self) -> Option<Standing> {
         let Reach { timeline, end } = self.target_end()?;
         Some(wal::standing(timeline, end, self.identified.timeline, self.identified.at, &self.history))
+    }
+
+    /// The incarnations of what the target holds, as a primary.
+    pub fn own(&self, volume: &Volume) -> Result<Vec<Incarnation>, MarkError> {
+        self.original.as_ref().map_or_else(|| volume.incarnations(), |original| Ok(original.remembered.own.clone()))
     }
 
     /// The target would come up as a mirror.

@@ -13,7 +13,7 @@ use std::{
 use super::fault::{Fault, FileError};
 use crate::{
     greenplum::Dialect,
-    volume::{Copy, Old, Volume, marks::sync_folder_of},
+    volume::{Copy, Old, Original, Remembered, Volume, marks::sync_folder_of},
 };
 
 /// A tablespace's folder of this instance.
@@ -67,8 +67,8 @@ enum There {
     Original(PathBuf),
 }
 
-/// Puts the copy `fresh` with its tablespaces into place; gives back what became of what was there.
-pub fn swap(volume: &Volume, copy: &Copy, fresh: &Path, spaces: &[Space]) -> Result<&'static str, Fault> {
+/// Puts the copy `fresh` with its tablespaces into place; gives back what became of what was there. `remembered`: of the data directory.
+pub fn swap(volume: &Volume, copy: &Copy, (fresh, spaces): (&Path, &[Space]), remembered: &Remembered) -> Result<&'static str, Fault> {
     let seen = Seen::of(volume)?;
     let note = match seen.at(volume.data())? {
         There::Nothing => "there was no old directory",
@@ -76,17 +76,17 @@ pub fn swap(volume: &Volume, copy: &Copy, fresh: &Path, spaces: &[Space]) -> Res
         There::Unproven => "what was there held nothing that was ever proven",
         There::Original(_) => "the old directory is kept until the new one is in sync",
     };
-    for act in acts(volume, copy, fresh, spaces)? {
+    for act in acts(volume, copy, (fresh, spaces), remembered)? {
         act.run(volume)?;
     }
     Ok(note)
 }
 
-fn acts(volume: &Volume, copy: &Copy, fresh: &Path, spaces: &[Space]) -> Result<Vec<Act>, Fault> {
+fn acts(volume: &Volume, copy: &Copy, (fresh, spaces): (&Path, &[Space]), remembered: &Remembered) -> Result<Vec<Act>, Fault> {
     let copied = || spaces.iter().filter_map(|space| Some((space, space.copy.as_ref()?)));
     let mut acts: Vec<Act> = copied().map(|(space, copy)| Act::Aim { link: copy.link.clone(), place: space.place.clone() }).collect();
     acts.push(Act::Begin(copy.clone()));
-    acts.extend(put_aside(volume, &copy.attempt, spaces)?);
+    acts.extend(put_aside(volume, &copy.attempt, spaces, remembered)?);
     acts.extend(copied().map(|(space, copy)| Act::Move { from: copy.folder.clone(), to: space.place.clone() }));
     acts.push(Act::Move { from: fresh.to_owned(), to: volume.data().to_owned() });
     let changed: BTreeSet<&Path> = spaces.iter().map(|space| space.place.as_path()).chain([volume.data()]).collect();
@@ -97,9 +97,9 @@ fn acts(volume: &Volume, copy: &Copy, fresh: &Path, spaces: &[Space]) -> Result<
 
 /// What makes every place free. Nothing is put aside before it is written down, and nothing is written down while a
 /// leftover has the name that it will have: whatever is named and exists is an original.
-fn put_aside(volume: &Volume, attempt: &str, spaces: &[Space]) -> Result<Vec<Act>, Fault> {
+fn put_aside(volume: &Volume, attempt: &str, spaces: &[Space], remembered: &Remembered) -> Result<Vec<Act>, Fault> {
     let seen = Seen::of(volume)?;
-    let (mut leftovers, mut acts, mut originals) = (vec![], vec![], vec![]);
+    let (mut leftovers, mut acts, mut aside_now) = (vec![], vec![], vec![]);
     for place in std::iter::once(volume.data()).chain(spaces.iter().map(|space| space.place.as_path())) {
         match seen.at(place)? {
             There::Nothing => {}
@@ -108,21 +108,36 @@ fn put_aside(volume: &Volume, attempt: &str, spaces: &[Space]) -> Result<Vec<Act
             There::Original(aside) => {
                 leftovers.push(Act::Remove(aside.clone()));
                 acts.push(Act::Move { from: place.to_owned(), to: aside.clone() });
-                originals.push(aside);
+                aside_now.push((place, aside));
             }
         }
     }
-    if !originals.is_empty() {
-        let directory = volume.beside_old();
-        let mut tablespaces: BTreeSet<PathBuf> = originals.into_iter().filter(|aside| *aside != directory).collect();
-        for folder in seen.kept.into_iter().flat_map(|old| old.tablespaces) {
-            if is_there(&folder)? {
-                tablespaces.insert(folder);
-            }
-        }
-        leftovers.push(Act::Keep(Old { attempt: attempt.to_owned(), directory, tablespaces: tablespaces.into_iter().collect() }));
+    if !aside_now.is_empty() {
+        leftovers.push(Act::Keep(kept_then(volume, attempt, aside_now, (seen.kept, remembered))?));
     }
     Ok(leftovers.into_iter().chain(acts).collect())
+}
+
+/// What is kept once each place has been put aside too; of a place that was named before, and not moved yet, what is known now counts.
+fn kept_then(
+    volume: &Volume,
+    attempt: &str,
+    aside_now: Vec<(&Path, PathBuf)>,
+    (kept, remembered): (Option<Old>, &Remembered),
+) -> Result<Old, Fault> {
+    let directory = volume.beside_old();
+    let mut originals = volume.originals()?;
+    for (_, aside) in aside_now.iter().filter(|(place, _)| *place == volume.data()) {
+        originals.retain(|original| original.directory != *aside);
+        originals.push(Original { directory: aside.clone(), remembered: remembered.clone() });
+    }
+    let mut tablespaces: BTreeSet<PathBuf> = aside_now.into_iter().map(|(_, aside)| aside).filter(|aside| *aside != directory).collect();
+    for folder in kept.into_iter().flat_map(|old| old.tablespaces) {
+        if is_there(&folder)? {
+            tablespaces.insert(folder);
+        }
+    }
+    Ok(Old { attempt: attempt.to_owned(), directory, tablespaces: tablespaces.into_iter().collect(), originals })
 }
 
 /// What is known of a volume before its places are judged.

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::Repair;
+use crate::model::{Incarnation, Lsn, Repair, Timeline};
 
 /// A volume on which a full copy is made, with one tablespace in Greenplum's layout.
 struct Stage {
@@ -61,7 +61,7 @@ impl Stage {
 
     fn acts(&self, attempt: &str) -> Vec<Act> {
         let space = self.copied(attempt);
-        acts(&self.volume, &mark(attempt), &self.volume.beside_new(), &[space]).unwrap()
+        acts(&self.volume, &mark(attempt), (&self.volume.beside_new(), &[space]), &remembers(attempt)).unwrap()
     }
 
     /// The swap of an attempt that dies after so many acts; `false`: it has come to its end.
@@ -96,6 +96,12 @@ impl Stage {
     }
 }
 
+/// What the attempt knew of the data directory that it put aside.
+fn remembers(attempt: &str) -> Remembered {
+    let followed = vec![Incarnation { number: 1, nonce: attempt.into(), timeline: Timeline(1), began: Lsn(1) }];
+    Remembered { followed, ..Remembered::default() }
+}
+
 fn mark(attempt: &str) -> Copy {
     Copy { attempt: attempt.into(), repair: Repair::Full, since: Timestamp::UNIX_EPOCH }
 }
@@ -127,6 +133,7 @@ fn what_was_a_primary_since_it_was_copied_is_kept_wherever_an_attempt_dies() {
         fs::remove_file(stage.volume.data().join("standby.signal")).unwrap();
         let stage = Stage { before: stage.now(), ..stage };
         stage.dies_after("a2", died);
+        let moved_by = if Volume::aside_again(stage.volume.data(), 2).exists() { "a2" } else { "a3" };
         assert!(!stage.dies_after("a3", 20));
         assert!(!stage.dies_after("a4", 20), "one that never acted makes room");
         stage.is_whole("a4");
@@ -139,7 +146,27 @@ fn what_was_a_primary_since_it_was_copied_is_kept_wherever_an_attempt_dies() {
         assert_eq!(kept(stage.volume.data()), ["original", "a1"], "died after {died}");
         assert_eq!(kept(&stage.place()), ["original", "a1"], "died after {died}");
         assert!(!Volume::aside_again(stage.volume.data(), 3).exists());
+        let original = |attempt: &str, directory| Original { directory, remembered: remembers(attempt) };
+        let named = [original("a1", stage.volume.beside_old()), original(moved_by, Volume::aside_again(stage.volume.data(), 2))];
+        assert_eq!(stage.volume.originals().unwrap(), named, "each with what was known when it was moved, died after {died}");
     }
+}
+
+/// A person who needs the room takes the older one away.
+#[test]
+fn the_one_that_was_put_aside_last_is_the_last_whatever_its_name_is() {
+    let stage = Stage::new(true, true);
+    for attempt in ["a1", "a2", "a3"] {
+        if attempt == "a3" {
+            fs::remove_dir_all(stage.volume.beside_old()).unwrap();
+        }
+        assert!(!stage.dies_after(attempt, 20));
+        fs::remove_file(stage.volume.data().join("standby.signal")).unwrap();
+    }
+    let kept: Vec<_> = stage.volume.originals().unwrap().iter().map(|original| text(&original.directory)).collect();
+    assert_eq!(kept, ["a1", "a2"]);
+    fs::remove_dir_all(stage.volume.data()).unwrap();
+    assert_eq!(stage.volume.last_original().unwrap().map(|last| text(&last.directory)), Some("a2".into()));
 }
 
 #[test]
@@ -180,7 +207,7 @@ fn a_tablespace_that_the_source_has_no_more_is_put_aside_too() {
     let stage = Stage::new(true, true);
     let dropped = Space { place: stage.place(), copy: None };
     folder(&stage.volume.beside_new(), "a1");
-    let note = swap(&stage.volume, &mark("a1"), &stage.volume.beside_new(), &[dropped]).map_err(|fault| fault.class);
+    let note = swap(&stage.volume, &mark("a1"), (&stage.volume.beside_new(), &[dropped]), &remembers("a1")).map_err(|fault| fault.class);
     assert_eq!(note, Ok("the old directory is kept until the new one is in sync"));
     assert!(!stage.place().exists());
     stage.keeps_the_original();
@@ -191,7 +218,7 @@ fn an_empty_directory_is_nothing_to_keep() {
     let stage = Stage::new(false, false);
     fs::create_dir(stage.volume.data()).unwrap();
     folder(&stage.volume.beside_new(), "a1");
-    let note = swap(&stage.volume, &mark("a1"), &stage.volume.beside_new(), &[]).map_err(|fault| fault.class);
+    let note = swap(&stage.volume, &mark("a1"), (&stage.volume.beside_new(), &[]), &remembers("a1")).map_err(|fault| fault.class);
     assert_eq!(note, Ok("the old directory was empty"));
     assert!(text(stage.volume.data()) == "a1" && stage.volume.kept().unwrap().is_none());
 }

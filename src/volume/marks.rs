@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Volume;
-use crate::model::{Dbid, Outcome, Repair};
+use crate::model::{Dbid, Incarnation, Outcome, Reach, Repair};
 
 /// Version of the marks' shape.
 const VERSION: u32 = 1;
@@ -51,6 +51,30 @@ pub struct Old {
     /// The old folders of its tablespaces, each beside its place.
     #[serde(default)]
     pub tablespaces: Vec<PathBuf>,
+    /// Of the data directories among them, in the order in which they were put aside; an earlier version wrote none.
+    #[serde(default)]
+    pub originals: Vec<Original>,
+}
+
+/// A data directory that was put aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Original {
+    pub directory: PathBuf,
+    #[serde(flatten)]
+    pub remembered: Remembered,
+}
+
+/// What was known of a data directory when it was put aside: the marks of the volume are of what came into its place since.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Remembered {
+    /// The incarnations of its acting primary of whose history it was proven to be a part.
+    pub followed: Vec<Incarnation>,
+    /// Its own as a primary.
+    pub own: Vec<Incarnation>,
+    /// Up to where the acting primary of then held what it holds.
+    pub proven: Option<Reach>,
 }
 
 /// The supervisor's answer to a hold.

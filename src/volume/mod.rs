@@ -25,7 +25,7 @@ use std::{
 
 pub use holder::Holder;
 pub use lock::{Held, LockError, LockSeen};
-pub use marks::{Copy, Hold, Marks, Old};
+pub use marks::{Copy, Hold, Marks, Old, Original, Remembered};
 pub use token::{Token, TokenState};
 
 /// The folder of marks, beside the data directory.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Old, Volume,
+    Old, Original, Remembered, Volume,
     marks::{MarkError, sync_folder_of},
 };
 
@@ -37,35 +37,42 @@ impl Volume {
         self.read(KEPT)
     }
 
-    /// Where what the data directory holds is: in its place, or, while nothing stands there, in what a full copy that was cut off has put
-    /// aside last.
+    /// What a full copy that was cut off has put aside last, while nothing stands in the data directory's place: it is what that held.
     ///
     /// # Errors
     /// [`ReplacedError`]
-    pub fn last_directory(&self) -> Result<PathBuf, ReplacedError> {
+    pub fn last_original(&self) -> Result<Option<Original>, ReplacedError> {
         let looked = std::fs::read_dir(&self.data).and_then(|mut entries| entries.next().transpose());
         let stands = match looked {
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             entry => entry.map_err(|source| ReplacedError::Look { path: self.data.clone(), source })?.is_some(),
         };
-        let last = if stands { None } else { self.originals()?.pop() };
-        Ok(last.unwrap_or_else(|| self.data.clone()))
+        if stands { Ok(None) } else { Ok(self.originals()?.pop()) }
     }
 
     /// What full copies have put aside of the data directory and is kept until the one in its place is proven, the last one last.
     ///
     /// # Errors
     /// [`ReplacedError`]
-    pub fn originals(&self) -> Result<Vec<PathBuf>, ReplacedError> {
+    pub fn originals(&self) -> Result<Vec<Original>, ReplacedError> {
         let Some(old) = self.kept()? else { return Ok(vec![]) };
-        let again = (2..).map(|number| Self::aside_again(&self.data, number)).take_while(|aside| old.tablespaces.contains(aside));
         let mut originals = vec![];
-        for aside in std::iter::once(old.directory.clone()).chain(again) {
-            if aside.try_exists().map_err(|source| ReplacedError::Look { path: aside.clone(), source })? {
-                originals.push(aside);
+        for original in self.unremembered(&old).chain(old.originals.iter().cloned()) {
+            let path = &original.directory;
+            if path.try_exists().map_err(|source| ReplacedError::Look { path: path.clone(), source })? {
+                originals.push(original);
             }
         }
         Ok(originals)
+    }
+
+    /// Those of a mark of an earlier version, which named no more than their paths.
+    fn unremembered(&self, old: &Old) -> impl Iterator<Item = Original> {
+        let named = std::iter::once(&old.directory).chain(&old.tablespaces);
+        let first = Self::aside(&self.data);
+        let beside = named.filter(move |path| path.to_string_lossy().starts_with(&*first.to_string_lossy()));
+        let unknown = beside.filter(|path| old.originals.iter().all(|original| original.directory != **path));
+        unknown.map(|directory| Original { directory: directory.clone(), remembered: Remembered::default() })
     }
 
     /// Writes down what is put aside, before it is: a folder that no mark names is nobody's original.
@@ -151,7 +158,7 @@ mod tests {
 
     fn kept(dir: &tempfile::TempDir, volume: &Volume) -> Old {
         let space = folder(&Volume::aside(&dir.path().join("space/5")));
-        Old { attempt: "a1".into(), directory: folder(&volume.beside_old()), tablespaces: vec![space] }
+        Old { attempt: "a1".into(), directory: folder(&volume.beside_old()), tablespaces: vec![space], originals: vec![] }
     }
 
     #[test]
@@ -171,28 +178,33 @@ mod tests {
     fn what_a_directory_held_is_where_a_copy_that_was_cut_off_has_put_it() {
         let dir = tempfile::tempdir().unwrap();
         let volume = volume(&dir);
-        let last = || volume.last_directory().unwrap();
-        assert_eq!(last(), volume.data(), "nothing is kept");
+        let last = || volume.last_original().unwrap().map(|original| original.directory);
+        assert_eq!(last(), None, "nothing is kept");
         let mut old = Old { tablespaces: vec![], ..kept(&dir, &volume) };
         volume.keep(&old).unwrap();
-        assert_eq!(last(), volume.beside_old());
+        assert_eq!(last(), Some(volume.beside_old()));
         std::fs::create_dir(volume.data()).unwrap();
-        assert_eq!(last(), volume.beside_old(), "an empty folder holds nothing");
+        assert_eq!(last(), Some(volume.beside_old()), "an empty folder holds nothing");
         let second = folder(&Volume::aside_again(volume.data(), 2));
-        assert_eq!(last(), volume.beside_old(), "what no mark names is nobody's original");
+        assert_eq!(last(), Some(volume.beside_old()), "what no mark names is nobody's original");
         old.tablespaces.push(second.clone());
         volume.keep(&old).unwrap();
-        assert_eq!(last(), second);
+        assert_eq!(last(), Some(second.clone()));
         std::fs::remove_dir_all(&second).unwrap();
-        assert_eq!(last(), volume.beside_old(), "it was named and not moved yet");
+        assert_eq!(last(), Some(volume.beside_old()), "it was named and not moved yet");
         folder(volume.data());
-        assert_eq!(last(), volume.data());
-        assert_eq!(volume.originals().unwrap(), [volume.beside_old()]);
+        assert_eq!(last(), None);
+        assert_eq!(volume.originals().unwrap().len(), 1);
     }
 
     #[test]
     fn every_folder_that_a_rename_changes_is_synced() {
-        let old = Old { attempt: "a1".into(), directory: "/d/s.gpheal-old".into(), tablespaces: vec!["/t/5.gpheal-old".into()] };
+        let old = Old {
+            attempt: "a1".into(),
+            directory: "/d/s.gpheal-old".into(),
+            tablespaces: vec!["/t/5.gpheal-old".into()],
+            originals: vec![],
+        };
         let changed: Vec<_> = changed(&old, Path::new("/d/s.gpheal-gone")).into_iter().collect();
         assert_eq!(changed, [Path::new("/d"), Path::new("/d/s.gpheal-gone"), Path::new("/t")]);
     }
