@@ -8,7 +8,11 @@ pub mod orphans;
 pub mod wakers;
 pub mod watches;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use kube::{Client, Config};
@@ -85,11 +89,17 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }
 }
 
+/// A name that no other process has, where none is given: every container's first process has the same number, and two of one name would
+/// each renew the other's lease.
+fn identity() -> String {
+    format!("gpheal-{:016x}", RandomState::new().build_hasher().finish())
+}
+
 async fn lead(options: &Options, metrics: Metrics, health: Health) -> anyhow::Result<()> {
     let mut config = Config::infer().await.context("can not tell how to reach the Kubernetes API")?;
     config.connect_timeout = Some(Duration::from_secs(10));
     let client = Client::try_from(config).context("can not make a client of the Kubernetes API")?;
-    let identity = options.identity.clone().unwrap_or_else(|| format!("gpheal-{}", std::process::id()));
+    let identity = options.identity.clone().unwrap_or_else(identity);
     let mut lease = Lease::new(client.clone(), &options.lease_namespace, &options.lease_name, &identity);
     let context =
         Context { client: client.clone(), metrics: metrics.clone(), events: Sender::new(client, &identity), image: options.image.clone() };
@@ -122,6 +132,11 @@ mod tests {
     struct Line {
         #[command(flatten)]
         options: Options,
+    }
+
+    #[test]
+    fn two_that_are_given_no_name_have_two() {
+        assert_ne!(identity(), identity());
     }
 
     fn namespaces(argument: &str) -> Result<Vec<String>, String> {
