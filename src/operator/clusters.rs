@@ -17,11 +17,11 @@ use tracing::Instrument;
 
 use super::{
     driver::{Context, Driver},
-    orphans,
+    orphans, undriven,
     wakers::Wakers,
     watches::{self, Changes},
 };
-use crate::{api::GreenplumCluster, report::metrics::Of};
+use crate::{api::GreenplumCluster, apply::Applier, error, report::metrics::Of};
 
 /// Watches the clusters of these namespaces, of all when none is named, and drives each.
 pub async fn run(context: Context, namespaces: &[String]) {
@@ -121,18 +121,32 @@ async fn drive(context: Context, of: Of, wake: Arc<Notify>) {
             ended = AssertUnwindSafe(driver.run()).catch_unwind() => ended,
             () = pods => Ok(()),
         };
-        if ended.is_ok() {
-            return;
-        }
-        tracing::error!("a pass ended by a fault in the program; the next begins in 10 s");
+        let Err(panic) = ended else { return };
+        let why = panic.downcast_ref::<&str>().map(|why| (*why).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+        say_fault(&context, &of, &why.unwrap_or_default()).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}
+
+/// A fault in the program: what was last seen of the cluster is not what it is now.
+async fn say_fault(context: &Context, of: &Of, why: &str) {
+    let message = format!(
+        "the last pass ended by a fault in the operator: {why}. The next one begins in 10 s; if it goes on, report it with the operator's log"
+    );
+    tracing::error!("{message}");
+    let applier = Applier::new(context.client.clone(), &of.namespace, None);
+    if let Err(failed) = undriven::say(&applier, &of.cluster, None, "Fault", &message).await {
+        tracing::warn!(error = error::chain(&failed), "that can not be told on the cluster's object");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{events::Sender, metrics::Metrics};
+    use crate::{
+        apply::mock::Objects,
+        report::{events::Sender, metrics::Metrics},
+    };
     use http::{Request, Response};
     use kube::{Client, client::Body};
 
@@ -167,6 +181,19 @@ mod tests {
         };
         let wanted: BTreeSet<_> = within("one").into_iter().chain(within("two")).collect();
         assert_eq!(asked(&["two", "one", "two"], 8).await, wanted);
+    }
+
+    #[tokio::test]
+    async fn a_fault_in_the_program_is_told_on_the_object() {
+        let objects = Objects::default();
+        objects.put("/apis/gpheal.io/v1alpha1/namespaces/demo/greenplumclusters/demo", serde_json::json!({}));
+        let client = objects.client();
+        let context = Context { events: Sender::new(client.clone(), "me"), client, metrics: Metrics::default(), image: None };
+        say_fault(&context, &Of { namespace: "demo".into(), cluster: "demo".into() }, "index out of bounds").await;
+        let writes = objects.writes();
+        let ready = &writes[0].1["status"]["conditions"][0];
+        assert_eq!((&ready["status"], &ready["reason"]), (&"False".into(), &"Fault".into()), "{writes:?}");
+        assert!(ready["message"].as_str().is_some_and(|said| said.contains("index out of bounds")), "{ready}");
     }
 
     #[tokio::test]

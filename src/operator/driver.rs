@@ -15,8 +15,10 @@ use tokio::{
 };
 use tracing::Instrument;
 
+use super::{orphans, undriven};
+
 use crate::{
-    api::{GreenplumCluster, GreenplumClusterStatus, SegmentRecovery, condition, convert},
+    api::{GreenplumCluster, GreenplumClusterStatus, SegmentRecovery, convert},
     apply::{Applied, Applier, ApplyError, Written},
     error,
     model::{Plan, RecoveryNext, World},
@@ -163,7 +165,8 @@ impl Driver {
                 }
             }
         }
-        tracing::info!("the cluster's object is gone; it is healed no more");
+        tracing::info!("the cluster's object is gone, or going; it is healed no more");
+        orphans::tell_all(&self.context.client, &self.of.namespace, &self.of.cluster).await;
     }
 
     /// Until `after`, or until something has happened, but no shorter than `apart`: pods of a cluster that nobody can
@@ -256,7 +259,10 @@ impl Driver {
         let found = read.map_err(|source| DriveError::Read { name: name.clone(), source: Box::new(source) })?;
         let Some(guarded) = found else { return Ok(None) };
         match guarded.0 {
-            Ok(cluster) if cluster.metadata.deletion_timestamp.is_some() => Ok(None),
+            Ok(cluster) if cluster.metadata.deletion_timestamp.is_some() => {
+                undriven::say_deleting(&self.applier, &cluster).await?;
+                Ok(None)
+            }
             Ok(cluster) => Ok(Some(cluster)),
             Err(invalid) => {
                 self.say_invalid(&invalid.metadata, &invalid.error).await?;
@@ -273,9 +279,7 @@ impl Driver {
         }
         let message =
             format!("this operator can not read the object: {why}; lifted when it is of the version of the installed definitions");
-        let wanted = report::cluster::not_seen("Invalid", &message, true);
-        let conditions = condition::merge(&[], &wanted, metadata.generation, Timestamp::now());
-        self.applier.conditions::<GreenplumCluster>(&self.of.cluster, metadata.generation, &conditions, &message).await?;
+        undriven::say(&self.applier, &self.of.cluster, metadata.generation, "Invalid", &message).await?;
         self.invalid = Some(generation);
         Ok(())
     }

@@ -93,9 +93,20 @@ async fn an_object_that_is_gone_ends_its_driver() {
     let mut driver = driver(&objects);
     let mut going: Value = serde_json::to_value(fixtures::cluster()).unwrap();
     going["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z");
-    objects.put(CLUSTER, going);
+    objects.put(CLUSTER, going.clone());
     assert!(matches!(driver.pass().await, Ok(Ended::Gone)));
     assert!(objects.writes().is_empty());
+    going["metadata"]["finalizers"] = json!(["example.com/archive"]);
+    objects.put(CLUSTER, going.clone());
+    assert!(matches!(driver.pass().await, Ok(Ended::Gone)));
+    let writes = objects.writes();
+    let ready = &writes[0].1["status"]["conditions"][0];
+    assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("Deleting")), "{writes:?}");
+    assert!(ready["message"].as_str().unwrap().contains("example.com/archive"), "{ready}");
+    going["status"] = writes[0].1["status"].clone();
+    objects.put(CLUSTER, going);
+    assert!(matches!(driver.pass().await, Ok(Ended::Gone)));
+    assert!(objects.writes().is_empty(), "it was said");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ pub mod driver;
 pub mod http;
 pub mod lease;
 pub mod orphans;
+mod undriven;
 pub mod wakers;
 pub mod watches;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::{Api, Client, ResourceExt, api::ListParams, core::DeserializeGuard};
+use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::DeserializeGuard};
 use tokio::time::timeout;
 
 use crate::{
@@ -30,8 +30,8 @@ pub async fn tell(client: &Client, object: &SegmentRecovery) {
     let clusters: Api<DeserializeGuard<GreenplumCluster>> = Api::namespaced(client.clone(), &namespace);
     let name = &object.spec.cluster_ref.name;
     match timeout(CALL, clusters.get_opt(name)).await {
-        Ok(Ok(Some(_))) => return,
-        Ok(Ok(None)) => {}
+        Ok(Ok(Some(cluster))) if cluster.meta().deletion_timestamp.is_none() => return,
+        Ok(Ok(_)) => {}
         Ok(Err(failed)) => return tracing::warn!(error = error::chain(&failed), cluster = %name, "a recovery's cluster can not be read"),
         Err(_) => return tracing::warn!(cluster = %name, "no answer within {} s when reading a recovery's cluster", CALL.as_secs()),
     }
@@ -63,7 +63,9 @@ pub async fn tell_all(client: &Client, namespace: &str, cluster: &str) {
 fn status(object: &SegmentRecovery, now: Timestamp) -> SegmentRecoveryStatus {
     let old = object.status.clone().unwrap_or_default();
     let name = &object.spec.cluster_ref.name;
-    let message = format!("there is no GreenplumCluster {name} in this namespace; make it, or delete this recovery and name another one");
+    let message = format!(
+        "there is no GreenplumCluster {name} in this namespace, or it is being deleted; make it, or delete this recovery and name another one"
+    );
     let wanted = [
         Wanted::new("Ready", Some(false), "NoCluster", message.clone()),
         Wanted::new("Reconciling", Some(false), "NoCluster", "nothing is done about it"),
@@ -117,6 +119,18 @@ mod tests {
         let none = expect("GET", CLUSTER, json!({})).refused(404, "NotFound");
         let (client, task) = server(vec![expect("GET", ALL, list), none, said]);
         tell_all(&client, "demo", "demo").await;
+        drop(client);
+        finished(task).await;
+    }
+
+    #[tokio::test]
+    async fn one_that_is_being_deleted_heals_nobody() {
+        let mut going = serde_json::to_value(fixtures::cluster()).unwrap();
+        going["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z");
+        let object = fixtures::recovery("mend", &[5]);
+        let said = expect("PATCH", STATUS, serde_json::to_value(&object).unwrap());
+        let (client, task) = server(vec![expect("GET", CLUSTER, going), said]);
+        tell(&client, &object).await;
         drop(client);
         finished(task).await;
     }
