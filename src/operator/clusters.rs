@@ -21,7 +21,12 @@ use super::{
     wakers::Wakers,
     watches::{self, Changes},
 };
-use crate::{api::GreenplumCluster, apply::Applier, error, report::metrics::Of};
+use crate::{
+    api::GreenplumCluster,
+    apply::Applier,
+    error,
+    report::metrics::{Of, Pass},
+};
 
 /// Watches the clusters of these namespaces, of all when none is named, and drives each.
 pub async fn run(context: Context, namespaces: &[String]) {
@@ -96,7 +101,12 @@ impl Clusters {
         }
         let (context, wake) = (self.context.clone(), self.wakers.of(&of));
         let span = tracing::info_span!("cluster", namespace = %of.namespace, cluster = %of.cluster);
-        let driver = self.tasks.spawn(drive(context, of.clone(), wake).instrument(span));
+        let (wakers, driven) = (self.wakers.clone(), of.clone());
+        let until_it_ends = async move {
+            drive(context, driven.clone(), wake).await;
+            wakers.forget(&driven); // what is asked for from now on wakes nobody, and has to be told so
+        };
+        let driver = self.tasks.spawn(until_it_ends.instrument(span));
         self.drivers.insert(of, driver);
     }
 
@@ -117,11 +127,14 @@ async fn drive(context: Context, of: Of, wake: Arc<Notify>) {
         let (told, selector) = tokio::sync::watch::channel(None);
         let driver = Driver::new(context.clone(), of.clone(), wake.clone(), told);
         let pods = watches::pods(context.client.clone(), of.namespace.clone(), selector, wake.clone());
-        let ended = tokio::select! {
-            ended = AssertUnwindSafe(driver.run()).catch_unwind() => ended,
-            () = pods => Ok(()),
+        let both = async move {
+            tokio::select! {
+                () = driver.run() => {}
+                () = pods => {}
+            }
         };
-        let Err(panic) = ended else { return };
+        let Err(panic) = AssertUnwindSafe(both).catch_unwind().await else { return };
+        context.metrics.pass(&of, Pass::Failed);
         let why = panic.downcast_ref::<&str>().map(|why| (*why).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
         say_fault(&context, &of, &why.unwrap_or_default()).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
@@ -181,6 +194,22 @@ mod tests {
         };
         let wanted: BTreeSet<_> = within("one").into_iter().chain(within("two")).collect();
         assert_eq!(asked(&["two", "one", "two"], 8).await, wanted);
+    }
+
+    /// A finalizer of somebody else may hold the object for days.
+    #[tokio::test]
+    async fn whoever_asks_for_a_recovery_of_a_cluster_whose_driver_has_ended_wakes_nobody() {
+        let objects = Objects::default();
+        let mut going = serde_json::to_value(crate::api::fixtures::cluster()).unwrap();
+        going["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z".into();
+        objects.put("/apis/gpheal.io/v1alpha1/namespaces/demo/greenplumclusters/demo", going);
+        let client = objects.client();
+        let context = Context { events: Sender::new(client.clone(), "me"), client, metrics: Metrics::default(), image: None };
+        let wakers = Wakers::default();
+        let mut clusters = Clusters { context, wakers: wakers.clone(), drivers: BTreeMap::new(), tasks: JoinSet::new(), listed: vec![] };
+        clusters.drive(Of { namespace: "demo".into(), cluster: "demo".into() }, true);
+        clusters.tasks.join_next().await.unwrap().unwrap();
+        assert!(!wakers.wake(Some("demo".into()), "demo"), "so it is told that nobody drives it");
     }
 
     #[tokio::test]

@@ -68,7 +68,7 @@ fn status(object: &SegmentRecovery, now: Timestamp) -> SegmentRecoveryStatus {
     );
     let wanted = [
         Wanted::new("Ready", Some(false), "NoCluster", message.clone()),
-        Wanted::new("Reconciling", Some(false), "NoCluster", "nothing is done about it"),
+        Wanted::new("Reconciling", Some(false), "NoCluster", "nothing more is begun for it"),
         Wanted::new("Stalled", Some(true), "NoCluster", message.clone()),
     ];
     let generation = object.metadata.generation;
