@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use gpheal::{
     greenplum::Dialect,
-    model::{FailureClass, Incarnation, InstanceState, Lsn, Page, Repair, Role},
+    model::{FailureClass, Incarnation, InstanceState, Lsn, Page, Reach, Repair, Role, Timeline},
     volume::{Copy, Old, Original, Remembered, Volume, token::TOKEN},
 };
 use tokio::time::sleep;
@@ -91,11 +91,15 @@ pub async fn an_original_is_judged_by_what_was_known_when_it_was_put_aside(bench
     let volume = Volume::open(&bench.server(mirror).directory)?;
     let restored = followed.iter().map(|one| Incarnation { nonce: "of a run that the primary lost".into(), ..one.clone() }).collect();
     let attempt = "earlier".to_owned();
-    for (followed, fails) in
-        [(vec![], Some(FailureClass::HistoryUnknown)), (restored, Some(FailureClass::HistoryDiffers)), (followed, None)]
-    {
+    let (shared, beyond) = (None, Some(Reach { timeline: Timeline(1), end: Lsn(u64::MAX) }));
+    for (followed, proven, fails) in [
+        (vec![], shared, Some(FailureClass::HistoryUnknown)),
+        (restored, shared, Some(FailureClass::HistoryDiffers)),
+        (followed.clone(), beyond, Some(FailureClass::HistoryDiffers)),
+        (followed, shared, None),
+    ] {
         volume.write("copy", &Copy { attempt: attempt.clone(), repair: Repair::Full, since: jiff::Timestamp::now() })?;
-        let original = Original { directory: volume.beside_old(), remembered: Remembered { followed, ..Remembered::default() } };
+        let original = Original { directory: volume.beside_old(), remembered: Remembered { followed, proven, own: vec![] } };
         volume.keep(&Old { attempt: attempt.clone(), directory: volume.beside_old(), tablespaces: vec![], originals: vec![original] })?;
         if volume.data().exists() {
             std::fs::rename(volume.data(), volume.beside_old())?;

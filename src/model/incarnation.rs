@@ -83,6 +83,16 @@ impl Lineage {
             (Self::Same, Self::Same) => Self::Same,
         }
     }
+
+    /// The same with what made it necessary to ask.
+    #[must_use]
+    pub fn because(self, cause: &str) -> Self {
+        match self {
+            Self::Same => Self::Same,
+            Self::Differs(why) => Self::Differs(format!("{cause}; {why}")),
+            Self::Unknown(why) => Self::Unknown(format!("{cause}; {why}")),
+        }
+    }
 }
 
 /// Holds a copy whose log ends at `end` (`None`: not known), and that followed `followed`, against the incarnations that

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     greenplum::{Dialect, messages::Tool, tablespace::Tablespace},
     model::{FailureClass, Repair, Step, page::Shape},
-    volume::{Copy, Held, places, shape},
+    volume::{Copy, Held, Volume, places, shape},
 };
 
 /// Name of the mark of a base backup.
@@ -78,7 +78,7 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
         }
     };
     let mark = Copy { attempt: work.attempt.id.clone(), repair: Repair::Full, since: Timestamp::now() };
-    let note = swap::swap(&work.volume, &mark, (&fresh, &to_swap), &kept::remembered(work, proven))?;
+    let note = swap::swap(&work.volume, &mark, (&fresh, &to_swap), &kept::remembered(work, proven), || work.settle(proven))?;
     forget_unfinished(work)?; // the emptied folders of tablespaces
     work.volume.remove(BACKUP)?;
     Ok(note.to_owned())
@@ -137,6 +137,7 @@ async fn note_connections(work: &Work, running: &Backup) -> Infallible {
 /// What a copy that was cut off has left beside the directory and its tablespaces; whoever holds the lock may take it away.
 pub fn forget_unfinished(work: &Work) -> Result<(), Fault> {
     remove(&work.volume.beside_new())?;
+    remove(&Volume::discarded(work.volume.data()))?;
     let Some(backup) = work.volume.read::<Backup>(BACKUP)? else { return Ok(()) };
     backup.tablespaces.iter().try_for_each(|folder| remove(folder))
 }

@@ -10,6 +10,7 @@ use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 use super::{
     Work,
     fault::{Classified, Fault, FileError},
+    kept,
     prove::Proven,
     source::SourceLock,
 };
@@ -212,17 +213,17 @@ fn judge(work: &Work, proven: &Proven, said: Bytes, end: (Timeline, Lsn)) -> Lin
         Bytes::Same => Lineage::Same,
         Bytes::Differ(why) => Lineage::Differs(why),
         Bytes::Gone(gone) => {
+            let remembered = proven.original.as_ref().map(|original| &original.remembered);
+            if let Some(known) = remembered.and_then(|remembered| kept::by_memory(work, proven, remembered)) {
+                return known.because(&gone);
+            }
             let own = match proven.own(&work.volume) {
                 Ok(own) => own,
                 Err(error) => return Lineage::Unknown(format!("{gone}; {error}")),
             };
             let fork = wal::fork(&proven.history, end.0);
             let source = (source_incarnations(&work.attempt, proven.identified.timeline), work.attempt.source_followed.as_slice());
-            match by_incarnations(source, &proven.token.followed, &own, end, fork) {
-                Lineage::Same => Lineage::Same,
-                Lineage::Differs(why) => Lineage::Differs(format!("{gone}; {why}")),
-                Lineage::Unknown(why) => Lineage::Unknown(format!("{gone}; {why}")),
-            }
+            by_incarnations(source, &proven.token.followed, &own, end, fork).because(&gone)
         }
     }
 }

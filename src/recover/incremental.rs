@@ -104,6 +104,7 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     mend::marker(work.volume.data()).map_err(FileError::at(work.volume.data()))?;
     disk.sync()?;
     Disk::of(work.volume.data(), proven.dialect)?.sync()?; // of tablespaces that came with the rewind
+    work.settle(proven)?;
     work.volume.remove("copy")?;
     Ok(Done { note: note.to_owned(), changed })
 }

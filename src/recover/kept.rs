@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     greenplum::wal::{self, Standing, Switch, WalEnd},
-    model::{Lineage, Reach},
+    model::{Lineage, Reach, incarnation::lineage},
     volume::{Original, Remembered},
 };
 
@@ -27,10 +27,11 @@ fn shared(end: Reach, history: &[Switch]) -> Reach {
 }
 
 /// As far as the log of an original shows what the source lacks, or what it was proven to share is not the source's any more, it
-/// stays. What nothing can tell of was proven when it was put aside.
+/// stays. What nothing can tell of was proven when it was put aside. The log of the one that was put aside last is judged as what the
+/// target holds, while nothing stands in its place.
 pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Result<(), Fault> {
     let last = proven.original.as_ref().map(|original| &original.directory);
-    for original in work.volume.originals()?.into_iter().filter(|original| Some(&original.directory) != last) {
+    for original in work.volume.originals()? {
         let path = original.directory.display();
         let folder = original.directory.join(proven.dialect.wal_folder());
         let log = wal_end(&folder).map_err(|error| Fault::new(error.class(), &format!("{path}: {error}")))?;
@@ -38,11 +39,11 @@ pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Res
         let given_up = original.remembered.proven.and_then(|then| given_up(then, serves, &proven.history));
         let said = match (given_up, log) {
             (Some(why), _) => Lineage::Differs(why),
-            (None, Some(log)) => {
+            (None, Some(log)) if Some(&original.directory) != last => {
                 let ends = Ends { folder: &folder, target: log, source: proven.identified.timeline, history: &proven.history };
                 by_log(work, source, (proven, &original), ends).await?
             }
-            (None, None) => continue,
+            (None, _) => by_memory(work, proven, &original.remembered).unwrap_or(Lineage::Same),
         };
         if let (Lineage::Differs(why), Some(Reach { timeline, end: target })) = (said, reach(&original, log)) {
             let (source_at, source_timeline) = (proven.identified.at, proven.identified.timeline);
@@ -81,13 +82,15 @@ async fn by_log(work: &Work, source: &impl SourceLog, (proven, original): (&Prov
     Ok(match history::compare(source, ends).await? {
         Bytes::Differ(why) => Lineage::Differs(why),
         Bytes::Same => Lineage::Same,
-        Bytes::Gone(_) => {
-            let now = history::source_incarnations(&work.attempt, ends.source);
-            let Remembered { followed, own, .. } = &original.remembered;
-            let fork = wal::fork(ends.history, timeline);
-            history::by_incarnations((now, &work.attempt.source_followed), followed, own, (timeline, end), fork)
-        }
+        Bytes::Gone(_) => by_memory(work, proven, &original.remembered).unwrap_or(Lineage::Same),
     })
+}
+
+/// By the incarnations of whose history it was proven to be a part, where its bytes cannot tell; `None`: none were known.
+pub fn by_memory(work: &Work, proven: &Proven, remembered: &Remembered) -> Option<Lineage> {
+    let now = history::source_incarnations(&work.attempt, proven.identified.timeline);
+    let then = remembered.proven.filter(|_| !remembered.followed.is_empty());
+    then.map(|then| lineage(&remembered.followed, now, Some(then)))
 }
 
 #[cfg(test)]

@@ -211,11 +211,16 @@ impl Work {
             Repair::Full => Done { note: full::repair(self, &source_lock, &proven, lock).await?, changed: true },
         };
         self.step(Step::Releasing).await;
+        Ok(done)
+    }
+
+    /// From now on the marks are of what the repair has put into the place. Written while the copy mark stands: beside those of what was
+    /// there before, nothing is to be started or judged.
+    fn settle(&self, proven: &prove::Proven) -> Result<(), Fault> {
         self.volume.abandon_incarnations(proven.identified.timeline)?;
         let source = history::source_incarnations(&self.attempt, proven.identified.timeline);
-        self.volume.write_token(&proven.token.after_repair(source, Directory::of(self.volume.data())))?;
-        self.volume.forget_acknowledged()?;
-        Ok(done)
+        self.volume.write_token(&proven.token.clone().after_repair(source, Directory::of(self.volume.data())))?;
+        Ok(self.volume.forget_acknowledged()?)
     }
 
     /// Begins a step. While the mark `pause-at` names it, the Job waits there with everything that it holds: for a

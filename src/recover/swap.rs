@@ -53,8 +53,6 @@ enum Act {
     },
     /// Renames in the folder of this path last.
     Sync(PathBuf),
-    /// Everything is in its place.
-    End,
 }
 
 /// What stands in a place.
@@ -68,7 +66,14 @@ enum There {
 }
 
 /// Puts the copy `fresh` with its tablespaces into place; gives back what became of what was there. `remembered`: of the data directory.
-pub fn swap(volume: &Volume, copy: &Copy, (fresh, spaces): (&Path, &[Space]), remembered: &Remembered) -> Result<&'static str, Fault> {
+/// `settle`: what is written down once everything is in its place, before the copy mark goes.
+pub fn swap(
+    volume: &Volume,
+    copy: &Copy,
+    (fresh, spaces): (&Path, &[Space]),
+    remembered: &Remembered,
+    settle: impl FnOnce() -> Result<(), Fault>,
+) -> Result<&'static str, Fault> {
     let seen = Seen::of(volume)?;
     let note = match seen.at(volume.data())? {
         There::Nothing => "there was no old directory",
@@ -79,7 +84,8 @@ pub fn swap(volume: &Volume, copy: &Copy, (fresh, spaces): (&Path, &[Space]), re
     for act in acts(volume, copy, (fresh, spaces), remembered)? {
         act.run(volume)?;
     }
-    Ok(note)
+    settle()?;
+    Ok(volume.remove("copy").map(|()| note)?)
 }
 
 fn acts(volume: &Volume, copy: &Copy, (fresh, spaces): (&Path, &[Space]), remembered: &Remembered) -> Result<Vec<Act>, Fault> {
@@ -91,7 +97,6 @@ fn acts(volume: &Volume, copy: &Copy, (fresh, spaces): (&Path, &[Space]), rememb
     acts.push(Act::Move { from: fresh.to_owned(), to: volume.data().to_owned() });
     let changed: BTreeSet<&Path> = spaces.iter().map(|space| space.place.as_path()).chain([volume.data()]).collect();
     acts.extend(changed.into_iter().map(|place| Act::Sync(place.to_owned())));
-    acts.push(Act::End);
     Ok(acts)
 }
 
@@ -101,10 +106,15 @@ fn put_aside(volume: &Volume, attempt: &str, spaces: &[Space], remembered: &Reme
     let seen = Seen::of(volume)?;
     let (mut leftovers, mut acts, mut aside_now) = (vec![], vec![], vec![]);
     for place in std::iter::once(volume.data()).chain(spaces.iter().map(|space| space.place.as_path())) {
+        leftovers.push(Act::Remove(Volume::discarded(place)));
         match seen.at(place)? {
             There::Nothing => {}
             There::Empty => acts.push(Act::RemoveEmpty(place.to_owned())),
-            There::Unproven => acts.push(Act::Remove(place.to_owned())),
+            // In one act: the half of a copy that is being removed is no copy any more, and has no marker that says so.
+            There::Unproven => {
+                let to = Volume::discarded(place);
+                acts.extend([Act::Move { from: place.to_owned(), to: to.clone() }, Act::Remove(to)]);
+            }
             There::Original(aside) => {
                 leftovers.push(Act::Remove(aside.clone()));
                 acts.push(Act::Move { from: place.to_owned(), to: aside.clone() });
@@ -207,7 +217,6 @@ impl Act {
             Self::Keep(old) => Ok(volume.keep(old)?),
             Self::Move { from, to } => file(from, move_folder(from, to)),
             Self::Sync(path) => file(path, sync_folder_of(path)),
-            Self::End => Ok(volume.remove("copy")?),
         }
     }
 }

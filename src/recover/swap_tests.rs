@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Incarnation, Lsn, Repair, Timeline};
+use crate::model::{FailureClass, Incarnation, Lsn, Repair, Timeline};
 
 /// A volume on which a full copy is made, with one tablespace in Greenplum's layout.
 struct Stage {
@@ -71,13 +71,20 @@ impl Stage {
             act.run(&self.volume).unwrap();
             self.tells_the_truth();
         }
-        count < acts.len()
+        if count > acts.len() {
+            self.volume.remove("copy").unwrap();
+            self.tells_the_truth();
+        }
+        count <= acts.len()
     }
 
     /// Whatever is neither as it was before nor of one copy has the copy mark over it.
     fn tells_the_truth(&self) {
         let now = self.now();
         let whole = now == self.before || (now.0 == now.1 && !now.0.is_empty());
+        let data = self.volume.data();
+        let half = data.exists() && !data.join("standby.signal").exists() && text(data) != self.before.0;
+        assert!(!half, "the half of a copy stands in the place");
         assert!(whole || self.volume.marks().copy.is_some(), "no mark over {now:?}");
         assert_eq!(text(&self.dir.path().join("space/2")), "source");
     }
@@ -155,13 +162,14 @@ fn what_was_a_primary_since_it_was_copied_is_kept_wherever_an_attempt_dies() {
 /// A person who needs the room takes the older one away.
 #[test]
 fn the_one_that_was_put_aside_last_is_the_last_whatever_its_name_is() {
-    let stage = Stage::new(true, true);
+    let mut stage = Stage::new(true, true);
     for attempt in ["a1", "a2", "a3"] {
         if attempt == "a3" {
             fs::remove_dir_all(stage.volume.beside_old()).unwrap();
         }
         assert!(!stage.dies_after(attempt, 20));
         fs::remove_file(stage.volume.data().join("standby.signal")).unwrap();
+        stage.before = stage.now();
     }
     let kept: Vec<_> = stage.volume.originals().unwrap().iter().map(|original| text(&original.directory)).collect();
     assert_eq!(kept, ["a1", "a2"]);
@@ -202,12 +210,21 @@ fn what_a_removal_has_left_over_is_no_original() {
     stage.keeps_the_original();
 }
 
+/// What is written down before the copy mark goes is written while the copy is in its place.
+fn swapped(stage: &Stage, spaces: &[Space]) -> Result<&'static str, FailureClass> {
+    let settled = || {
+        assert!(text(stage.volume.data()) == "a1" && stage.volume.marks().copy.is_some());
+        Ok(())
+    };
+    swap(&stage.volume, &mark("a1"), (&stage.volume.beside_new(), spaces), &remembers("a1"), settled).map_err(|fault| fault.class)
+}
+
 #[test]
 fn a_tablespace_that_the_source_has_no_more_is_put_aside_too() {
     let stage = Stage::new(true, true);
     let dropped = Space { place: stage.place(), copy: None };
     folder(&stage.volume.beside_new(), "a1");
-    let note = swap(&stage.volume, &mark("a1"), (&stage.volume.beside_new(), &[dropped]), &remembers("a1")).map_err(|fault| fault.class);
+    let note = swapped(&stage, &[dropped]);
     assert_eq!(note, Ok("the old directory is kept until the new one is in sync"));
     assert!(!stage.place().exists());
     stage.keeps_the_original();
@@ -218,7 +235,7 @@ fn an_empty_directory_is_nothing_to_keep() {
     let stage = Stage::new(false, false);
     fs::create_dir(stage.volume.data()).unwrap();
     folder(&stage.volume.beside_new(), "a1");
-    let note = swap(&stage.volume, &mark("a1"), (&stage.volume.beside_new(), &[]), &remembers("a1")).map_err(|fault| fault.class);
+    let note = swapped(&stage, &[]);
     assert_eq!(note, Ok("the old directory was empty"));
     assert!(text(stage.volume.data()) == "a1" && stage.volume.kept().unwrap().is_none());
 }

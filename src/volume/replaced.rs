@@ -93,6 +93,11 @@ impl Volume {
         super::beside(place, &format!("gpheal-old-{number}"))
     }
 
+    /// Where a copy goes that was never more than a mirror, to be removed.
+    pub fn discarded(place: &Path) -> PathBuf {
+        super::beside(place, "gpheal-discarded")
+    }
+
     /// Where `place` waits until what stands there now is proven.
     pub fn aside(place: &Path) -> PathBuf {
         super::beside(place, "gpheal-old")
