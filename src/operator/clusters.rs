@@ -101,10 +101,10 @@ impl Clusters {
         }
         let (context, wake) = (self.context.clone(), self.wakers.of(&of));
         let span = tracing::info_span!("cluster", namespace = %of.namespace, cluster = %of.cluster);
-        let (wakers, driven) = (self.wakers.clone(), of.clone());
+        let (wakers, whose) = (self.wakers.clone(), of.clone());
         let until_it_ends = async move {
-            drive(context, driven.clone(), wake).await;
-            wakers.forget(&driven); // what is asked for from now on wakes nobody, and has to be told so
+            Box::pin(drive(context, whose.clone(), wake)).await;
+            wakers.forget(&whose); // what is asked for from now on wakes nobody, and has to be told so
         };
         let driver = self.tasks.spawn(until_it_ends.instrument(span));
         self.drivers.insert(of, driver);
@@ -133,7 +133,7 @@ async fn drive(context: Context, of: Of, wake: Arc<Notify>) {
                 () = pods => {}
             }
         };
-        let Err(panic) = AssertUnwindSafe(both).catch_unwind().await else { return };
+        let Err(panic) = Box::pin(AssertUnwindSafe(both).catch_unwind()).await else { return };
         context.metrics.pass(&of, Pass::Failed);
         let why = panic.downcast_ref::<&str>().map(|why| (*why).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
         say_fault(&context, &of, &why.unwrap_or_default()).await;
