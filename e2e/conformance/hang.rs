@@ -74,6 +74,7 @@ pub async fn a_copy_waits_no_longer_than_a_commit(bench: &mut Bench) -> Result<(
 
 /// It is back within FTS' grace, so commits wait for it all the while, and freezes with much of the log still to come.
 pub async fn commits_wait_no_longer_for_a_mirror_that_freezes_while_it_catches_up(bench: &mut Bench) -> Result<()> {
+    bench.start_again().await?; // one whose walsender was ended is not cut again for a minute
     ensure_supervised(bench).await?;
     let (primary, mirror) = acting_and_mirror(bench, 1).await?;
     make_table(bench, primary).await?;
