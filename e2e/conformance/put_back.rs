@@ -178,6 +178,9 @@ pub async fn a_mirror_that_reaches_beyond_the_fork_is_not_rewound(bench: &mut Be
     bench.await_session(primary).await?;
     takes_writes(bench, primary).await?;
     bench.utility(primary).await?.rows(MUCH).await?;
+    // Else nothing is known of its history: `HistoryUnknown`.
+    let told = |page: &Page| page.timeline.is_some() && page.incarnations.last().map(|last| last.timeline) == page.timeline;
+    await_page(bench, primary, "its incarnation on the timeline to which it was promoted", told).await?;
     let before = files(bench, mirror)?;
     supervise(bench, mirror)?;
     let page = await_page(bench, mirror, "asking for a repair", |page| page.state == InstanceState::NeedsRecovery).await?;
