@@ -5,7 +5,8 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use gpheal::{model::Policy, plan::plan};
+use model::Policy;
+use plan::plan;
 
 #[path = "plan/world.rs"]
 mod world;

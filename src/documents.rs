@@ -3,11 +3,9 @@
 
 use std::{fmt::Write, io, path::Path};
 
-use crate::{
-    greenplum::messages::{self, Cause},
-    model::{Answer, FailureClass, InstanceState, Refusal, Unread, refusal::ContractPoint},
-    supervisor::check::fault::Shortcoming,
-};
+use greenplum::messages::{self, Cause};
+use model::{Answer, FailureClass, InstanceState, Refusal, Unread, refusal::ContractPoint};
+use segment::supervisor::check::fault::Shortcoming;
 
 /// Writes them into `folder`.
 ///

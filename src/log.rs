@@ -55,8 +55,8 @@ mod tests {
         let (standard, wrong) = targets(None);
         assert!(wrong.is_none() && standard.would_enable("gpheal", &Level::INFO));
         assert!(!standard.would_enable("gpheal", &Level::DEBUG) && !standard.would_enable("tokio_postgres", &Level::INFO));
-        let (given, wrong) = targets(Some("warn,gpheal::plan=trace"));
-        assert!(wrong.is_none() && given.would_enable("gpheal::plan", &Level::TRACE) && !given.would_enable("gpheal", &Level::INFO));
+        let (given, wrong) = targets(Some("warn,plan=trace"));
+        assert!(wrong.is_none() && given.would_enable("plan", &Level::TRACE) && !given.would_enable("gpheal", &Level::INFO));
         let (fallen_back, wrong) = targets(Some("gpheal=loud"));
         assert!(wrong.unwrap().contains("GPHEAL_LOG 'gpheal=loud'") && fallen_back == standard);
     }

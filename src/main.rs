@@ -1,12 +1,14 @@
-//! The commands of gpheal; each is a module of the library.
+//! The commands of gpheal; each is a crate, or a module of one.
+
+mod documents;
+mod install;
+mod log;
 
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Parser, Subcommand};
-use gpheal::{
-    log::{self, Format},
-    supervisor::check,
-};
+use log::Format;
+use segment::supervisor::check;
 
 /// Heals failed Greenplum and Apache Cloudberry segments on Kubernetes.
 #[derive(Parser)]
@@ -19,16 +21,22 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Watches GreenplumClusters and heals them.
-    Operator(gpheal::operator::Options),
+    Operator {
+        #[command(flatten)]
+        options: operator::Options,
+        /// How lines are logged.
+        #[arg(long, env = "GPHEAL_LOG_FORMAT", default_value = "text")]
+        log_format: Format,
+    },
     /// Runs postgres as pid 1 of a segment's or coordinator's container.
     Supervise {
         #[command(flatten)]
         check: check::Options,
         #[command(flatten)]
-        config: gpheal::supervisor::Config,
+        config: segment::supervisor::Config,
     },
     /// Repairs one instance (the command of a Job).
-    Recover(gpheal::recover::Config),
+    Recover(segment::recover::Config),
     /// Copies this program into a folder (the init container of segments, and a container of Jobs).
     Install { folder: PathBuf },
     /// Prints the custom resource definitions, or writes them into a folder, one file each.
@@ -45,18 +53,21 @@ fn main() -> anyhow::Result<()> {
         std::process::exit(i32::from(!well));
     }
     match Cli::parse_from(words).command {
-        Command::Operator(options) => gpheal::operator::main(options),
+        Command::Operator { options, log_format } => {
+            log::start(log_format);
+            operator::main(options)
+        }
         Command::Supervise { config, .. } => {
             log::start(Format::Text);
-            current_thread()?.block_on(gpheal::supervisor::run(config))
+            current_thread()?.block_on(segment::supervisor::run(config))
         }
         Command::Recover(config) => {
             log::start(Format::Text);
-            if current_thread()?.block_on(gpheal::recover::run(config))? { Ok(()) } else { std::process::exit(1) }
+            if current_thread()?.block_on(segment::recover::run(config))? { Ok(()) } else { std::process::exit(1) }
         }
-        Command::Install { folder } => Ok(gpheal::install(&folder)?),
-        Command::Crds { folder } => Ok(gpheal::api::write_crds(folder.as_deref())?),
-        Command::Docs { folder } => Ok(gpheal::documents::write(&folder)?),
+        Command::Install { folder } => Ok(install::install(&folder)?),
+        Command::Crds { folder } => Ok(api::write_crds(folder.as_deref())?),
+        Command::Docs { folder } => Ok(crate::documents::write(&folder)?),
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use gpheal::model::{
+use jiff::{SignedDuration, Timestamp};
+use model::{
     Catalog, Content, Dbid, Instance, Look, Mode, Page, Role, Row, Source, Status, SystemIdentifier, Timeline, World,
     world::{PodSeen, Walsender},
 };
-use jiff::{SignedDuration, Timestamp};
 
 pub fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()

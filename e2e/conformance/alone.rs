@@ -6,18 +6,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use gpheal::{
-    greenplum::{
-        Session,
-        replication::{self, Senders},
-    },
-    model::{FailureClass, InstanceState, Repair, Role},
-    volume::{Volume, commits::Alone},
+use greenplum::{
+    Session,
+    replication::{self, Senders},
 };
+use model::{FailureClass, InstanceState, Repair, Role};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use segment::volume::{Volume, commits::Alone};
 use tokio::time::sleep;
 
 use super::{
@@ -70,7 +68,7 @@ async fn is_written_down(bench: &mut Bench, primary: i16) -> Result<()> {
     Ok(())
 }
 
-async fn seen(session: &Session) -> Result<Vec<(String, gpheal::greenplum::replication::Position)>> {
+async fn seen(session: &Session) -> Result<Vec<(String, greenplum::replication::Position)>> {
     match replication::senders(session, Duration::from_secs(5)).await? {
         Senders::Seen(senders) => Ok(senders.into_iter().map(|sender| (sender.state, sender.position)).collect()),
         Senders::Hidden => anyhow::bail!("hidden"),
@@ -115,7 +113,7 @@ pub async fn a_mirror_that_is_promoted_and_told_nothing_serves_alone(bench: &mut
     await_page(bench, new, "telling that it serves alone", |page| page.served_alone.is_some()).await?;
     is_written_down(bench, new).await?;
     say_roles(bench, old, new).await?;
-    let told = |page: &gpheal::model::Page| page.state == InstanceState::CatalogOutdated && page.serves == Some(Role::Primary);
+    let told = |page: &model::Page| page.state == InstanceState::CatalogOutdated && page.serves == Some(Role::Primary);
     await_page(bench, new, "telling that the catalog is old", told).await?;
     let kept = bench.utility(new).await?.value("SELECT count(*) FROM alone").await?;
     ensure!(kept == "10000", "it does not serve what it acknowledged: {kept}");

@@ -7,10 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use gpheal::{
-    greenplum::{Login, Server, Session, Tls, fts},
-    model::{FailureClass, InstanceState, Outcome, Repair},
-};
+use greenplum::{Login, Server, Session, Tls, fts};
+use model::{FailureClass, InstanceState, Outcome, Repair};
 
 use super::{
     bench::Bench,

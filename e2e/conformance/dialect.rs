@@ -23,8 +23,8 @@ impl Dialect {
     }
 
     /// What gpheal has to take it for.
-    pub fn of_gpheal(&self) -> gpheal::greenplum::Dialect {
-        if self.six { gpheal::greenplum::Dialect::Six } else { gpheal::greenplum::Dialect::Seven }
+    pub fn of_gpheal(&self) -> greenplum::Dialect {
+        if self.six { greenplum::Dialect::Six } else { greenplum::Dialect::Seven }
     }
 
     pub fn version(&self) -> &str {

@@ -1,10 +1,8 @@
 //! Names of the catalog in whatever encoding: what one row holds must not hide the others.
 
 use anyhow::{Context, Result, ensure};
-use gpheal::{
-    greenplum::{Session, topology},
-    model::{Content, Dbid},
-};
+use greenplum::{Session, topology};
+use model::{Content, Dbid};
 
 use super::{
     bench::Bench,

@@ -3,13 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use gpheal::{
-    greenplum::{
-        Session,
-        replication::{self, Senders},
-    },
-    model::{InstanceState, Page},
+use greenplum::{
+    Session,
+    replication::{self, Senders},
 };
+use model::{InstanceState, Page};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -353,7 +351,7 @@ pub async fn a_role_that_may_only_log_in_does_not_see_how_far_a_mirror_is(bench:
     if own.rows("SELECT 1 FROM pg_roles WHERE rolname = 'only_logs_in'").await?.is_empty() {
         own.rows("CREATE ROLE only_logs_in LOGIN").await?;
     }
-    let who = gpheal::greenplum::Login { user: "only_logs_in".into(), ..login() };
+    let who = greenplum::Login { user: "only_logs_in".into(), ..login() };
     let session = Session::utility(&server(bench, primary), &who, None).await?;
     let seen = replication::senders(&session, BOUND).await?;
     ensure!(seen == Senders::Hidden, "it sees {seen:?}");

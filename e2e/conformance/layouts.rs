@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use anyhow::{Result, ensure};
-use gpheal::model::Repair;
+use model::Repair;
 
 use super::{
     bench::Bench,

@@ -7,11 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use gpheal::{
-    greenplum::Dialect,
-    model::{FailureClass, Incarnation, InstanceState, Lsn, Page, Reach, Repair, Role, Timeline},
-    volume::{Copy, Old, Original, Remembered, Volume, token::TOKEN},
-};
+use greenplum::Dialect;
+use model::{FailureClass, Incarnation, InstanceState, Lsn, Page, Reach, Repair, Role, Timeline};
+use segment::volume::{Copy, Old, Original, Remembered, Volume, token::TOKEN};
 use tokio::time::sleep;
 
 use super::{

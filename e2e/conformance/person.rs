@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gpheal::model::{InstanceState, Page, Repair, Role, Timeline};
+use model::{InstanceState, Page, Repair, Role, Timeline};
 use tokio::time::sleep;
 
 use super::{

@@ -1,10 +1,8 @@
 //! What gpheal itself makes of a Greenplum: its own sessions, queries and readings.
 
 use anyhow::{Context, Result, ensure};
-use gpheal::{
-    greenplum::{Login, Server, Session, SessionError, Tls, control::ControlData, fts, replication, topology, wal},
-    model::{Content, Dbid, Lsn, SystemIdentifier, Timeline},
-};
+use greenplum::{Login, Server, Session, SessionError, Tls, control::ControlData, fts, replication, topology, wal};
+use model::{Content, Dbid, Lsn, SystemIdentifier, Timeline};
 
 use super::{
     bench::{Bench, succeed},

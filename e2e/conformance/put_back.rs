@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, ensure};
-use gpheal::model::{FailureClass, InstanceState, Outcome, Page, Repair, Role, Step};
+use model::{FailureClass, InstanceState, Outcome, Page, Repair, Role, Step};
 use tokio::time::sleep;
 
 use super::{

@@ -9,10 +9,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use gpheal::{
-    model::{FailureClass, InstanceState, Outcome, Page, Repair, Role},
-    volume::Volume,
-};
+use model::{FailureClass, InstanceState, Outcome, Page, Repair, Role};
+use segment::volume::Volume;
 use tokio::time::sleep;
 
 use super::{

@@ -1,10 +1,8 @@
 //! How little gpheal's roles need, and what they are refused (`docs/rights.md`).
 
 use anyhow::{Result, ensure};
-use gpheal::{
-    greenplum::{Login, Server, Session, Tls, fts, replication, topology},
-    model::Dbid,
-};
+use greenplum::{Login, Server, Session, Tls, fts, replication, topology};
+use model::Dbid;
 
 use super::{
     bench::Bench,

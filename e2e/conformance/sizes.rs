@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
-use gpheal::greenplum::{Session, SessionError, size};
+use greenplum::{Session, SessionError, size};
 
 use super::{
     bench::Bench,

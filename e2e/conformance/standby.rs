@@ -2,10 +2,8 @@
 //! it answers. The rest the database does by itself.
 
 use anyhow::{Result, ensure};
-use gpheal::{
-    greenplum::{Session, topology},
-    model::Timeline,
-};
+use greenplum::{Session, topology};
+use model::Timeline;
 
 use super::{
     bench::{Bench, STANDBY, succeed},

@@ -8,13 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use gpheal::{
-    greenplum::{
-        Session,
-        awaited::{Awaited, REWIND},
-    },
-    model::{FailureClass, Repair},
+use greenplum::{
+    Session,
+    awaited::{Awaited, REWIND},
 };
+use model::{FailureClass, Repair};
 
 use super::{
     bench::Bench,

@@ -9,12 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use gpheal::{
-    greenplum::{Session, topology},
-    model::{Attempt, Catalog, Content, Dbid, FailureClass, InstanceState, Outcome, Page, Place, Repair, Role, Step},
-    web::read::page,
-};
+use greenplum::{Session, topology};
+use model::{Attempt, Catalog, Content, Dbid, FailureClass, InstanceState, Outcome, Page, Place, Repair, Role, Step};
 use tokio::task::JoinHandle;
+use web::read::page;
 
 use super::{
     bench::Bench,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use gpheal::greenplum::{Ca, Login, Server, Session, SessionError, Tls};
+use greenplum::{Ca, Login, Server, Session, SessionError, Tls};
 use nix::sys::signal::Signal;
 
 use super::{

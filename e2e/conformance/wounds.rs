@@ -3,7 +3,7 @@
 use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use gpheal::model::{FailureClass, InstanceState, Page, Repair, page::ExitClass};
+use model::{FailureClass, InstanceState, Page, Repair, page::ExitClass};
 use tokio::time::sleep;
 
 use super::{

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gpheal::greenplum::Dialect;
+use greenplum::Dialect;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -115,7 +115,7 @@ async fn by_gpheal(stage: &mut Stage, mirror: &Row, run: usize) -> Result<(f64, 
     })
     .await?;
     let proven = Timestamp::now();
-    ensure!(ended.phase == gpheal::api::recovery::Phase::Succeeded, "it ended {:?}: {}", ended.phase, ended.message);
+    ensure!(ended.phase == api::recovery::Phase::Succeeded, "it ended {:?}: {}", ended.phase, ended.message);
     stage.wait_healthy().await?;
     Ok((seconds, seconds_since(begun, proven)))
 }

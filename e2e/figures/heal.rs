@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use gpheal::observe::jobs;
 use jiff::Timestamp;
 use kube::{
     ResourceExt,
     api::{ListParams, LogParams},
 };
+use operator::observe::jobs;
 
 use super::{Figure, hand, seconds_since, written};
 use crate::{

@@ -3,11 +3,9 @@
 use std::{process::Command, time::Duration};
 
 use anyhow::{Result, ensure};
-use gpheal::{
-    api::recovery::Phase,
-    greenplum::{Dialect, wal::WalEnd},
-    model::{FailureClass, InstanceState, Lsn, Repair},
-};
+use api::recovery::Phase;
+use greenplum::{Dialect, wal::WalEnd};
+use model::{FailureClass, InstanceState, Lsn, Repair};
 use serde_json::json;
 
 use super::{

@@ -1,7 +1,7 @@
 //! Recoveries that a person asks for.
 
 use anyhow::{Result, ensure};
-use gpheal::api::recovery::Phase;
+use api::recovery::Phase;
 use serde_json::json;
 
 use super::{Stage, copies};

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gpheal::model::Role;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{
     Api,
     api::{ListParams, Patch, PatchParams},
 };
+use model::Role;
 use serde_json::json;
 
 use super::{

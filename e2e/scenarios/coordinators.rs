@@ -11,12 +11,12 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use gpheal::model::{InstanceState, Page};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{
     Api,
     api::{Patch, PatchParams},
 };
+use model::{InstanceState, Page};
 use serde_json::{Value, json};
 
 use super::{

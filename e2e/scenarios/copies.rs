@@ -1,7 +1,7 @@
 //! The directory of a mirror is lost or damaged: a full copy.
 
 use anyhow::{Result, ensure};
-use gpheal::model::Repair;
+use model::Repair;
 
 use super::{
     Stage,
@@ -43,7 +43,7 @@ pub async fn mirror_corrupt(stage: &mut Stage) -> Result<()> {
     volume.damage_file(&format!("{DATA_DIRECTORY}/global/pg_control"))?;
     kill_postmaster(&container)?;
     stage.mark("control file of the mirror overwritten, postmaster killed");
-    let at_release = |_: &_, i: &gpheal::api::recovery::InstanceStatus| i.step.as_deref() == Some("Releasing");
+    let at_release = |_: &_, i: &api::recovery::InstanceStatus| i.step.as_deref() == Some("Releasing");
     let recovery = stage.wait_recovery(mirror.dbid, "the release", at_release).await?;
     let why = super::stage::instance_of(&recovery, mirror.dbid).map(|i| i.why).unwrap_or_default();
     ensure!(why.contains("control"), "the evidence is not given: '{why}'");
@@ -66,7 +66,7 @@ pub async fn two_at_once(stage: &mut Stage) -> Result<()> {
     empty(stage, &first).await?;
     empty(stage, &second).await?;
     let (a, b) = (stage.wait_succeeded(first.dbid).await?, stage.wait_succeeded(second.dbid).await?);
-    let began = |i: &gpheal::api::recovery::InstanceStatus| i.attempt_started_at.as_ref().map(|t| t.0);
+    let began = |i: &api::recovery::InstanceStatus| i.attempt_started_at.as_ref().map(|t| t.0);
     let apart = began(&a).zip(began(&b)).map(|(a, b)| a.duration_since(b).abs().as_secs());
     ensure!(apart.is_some_and(|seconds| seconds < 20), "they were not begun side by side: {apart:?} s apart");
     stage.wait_healthy().await.map(drop)

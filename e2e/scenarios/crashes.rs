@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use gpheal::model::InstanceState;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::LogParams};
+use model::InstanceState;
 
 use super::{Stage, stage::until};
 use crate::{
@@ -102,7 +102,7 @@ pub async fn sleeper(stage: &mut Stage) -> Result<()> {
     asleep.wake();
     stage
         .wait_page(&primary, "being no primary any more", |p| {
-            matches!(p.state, InstanceState::NeedsRecovery | InstanceState::Held) || p.serves == Some(gpheal::model::Role::Mirror)
+            matches!(p.state, InstanceState::NeedsRecovery | InstanceState::Held) || p.serves == Some(model::Role::Mirror)
         })
         .await?;
     stage.mark("fenced");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use gpheal::api::{GreenplumCluster, SegmentRecovery};
+use api::{GreenplumCluster, SegmentRecovery};
 use kube::{Api, api::ListParams};
 use tokio::task::JoinHandle;
 

@@ -1,9 +1,9 @@
 //! Scenarios on a cluster of the user's, where nothing but its API server can be reached.
 
 use anyhow::{Context, Result, ensure};
-use gpheal::model::Page;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::AttachParams};
+use model::Page;
 use tokio::io::AsyncReadExt;
 
 use super::{Stage, stage::PAGE_PORT};

@@ -11,10 +11,8 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use gpheal::{
-    api::recovery::{InstanceStatus, Phase},
-    model::{Page, Repair},
-};
+use api::recovery::{InstanceStatus, Phase};
+use model::{Page, Repair};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -90,7 +88,7 @@ pub async fn crash_looping(stage: &mut Stage) -> Result<()> {
 
 /// Repairs of this instance of which an attempt began.
 async fn begun(stage: &Stage, row: &Row) -> Result<Vec<(Phase, InstanceStatus)>> {
-    let phase = |status: &gpheal::api::SegmentRecoveryStatus| status.phase;
+    let phase = |status: &api::SegmentRecoveryStatus| status.phase;
     let all = stage.all_recoveries().await?.into_iter();
     let mine = all.filter_map(|one| Some((phase(one.status.as_ref()?), instance_of(&one, row.dbid)?)));
     Ok(mine.filter(|(_, one)| one.attempt > 0).collect())

@@ -1,7 +1,7 @@
 //! Nodes are lost in the middle of repairs: nobody ends these attempts, and they must not hold up the rest of the cluster.
 
 use anyhow::Result;
-use gpheal::model::Step;
+use model::Step;
 
 use super::{
     Stage, copies,

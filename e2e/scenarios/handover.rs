@@ -4,11 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use gpheal::{
-    greenplum::Dialect,
-    model::{InstanceState, Page, Role, Timeline},
-};
+use greenplum::Dialect;
 use kube::api::{ListParams, Patch, PatchParams};
+use model::{InstanceState, Page, Role, Timeline};
 use serde_json::json;
 
 use super::{

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use gpheal::{greenplum::Dialect, model::InstanceState};
+use greenplum::Dialect;
+use model::InstanceState;
 
 use super::Stage;
 use crate::fixture::{DATA_DIRECTORY, Row};
@@ -16,7 +17,7 @@ pub async fn break_glass(stage: &mut Stage) -> Result<()> {
     stage.mark("maintenance: the page and the status say so");
     let killed = jiff::Timestamp::now();
     stage.kill_postmaster(&mirror).await?;
-    let back = |page: &gpheal::model::Page| page.last_exit.as_ref().is_some_and(|exit| exit.at >= killed) && page.serves.is_some();
+    let back = |page: &model::Page| page.last_exit.as_ref().is_some_and(|exit| exit.at >= killed) && page.serves.is_some();
     stage.wait_page(&mirror, "serving after that end", back).await?;
     stage.shell(&mirror, "rm /data/.gpheal/maintenance").await?;
     stage.wait_page(&mirror, "Serving", |page| page.state == InstanceState::Serving).await?;

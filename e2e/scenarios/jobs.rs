@@ -1,15 +1,13 @@
 //! The Job or the operator dies in the middle.
 
 use anyhow::{Context, Result, ensure};
-use gpheal::{
-    api::recovery::InstanceStatus,
-    model::{Repair, Step},
-};
+use api::recovery::InstanceStatus;
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use kube::{
     Api,
     api::{DeleteParams, ListParams, PostParams},
 };
+use model::{Repair, Step};
 use serde_json::json;
 
 use super::{

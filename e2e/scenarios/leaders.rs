@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use gpheal::{
-    api::recovery::{InstanceStatus, Phase},
-    model::Step,
-};
+use api::recovery::{InstanceStatus, Phase};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api,
     api::{ListParams, Patch, PatchParams},
 };
+use model::Step;
 use serde_json::json;
 
 use super::{

@@ -1,7 +1,7 @@
 //! Another cluster that the same operator looks after.
 
 use anyhow::Result;
-use gpheal::api::GreenplumCluster;
+use api::GreenplumCluster;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 

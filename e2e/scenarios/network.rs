@@ -7,11 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use gpheal::{
-    api::{SegmentRecovery, recovery::Phase},
-    model::Repair,
-};
+use api::{SegmentRecovery, recovery::Phase};
 use kube::api::DeleteParams;
+use model::Repair;
 
 use super::{
     Stage, copies,

@@ -1,7 +1,7 @@
 //! The superuser's password replaced under everybody's feet.
 
 use anyhow::{Context, Result, ensure};
-use gpheal::greenplum::Tls;
+use greenplum::Tls;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt,

@@ -1,8 +1,8 @@
 //! What a person says to a supervisor by annotating its pod.
 
 use anyhow::{Context, Result, ensure};
-use gpheal::model::InstanceState;
 use kube::api::{ListParams, Patch, PatchParams};
+use model::InstanceState;
 use serde_json::{Value, json};
 
 use super::{Stage, crashes};

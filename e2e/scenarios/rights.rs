@@ -31,10 +31,10 @@ use crate::{
 const USER: &str = "system:serviceaccount:gpheal-system:gpheal";
 /// Rights that no scenario can be sure to see used, each with what uses it.
 const RARE: [(&str, &str, &str); 6] = [
-    ("batch", "jobs", "get"),                                // after a create that met a namesake (src/apply/tests.rs)
-    ("batch", "jobs", "delete"),                             // of one that does not go on (src/apply/tests.rs)
-    ("events.k8s.io", "events", "list"),                     // of a Job without a pod (src/observe/refused_tests.rs)
-    ("gpheal.io", "segmentrecoveries", "delete"),            // of old ones (src/apply/tests.rs)
+    ("batch", "jobs", "get"),                     // after a create that met a namesake (src/operator/apply/tests.rs)
+    ("batch", "jobs", "delete"),                  // of one that does not go on (src/operator/apply/tests.rs)
+    ("events.k8s.io", "events", "list"),          // of a Job without a pod (src/operator/observe/refused_tests.rs)
+    ("gpheal.io", "segmentrecoveries", "delete"), // of old ones (src/operator/apply/tests.rs)
     ("gpheal.io", "greenplumclusters/finalizers", "update"), // asked by the admission plugin, which notes no request;
     ("gpheal.io", "segmentrecoveries/finalizers", "update"), // without them no recovery and no Job could be made here
 ];

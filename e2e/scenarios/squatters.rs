@@ -3,10 +3,8 @@
 use std::{fs::File, time::Duration};
 
 use anyhow::{Result, ensure};
-use gpheal::{
-    greenplum::Dialect,
-    model::{InstanceState, Repair},
-};
+use greenplum::Dialect;
+use model::{InstanceState, Repair};
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 

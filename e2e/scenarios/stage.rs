@@ -3,19 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use gpheal::{
-    api::{GreenplumCluster, SegmentRecovery, SegmentRecoverySpec, cluster::UnwellInstance, recovery::InstanceStatus},
-    greenplum::{
-        Dialect,
-        wal::{self, WalEnd},
-    },
-    model::{Page, Repair},
+use api::{GreenplumCluster, SegmentRecovery, SegmentRecoverySpec, cluster::UnwellInstance, recovery::InstanceStatus};
+use greenplum::{
+    Dialect,
+    wal::{self, WalEnd},
 };
 use k8s_openapi::api::batch::v1::Job;
 use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
+use model::{Page, Repair};
 use serde_json::{Value, json};
 
 use crate::{
@@ -182,7 +180,7 @@ impl Stage {
         }
         let pod = self.cluster.pods().get(row.pod()).await?;
         let ip = pod.status.and_then(|s| s.pod_ip).context("the pod has no address")?;
-        Ok(gpheal::web::read::page(&ip, PAGE_PORT).await?)
+        Ok(web::read::page(&ip, PAGE_PORT).await?)
     }
 
     /// Waits for a page, an answer that does not come being no answer yet.
@@ -230,7 +228,7 @@ impl Stage {
         let over = |r: &SegmentRecovery, _: &InstanceStatus| r.status.as_ref().is_some_and(|s| s.ended_at.is_some());
         let recovery = self.wait_recovery(dbid, "an end", over).await?;
         let status = recovery.status.clone().unwrap_or_default();
-        ensure!(status.phase == gpheal::api::recovery::Phase::Succeeded, "the recovery ended {:?}: {}", status.phase, status.message);
+        ensure!(status.phase == api::recovery::Phase::Succeeded, "the recovery ended {:?}: {}", status.phase, status.message);
         self.mark(format!("recovery of dbid {dbid} succeeded"));
         self.healed.push(dbid);
         instance_of(&recovery, dbid).context("the recovery has lost its instance")

@@ -3,7 +3,8 @@
 use std::{fs, os::unix::fs::chown, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use gpheal::{api::recovery::InstanceStatus, model::Repair};
+use api::recovery::InstanceStatus;
+use model::Repair;
 
 use super::{
     Stage, copies,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, net::IpAddr, os::unix::fs::chown};
 
 use anyhow::{Context, Result, ensure};
-use gpheal::greenplum::{Ca, Server, Session, SessionError, Tls};
+use greenplum::{Ca, Server, Session, SessionError, Tls};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt,

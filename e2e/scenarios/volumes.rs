@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use gpheal::model::Repair;
+use model::Repair;
 
 use super::Stage;
 use crate::bed::fault::keep_down;

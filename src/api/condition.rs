@@ -32,7 +32,7 @@ pub fn merge(old: &[Condition], wanted: &[Wanted], generation: Option<i64>, now:
             type_: want.kind.to_owned(),
             status: status.to_owned(),
             reason: want.reason.clone(),
-            message: crate::error::cut(&want.message, LONGEST),
+            message: model::error::cut(&want.message, LONGEST),
             observed_generation: generation,
             last_transition_time: since.map_or(Time(seconds(now)), |c| c.last_transition_time.clone()),
         }
@@ -61,7 +61,7 @@ pub fn holds(list: &[Condition], kind: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::world::fixtures::{ago, now};
+    use model::world::fixtures::{ago, now};
 
     fn ready(holds: bool, reason: &str) -> Wanted {
         Wanted::new("Ready", Some(holds), reason, "")

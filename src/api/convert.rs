@@ -11,12 +11,9 @@ use super::{
     labels,
     recovery::{FailureStatus, InstanceStatus, Phase as ApiPhase, RecoveryType, SegmentRecovery},
 };
-use crate::{
+use model::{
+    Breaker, Content, Dbid, Failure, FailureClass, HealingMode, Phase, Policy, Recovery, RecoveryInstance, Repair, Step, Targets, Timeline,
     error::cut,
-    model::{
-        Breaker, Content, Dbid, Failure, FailureClass, HealingMode, Phase, Policy, Recovery, RecoveryInstance, Repair, Step, Targets,
-        Timeline,
-    },
 };
 
 /// Longest text that a status quotes of a Job or a supervisor.
@@ -195,7 +192,7 @@ same_words!(Pending, Running, Succeeded, Failed, Refused, Cancelled);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{FailureClass, Step, world::fixtures};
+    use model::{FailureClass, Step, world::fixtures};
 
     fn full_state() -> RecoveryInstance {
         RecoveryInstance {

@@ -1,4 +1,5 @@
 //! Objects for tests: the cluster of the sample, and recoveries of it.
+#![allow(clippy::unwrap_used, reason = "of tests")]
 
 use serde_json::json;
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::word::{self, Word};
-use crate::model::{FailureClass, Repair, Step};
+use model::{FailureClass, Repair, Step};
 
 /// One repair of one or more instances. Made by people and by automatic healing alike; deleting it cancels it.
 /// Its spec can not be changed.

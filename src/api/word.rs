@@ -79,7 +79,7 @@ impl<T: fmt::Debug> fmt::Display for Word<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{FailureClass, Step};
+    use model::{FailureClass, Step};
 
     #[test]
     fn a_word_of_another_version_is_read_and_written_back_as_it_was() {

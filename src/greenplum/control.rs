@@ -11,7 +11,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use super::wal::Crc;
-use crate::model::{Lsn, SystemIdentifier, Timeline};
+use model::{Lsn, SystemIdentifier, Timeline};
 
 /// What gpheal needs of a control file.
 #[derive(Clone, Debug, PartialEq, Eq)]

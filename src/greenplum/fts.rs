@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Session, SessionError};
-use crate::model::{Content, world::Undispatched};
+use model::{Content, world::Undispatched};
 
 /// A probe of a hung primary takes (timeout + 1 s) x retries: 130 s with Greenplum's defaults (O §4).
 const PROBE: Duration = Duration::from_secs(150);

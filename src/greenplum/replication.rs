@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Dialect, Session, SessionError};
-use crate::model::{
+use model::{
     Content, Dbid, Lsn, Source, SystemIdentifier,
     world::{MIRROR_APPLICATION, Walsender},
 };

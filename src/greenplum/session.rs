@@ -364,7 +364,7 @@ const OUT_OF_ORDER: [&str; 2] = ["unexpected message from server", "error parsin
 /// Decides on SQLSTATE; the text is for people.
 pub(super) fn classify(server: &Server, error: &tokio_postgres::Error) -> SessionError {
     let server = server.clone();
-    let message = crate::error::chain(error); // tokio-postgres shows its source no more
+    let message = model::error::chain(error); // tokio-postgres shows its source no more
     if let Some(strange) = Strange::within(error) {
         return SessionError::Strange { server, strange };
     }

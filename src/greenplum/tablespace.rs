@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Session, SessionError, bytes::Bytes};
-use crate::model::Dbid;
+use model::Dbid;
 
 /// A database in another encoding than these two has the server convert what it sends: a location would come as other bytes
 /// than those of its path.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{Dialect, Session, SessionError, bytes::Bytes};
-use crate::model::{Catalog, Content, Dbid, Mode, Role, Row, Status, SystemIdentifier, Timeline};
+use model::{Catalog, Content, Dbid, Mode, Role, Row, Status, SystemIdentifier, Timeline};
 
 /// The columns of the catalog; the name of the current WAL file comes in the same statement, as a coordinator is asked often.
 const ROWS: &str = "dbid, content, role, preferred_role, mode, status, port, hostname, address, datadir";

@@ -1,7 +1,7 @@
 //! Why a coordinator's catalog could not be read, by what its session said.
 
 use super::{SessionError, TlsFault};
-use crate::model::Unread;
+use model::Unread;
 
 impl SessionError {
     /// The same with a stable word, as the planner and the check have it.

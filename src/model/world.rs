@@ -400,6 +400,6 @@ impl World {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fixtures"))]
 #[path = "world_fixtures.rs"]
 pub mod fixtures;

@@ -1,85 +1,9 @@
 //! A small world of one healthy pair, bent by chained modifiers.
-#![allow(clippy::return_self_not_must_use, reason = "modifiers of test objects")]
+#![allow(clippy::return_self_not_must_use, clippy::unwrap_used, clippy::wildcard_imports, reason = "modifiers of test objects")]
 
 use super::*;
-use crate::model::{
-    Attempt, Mode, Place, Repair, Role, Status,
-    page::{PAGE_VERSION, Shape},
-};
-
-/// Reads the notation of the field, `5:0mmnd`.
-pub fn row(text: &str) -> Row {
-    let (dbid, rest) = text.split_once(':').unwrap();
-    let split = rest.len() - 4;
-    let letters: Vec<char> = rest[split..].chars().collect();
-    let dbid: i16 = dbid.parse().unwrap();
-    Row {
-        dbid: Dbid(dbid),
-        content: Content(rest[..split].parse().unwrap()),
-        role: Role::try_from(letters[0]).unwrap(),
-        preferred_role: Role::try_from(letters[1]).unwrap(),
-        mode: Mode::try_from(letters[2]).unwrap(),
-        status: Status::try_from(letters[3]).unwrap(),
-        port: 6000,
-        hostname: format!("seg-{dbid}.gp"),
-        address: format!("seg-{dbid}.gp"),
-        datadir: "/data/gpseg".into(),
-    }
-}
-
-pub const NOW: i64 = 1_800_000_000;
-
-pub fn now() -> Timestamp {
-    Timestamp::from_second(NOW).unwrap()
-}
-
-pub fn ago(seconds: i64) -> Timestamp {
-    Timestamp::from_second(NOW - seconds).unwrap()
-}
-
-pub fn page(row: &Row) -> Page {
-    Page {
-        version: PAGE_VERSION,
-        cluster: "demo".into(),
-        dbid: Some(row.dbid),
-        content: Some(row.content),
-        address: row.address.clone(),
-        port: row.port,
-        data_directory: row.datadir.clone(),
-        state: crate::model::InstanceState::Serving,
-        since: ago(3600),
-        detail: String::new(),
-        shape: if row.role == Role::Primary { Shape::Primary } else { Shape::Mirror },
-        serves: Some(row.role),
-        receiving: row.role == Role::Mirror,
-        received: None,
-        replays: None,
-        system_identifier: Some(SystemIdentifier(7)),
-        timeline: None,
-        hold: None,
-        copy: false,
-        crashes: 0,
-        last_exit: None,
-        restarts: 0,
-        receiver_error: None,
-        result: None,
-        postmaster: None,
-        incarnations: vec![],
-        followed: vec![],
-        coordinator_timeline: None,
-        boot: None,
-        node: None,
-        reaches: None,
-        served_alone: None,
-        untrusted_lock: None,
-        mirror_hangs: None,
-        mirror_unwatched: None,
-        stalled: None,
-        receiver: None,
-        start: None,
-        uncopied: None,
-    }
-}
+use crate::{Repair, Role, Status};
+pub use protocol::fixtures::*;
 
 fn instance(row: &Row) -> Instance {
     Instance {
@@ -246,24 +170,4 @@ pub fn running(name: &str, dbid: i16, content: i16, repair: Repair, state: JobSt
     };
     recovery.instances.insert(Dbid(dbid), instance);
     recovery
-}
-
-/// The first attempt of a recovery of dbid 5 of content 0, whose acting primary is dbid 2.
-pub fn attempt(repair: Repair) -> Attempt {
-    Attempt {
-        id: "mend-d5-a1".into(),
-        cluster: "demo".into(),
-        recovery: "mend".into(),
-        number: 1,
-        repair,
-        content: Content(0),
-        target: Place::from(&row("5:0mmnd")),
-        source: Place::from(&row("2:0ppnu")),
-        max_rate: None,
-        recovery_uid: None,
-        source_incarnations: vec![],
-        source_followed: vec![],
-        source_postmaster: None,
-        waives_history: false,
-    }
 }

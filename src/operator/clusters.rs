@@ -21,12 +21,12 @@ use super::{
     wakers::Wakers,
     watches::{self, Changes},
 };
+use crate::error;
 use crate::{
-    api::GreenplumCluster,
     apply::Applier,
-    error,
     report::metrics::{Of, Pass},
 };
+use api::GreenplumCluster;
 
 /// Watches the clusters of these namespaces, of all when none is named, and drives each.
 pub async fn run(context: Context, namespaces: &[String]) {
@@ -200,7 +200,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_asks_for_a_recovery_of_a_cluster_whose_driver_has_ended_wakes_nobody() {
         let objects = Objects::default();
-        let mut going = serde_json::to_value(crate::api::fixtures::cluster()).unwrap();
+        let mut going = serde_json::to_value(api::fixtures::cluster()).unwrap();
         going["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z".into();
         objects.put("/apis/gpheal.io/v1alpha1/namespaces/demo/greenplumclusters/demo", going);
         let client = objects.client();

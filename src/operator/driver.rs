@@ -17,13 +17,10 @@ use tracing::Instrument;
 
 use super::{orphans, undriven};
 
+use crate::error;
 use crate::{
-    api::{GreenplumCluster, GreenplumClusterStatus, SegmentRecovery, convert},
     apply::{Applied, Applier, ApplyError, Written},
-    error,
-    model::{Plan, RecoveryNext, World},
     observe::{Observer, Seen, cluster::ObserveError},
-    plan,
     report::{
         self,
         events::{self, Happened, Sender},
@@ -31,6 +28,9 @@ use crate::{
         pace::Pace,
     },
 };
+use api::{GreenplumCluster, GreenplumClusterStatus, SegmentRecovery, convert};
+use model::{Plan, RecoveryNext, World};
+use plan;
 
 /// Between looks while something is going on.
 const RESTLESS: Duration = Duration::from_secs(2);
@@ -298,9 +298,8 @@ impl Driver {
         let jobs = seen.jobs.get(name).cloned().unwrap_or_default();
         let make = |next: &RecoveryNext| report::recovery::status(object, next, &jobs, now);
         let pace = &self.pace;
-        let due = |new: &crate::api::SegmentRecoveryStatus, made: bool| {
-            made || pace.due(name, report::recovery::matters(object.status.as_ref(), new))
-        };
+        let due =
+            |new: &api::SegmentRecoveryStatus, made: bool| made || pace.due(name, report::recovery::matters(object.status.as_ref(), new));
         let moved = match self.applier.advance(cluster, seen, object, next, &make, &due).await {
             Ok(moved) => moved,
             Err(error) => {

@@ -5,15 +5,15 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    api::fixtures,
     apply::mock::Objects,
-    model::{Dbid, JobState, Look, Repair, world::fixtures as worlds},
     observe::{
         cluster::Reader,
         fixtures::{job, job_pod, pod},
         jobs, recoveries,
     },
 };
+use api::fixtures;
+use model::{Dbid, JobState, Look, Repair, world::fixtures as worlds};
 
 const CLUSTER: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/greenplumclusters/demo";
 const CLUSTER_STATUS: &str = "PATCH /apis/gpheal.io/v1alpha1/namespaces/demo/greenplumclusters/demo/status";
@@ -55,8 +55,8 @@ async fn what_has_just_fallen_is_looked_at_twice_a_second_and_what_is_well_twice
     let mut driver = driver(&Objects::default());
     let mut due = |rows: &[&str], since: i64| {
         let mut world = World::of(rows);
-        world.dispatch = crate::model::Look::Unknown("not asked".into());
-        let mut plan = plan::plan(&crate::model::Policy::default(), &world, worlds::now());
+        world.dispatch = model::Look::Unknown("not asked".into());
+        let mut plan = plan::plan(&model::Policy::default(), &world, worlds::now());
         plan.unwell.iter_mut().for_each(|one| one.since = worlds::ago(since));
         plan.new_recoveries.clear();
         driver.due(&world, &plan, false, worlds::now())
@@ -207,7 +207,7 @@ async fn ten_seconds(objects: &Objects) -> (usize, Value) {
 }
 
 fn needs_full() -> World {
-    World::of(&["2:0ppnu", "5:0mmnd"]).page(5, |page| (page.state, page.receiving) = (crate::model::InstanceState::NeedsFull, false))
+    World::of(&["2:0ppnu", "5:0mmnd"]).page(5, |page| (page.state, page.receiving) = (model::InstanceState::NeedsFull, false))
 }
 
 /// A recovery of the name that the next one of this mirror would have.
@@ -297,7 +297,7 @@ async fn a_recovery_that_the_api_server_refuses_is_told_as_what_stands_in_the_wa
     let objects = objects();
     objects.refuse(&format!("POST {RECOVERIES}"), 403, "exceeded quota: recoveries");
     let rows = ["2:0ppnu", "3:1ppnu", "5:0mmnd", "6:1mmnd"];
-    let needs = |world: World, dbid| world.page(dbid, |page| page.state = crate::model::InstanceState::NeedsFull);
+    let needs = |world: World, dbid| world.page(dbid, |page| page.state = model::InstanceState::NeedsFull);
     let seen = |world| Seen { world, pods: BTreeMap::new(), objects: BTreeMap::new(), jobs: BTreeMap::new() };
     let told = refused(&objects, &seen(needs(World::of(&rows), 5))).await;
     is_told_to_stand_still(&told, "exceeded quota: recoveries");
@@ -386,7 +386,7 @@ async fn old_recoveries_that_can_not_be_removed_hold_up_nothing_and_are_not_trie
     let mut world = World::of(&["2:0ppsu", "5:0mmsu"]);
     for number in 0..7 {
         let mut old = worlds::asked(&format!("old-{number}"), &[5], None);
-        (old.automatic, old.owner, old.phase) = (true, Some("uid".into()), crate::model::Phase::Succeeded);
+        (old.automatic, old.owner, old.phase) = (true, Some("uid".into()), model::Phase::Succeeded);
         old.ended = Some(worlds::ago(100 * 86_400));
         world = world.recovery(old);
     }

@@ -8,7 +8,8 @@ use std::sync::{
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use tokio::net::TcpListener;
 
-use crate::{report::metrics::Metrics, web};
+use crate::report::metrics::Metrics;
+use web;
 
 /// Whether the operator is able to act: it has reached the API server, as leader or in reserve.
 #[derive(Clone, Debug, Default)]

@@ -6,16 +6,14 @@ use jiff::Timestamp;
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::DeserializeGuard};
 use tokio::time::timeout;
 
-use crate::{
-    api::{
-        GreenplumCluster, SegmentRecovery, SegmentRecoveryStatus,
-        condition::{self, Wanted},
-        convert,
-    },
-    apply::Applier,
-    error,
-    model::Phase,
+use crate::apply::Applier;
+use crate::error;
+use api::{
+    GreenplumCluster, SegmentRecovery, SegmentRecoveryStatus,
+    condition::{self, Wanted},
+    convert,
 };
+use model::Phase;
 
 /// Bound of one call.
 const CALL: Duration = Duration::from_secs(15);
@@ -79,10 +77,8 @@ fn status(object: &SegmentRecovery, now: Timestamp) -> SegmentRecoveryStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        api::fixtures,
-        apply::mock::{expect, finished, server},
-    };
+    use crate::apply::mock::{expect, finished, server};
+    use api::fixtures;
     use serde_json::json;
 
     const CLUSTER: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/greenplumclusters/demo";

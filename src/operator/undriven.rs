@@ -4,10 +4,10 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::{
-    api::{GreenplumCluster, condition},
     apply::{Applier, ApplyError},
     report,
 };
+use api::{GreenplumCluster, condition};
 
 /// Reason of a cluster whose object is being deleted.
 const DELETING: &str = "Deleting";

@@ -19,10 +19,8 @@ use tokio::{
 };
 
 use super::{driver::back_off, orphans, wakers::Wakers};
-use crate::{
-    api::{SegmentRecovery, labels},
-    error,
-};
+use crate::error;
+use api::{SegmentRecovery, labels};
 
 /// Events of one kind, in one namespace or in all, with a back-off of its own.
 pub fn stream<K>(client: &Client, namespace: Option<&str>, selector: Option<&str>) -> BoxStream<'static, watcher::Result<Event<K>>>
@@ -159,7 +157,7 @@ pub fn broke(what: &str, error: &watcher::Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::fixtures;
+    use api::fixtures;
 
     /// A watch that can never list begins, fails, and begins again.
     #[tokio::test(start_paused = true)]
@@ -179,7 +177,7 @@ mod tests {
         let mut changes = Changes::default();
         let mut object = fixtures::recovery("mend", &[5]);
         assert!(changes.is_news(&object));
-        object.status = Some(crate::api::SegmentRecoveryStatus::default());
+        object.status = Some(api::SegmentRecoveryStatus::default());
         assert!(!changes.is_news(&object));
         object.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
         assert!(changes.is_news(&object), "it is being deleted");

@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{desk::Desk, names};
-use crate::model::{
+use model::{
     Dbid, FailureClass, InstanceState, Page, Recovery, RecoveryInstance,
     page::{ExitClass, LastExit},
 };
@@ -133,7 +133,7 @@ pub fn trouble(desk: &Desk, done: &Done) -> Option<String> {
 /// Why a mirror whose postgres runs does not receive, in its receiver's own words.
 pub fn receiver(page: &Page) -> Option<String> {
     let error = page.receiver_error.as_ref().filter(|_| !page.receiving)?;
-    Some(format!("its WAL receiver says: {}", crate::error::cut(error, LONGEST)))
+    Some(format!("its WAL receiver says: {}", model::error::cut(error, LONGEST)))
 }
 
 /// What a supervisor says.
@@ -158,7 +158,7 @@ fn ends(exit: &LastExit) -> String {
 /// How a postgres ended.
 pub fn last(exit: &LastExit) -> String {
     let inside = if exit.inside { ", within a postmaster that lives" } else { "" };
-    let evidence = crate::error::cut(&exit.evidence, LONGEST);
+    let evidence = model::error::cut(&exit.evidence, LONGEST);
     let evidence = if evidence.is_empty() { "its log says nothing".to_owned() } else { evidence };
     format!("last at {:.0} ({}{inside}; {:?}): {evidence}", exit.at, exit.how, exit.class)
 }

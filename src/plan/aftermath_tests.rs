@@ -1,11 +1,9 @@
 use super::*;
-use crate::{
-    model::{
-        FailureClass, JobState, Missing, Phase, Plan, Policy, Recovery, Repair, Standing, World,
-        page::AttemptSeen,
-        world::fixtures::{ago, now, running},
-    },
-    plan::{desk::Desk, plan},
+use crate::{desk::Desk, plan};
+use model::{
+    FailureClass, JobState, Missing, Phase, Plan, Policy, Recovery, Repair, Standing, World,
+    page::AttemptSeen,
+    world::fixtures::{ago, now, running},
 };
 
 /// A recovery of dbid 5 whose first attempt is done since so many seconds.
@@ -70,7 +68,7 @@ fn of_what_it_dies_stands_in_the_recovery_and_in_the_cluster_at_once() {
             assert!(said.contains(word), "{class:?} {word}: {said}");
         }
         let told = plan.unwell.iter().find(|one| one.dbid == Dbid(5)).unwrap();
-        let crate::model::Reason::Recovering { trouble: Some(trouble), .. } = &told.reason else { panic!("{:?}", told.reason) };
+        let model::Reason::Recovering { trouble: Some(trouble), .. } = &told.reason else { panic!("{:?}", told.reason) };
         assert!(trouble.contains("FATAL:  what it died of"), "{trouble}");
         assert_eq!(stands(&world), (Phase::Running, None, Some(Repair::Incremental)));
     }

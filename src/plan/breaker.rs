@@ -9,7 +9,7 @@ use super::{
     desk::{Desk, Past},
     gates::Admitted,
 };
-use crate::model::{Breaker, Refusal, Repair};
+use model::{Breaker, Refusal, Repair};
 
 /// Letters that are given of each cause.
 const LONGEST_CAUSE: usize = 240;
@@ -55,7 +55,7 @@ fn cause(past: &Past) -> String {
 }
 
 fn cut(text: &str) -> String {
-    crate::error::cut(text, LONGEST_CAUSE)
+    model::error::cut(text, LONGEST_CAUSE)
 }
 
 #[cfg(test)]

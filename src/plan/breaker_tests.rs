@@ -2,12 +2,10 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    model::{
-        Dbid, HealingMode, InstanceState, JobState, NewRecovery, Phase, Plan, Policy, Reason, Recovery, World,
-        world::fixtures::{ago, asked, now, running},
-    },
-    plan::{keep, plan},
+use crate::{keep, plan};
+use model::{
+    Dbid, HealingMode, InstanceState, JobState, NewRecovery, Phase, Plan, Policy, Reason, Recovery, World,
+    world::fixtures::{ago, asked, now, running},
 };
 
 const MINUTE: i64 = 60;

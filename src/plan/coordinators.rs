@@ -1,7 +1,7 @@
 //! The coordinator and its standby. FTS watches neither, nothing is ever done to one, and what is amiss with them is said.
 
 use super::{desk::Desk, triage};
-use crate::model::{CatalogIndex, Content, Instance, Look, NoPage, Page, Plan, Reason, Refusal, Role, Row, World, refusal::ContractPoint};
+use model::{CatalogIndex, Content, Instance, Look, NoPage, Page, Plan, Reason, Refusal, Role, Row, World, refusal::ContractPoint};
 
 /// Adds what is amiss with the coordinators to what is not well.
 pub fn coordinators(desk: &Desk, plan: &mut Plan) {
@@ -84,12 +84,10 @@ fn is_watched(desk: &Desk, instance: &Instance) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        model::{
-            Dbid, InstanceState, Policy, Repair, Timeline,
-            world::fixtures::{asked, now},
-        },
-        plan::plan,
+    use crate::plan;
+    use model::{
+        Dbid, InstanceState, Policy, Repair, Timeline,
+        world::fixtures::{asked, now},
     };
 
     fn world() -> World {

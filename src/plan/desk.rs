@@ -8,7 +8,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{coordinators, recovery, words};
-use crate::model::{
+use model::{
     CatalogIndex, Content, Dbid, InstanceNext, JobState, JobView, Page, Phase, Plan, Policy, Recovery, RecoveryInstance, Refusal, Standing,
     Targets, World, world::AtWork,
 };
@@ -289,12 +289,10 @@ fn waited_for(job: &JobView) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        model::{
-            Dbid, InstanceState, JobState, Policy, Reason, Recovery, Refusal, Repair, World,
-            world::fixtures::{ago, asked, now, running},
-        },
-        plan::plan,
+    use crate::plan;
+    use model::{
+        Dbid, InstanceState, JobState, Policy, Reason, Recovery, Refusal, Repair, World,
+        world::fixtures::{ago, asked, now, running},
     };
 
     /// The dbids whose Jobs are to be made, pass by pass, where those of 5 and 6 are refused each time and those of others run.

@@ -9,7 +9,7 @@ use super::{
     gates::Admitted,
     names,
 };
-use crate::model::{Answer, Content, Dbid, Failure, FailureClass, Phase, Policy, RecoveryInstance, Refusal, Repair, page::Shape};
+use model::{Answer, Content, Dbid, Failure, FailureClass, Phase, Policy, RecoveryInstance, Refusal, Repair, page::Shape};
 
 /// The recovery that automatic healing makes next for a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,9 @@
 use super::*;
-use crate::{
-    model::page::{AttemptSeen, ExitClass, LastExit},
-    model::{
-        InstanceState, JobState, Plan, Reason, Recovery, Step, World,
-        world::fixtures::{ago, asked, now, running},
-    },
-    plan::plan,
+use crate::plan;
+use model::{
+    InstanceState, JobState, Plan, Reason, Recovery, Step, World,
+    page::{AttemptSeen, ExitClass, LastExit},
+    world::fixtures::{ago, asked, now, running},
 };
 
 const DAY: i64 = 86_400;

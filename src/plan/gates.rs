@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{aftermath, desk::Desk};
-use crate::model::{
+use model::{
     CatalogIndex, Changed, Content, Dbid, HealingMode, Instance, InstanceState, Look, NoPage, Page, Pair, Refusal, Repair, Role, Row,
     Source, Status, page::Shape, refusal::ContractPoint,
 };
@@ -325,7 +325,7 @@ pub fn says(dbid: Dbid, page: &Page) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
+    use model::{
         Policy, SystemIdentifier, World,
         world::fixtures::{ago, now},
     };

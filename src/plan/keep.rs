@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{desk::Desk, follow};
-use crate::model::{Dbid, HealingMode, Look, Plan, Recovery, Removal, Targets, policy::KEPT};
+use model::{Dbid, HealingMode, Look, Plan, Recovery, Removal, Targets, policy::KEPT};
 
 /// Of an instance so many are kept for a while beside the newest, for whoever asks what went on.
 const MANY: usize = 20;

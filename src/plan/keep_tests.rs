@@ -1,15 +1,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    model::{
-        Failure, FailureClass, InstanceState, JobState, Phase, Policy, Repair, Step, World,
-        world::{
-            AtWork,
-            fixtures::{ago, asked, now, running},
-        },
+use crate::{names, plan};
+use model::{
+    Failure, FailureClass, InstanceState, JobState, Phase, Policy, Repair, Step, World,
+    world::{
+        AtWork,
+        fixtures::{ago, asked, now, running},
     },
-    plan::{names, plan},
 };
 
 const HOUR: i64 = 3600;

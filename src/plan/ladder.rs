@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::{Answer, Failure, FailureClass, InstanceState, Page, Policy, RecoveryInstance, Refusal, Repair, Step};
+use model::{Answer, Failure, FailureClass, InstanceState, Page, Policy, RecoveryInstance, Refusal, Repair, Step};
 
 /// The longest pause between two attempts: what passes is answered within that.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
@@ -138,7 +138,7 @@ pub fn not_before(ended: Timestamp, state: &RecoveryInstance) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
+    use model::{
         Content,
         world::fixtures::{self, ago, now},
     };

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{Dbid, Recovery, World};
+use model::{Dbid, Recovery, World};
 
 /// Longest name of a recovery, so that its Jobs' names fit into a label (63).
 pub const LONGEST_RECOVERY: usize = 40;
@@ -45,7 +45,7 @@ pub fn job(recovery: &Recovery, dbid: Dbid, attempt: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::world::fixtures::{ago, asked};
+    use model::world::fixtures::{ago, asked};
 
     #[test]
     fn the_name_is_of_the_fault_and_fits() {

@@ -7,7 +7,7 @@ use super::{
     desk::Desk,
     gates, triage,
 };
-use crate::model::{
+use model::{
     CatalogIndex, Content, Dbid, FailureClass, InstanceState, Look, Missing, Refusal, Role, Row, Source, Status, world::Walsender,
 };
 
@@ -188,7 +188,7 @@ fn streaming<'d>(desk: &'d Desk, content: Content) -> impl Iterator<Item = &'d W
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
+    use model::{
         Policy, World,
         world::{
             Undispatched,
@@ -297,7 +297,7 @@ mod tests {
         let down = |seconds| {
             let row = World::of(&["2:0ppnu", "5:0mmnd"]);
             row.instance(5, move |i| i.unmarked = Some(SignedDuration::from_secs(seconds))).source_with(0, |source| {
-                source.walsenders = vec![crate::model::world::fixtures::walsender(5)];
+                source.walsenders = vec![model::world::fixtures::walsender(5)];
             })
         };
         assert_eq!(prove(&down(299), 7200), Proof::Missing(vec![Missing::CatalogInSync]));

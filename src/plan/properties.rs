@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{
+use model::{
     Catalog, CatalogIndex, Content, Dbid, HealingMode, InstanceState, JobState, Look, Mode, NoPage, Reason, Refusal, Repair, Role, Row,
     Status, SystemIdentifier,
     page::Shape,
@@ -165,7 +165,7 @@ fn policies() -> impl Strategy<Value = Policy> {
     })
 }
 
-fn jobs(plan: &Plan) -> Vec<crate::model::Attempt> {
+fn jobs(plan: &Plan) -> Vec<model::Attempt> {
     plan.recoveries.values().flat_map(|r| r.instances.values()).filter_map(|i| i.create_job.clone()).collect()
 }
 
@@ -256,7 +256,7 @@ proptest! {
         let plan = plan(&policy, &world, now());
         let acts = !policy.paused && policy.mode == HealingMode::Automatic;
         prop_assert!(plan.new_recoveries.is_empty() || acts);
-        let automatic = |job: &crate::model::Attempt| world.recoveries.iter().any(|r| r.name == job.recovery && r.automatic);
+        let automatic = |job: &model::Attempt| world.recoveries.iter().any(|r| r.name == job.recovery && r.automatic);
         prop_assert!(acts || !jobs(&plan).iter().any(automatic));
     }
 

@@ -14,7 +14,7 @@ use super::{
     proof::{self, Proof},
     triage, words,
 };
-use crate::model::{
+use model::{
     Attempt, Content, Dbid, Failure, FailureClass, InstanceNext, JobState, JobView, Outcome, Phase, Place, Recovery, RecoveryInstance,
     RecoveryNext, Refusal, Repair, Role, Standing, Status, Step, Targets, world::MOST_TARGETS,
 };

@@ -1,10 +1,8 @@
 use super::*;
-use crate::{
-    model::{
-        InstanceState, JobView, Look, Policy, Reason, World,
-        world::fixtures::{ago, asked, now, running},
-    },
-    plan::plan,
+use crate::plan;
+use model::{
+    InstanceState, JobView, Look, Policy, Reason, World,
+    world::fixtures::{ago, asked, now, running},
 };
 
 fn down() -> World {
@@ -90,7 +88,7 @@ fn paused_healing_begins_no_attempt_of_its_own_and_a_person_goes_before_one_that
     };
     let fresh = Recovery { automatic: true, ..asked("r", &[5], None) };
     let paused = Policy { paused: true, ..Policy::default() };
-    let observes = Policy { mode: crate::model::HealingMode::Observe, ..Policy::default() };
+    let observes = Policy { mode: model::HealingMode::Observe, ..Policy::default() };
     for recovery in [fresh, rests()] {
         for (policy, code) in [(&paused, "Paused"), (&observes, "ObserveOnly")] {
             let plan = plan(policy, &down().recovery(recovery.clone()).recovery(asked("by-hand", &[5], None)), now());
@@ -316,12 +314,8 @@ fn a_last_attempt_that_finds_its_target_back_is_proven() {
 
 #[test]
 fn a_job_learns_what_its_sources_history_is_and_whose_attempt_it_is() {
-    let followed = |number| crate::model::Incarnation {
-        number,
-        nonce: format!("n{number}"),
-        timeline: crate::model::Timeline(1),
-        began: crate::model::Lsn(0x1000),
-    };
+    let followed =
+        |number| model::Incarnation { number, nonce: format!("n{number}"), timeline: model::Timeline(1), began: model::Lsn(0x1000) };
     let world = down().page(2, |p| (p.incarnations, p.followed) = (vec![followed(2)], vec![followed(1)]));
     let job = |recovery: Recovery| only(&next(&world.clone().recovery(recovery))).create_job.clone().unwrap();
     let auto = job(asked("r", &[5], None));
@@ -490,7 +484,7 @@ fn a_job_whose_pod_is_refused_takes_nothing_from_the_budget_and_one_that_began_i
 #[test]
 fn what_stood_in_for_a_point_of_the_proof_is_told() {
     let mut world = World::of(&["2:0ppsu", "5:0mmsu", "3:1ppnu", "6:1mmnd"]).source(1, Look::Unknown("refused".into()));
-    world.dispatch = Look::Unknown(crate::model::world::Undispatched::tried("segments are down".into(), vec![]));
+    world.dispatch = Look::Unknown(model::world::Undispatched::tried("segments are down".into(), vec![]));
     let healed = next(&world.recovery(running("r", 5, 0, Repair::Incremental, outcome(None))));
     assert_eq!(healed.phase, Phase::Succeeded);
     assert!(healed.message.contains("in sync; no dispatched statement was answered, as content 1 does not answer"), "{}", healed.message);

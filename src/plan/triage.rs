@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{aftermath, breaker, desk::Desk, follow, gates, gates::Admitted, ladder, proof};
-use crate::model::{
+use model::{
     CatalogIndex, Content, Dbid, Instance, InstanceState, Look, NewRecovery, NoPage, Page, Pair, Plan, Reason, Refusal, Role, Row, Status,
     Unwell,
     page::{ExitClass, Shape},

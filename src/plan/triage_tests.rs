@@ -1,11 +1,9 @@
 use super::*;
-use crate::{
-    model::{
-        Changed, Dbid, Failure, FailureClass, HealingMode, JobState, JobView, Outcome, Policy, Repair, Source, Standing, Step, World,
-        page::{ExitClass, LastExit},
-        world::fixtures::{ago, asked, now, running, walsender},
-    },
-    plan::{names, plan},
+use crate::{names, plan};
+use model::{
+    Changed, Dbid, Failure, FailureClass, HealingMode, JobState, JobView, Outcome, Policy, Repair, Source, Standing, Step, World,
+    page::{ExitClass, LastExit},
+    world::fixtures::{ago, asked, now, running, walsender},
 };
 
 fn down() -> World {
@@ -30,7 +28,7 @@ fn reason(policy: &Policy, world: &World, dbid: i16) -> String {
 fn failed(world: World) -> World {
     let name = names::fault(&world, Dbid(5));
     let mut recovery = asked(&name, &[5], None);
-    recovery.phase = crate::model::Phase::Failed;
+    recovery.phase = model::Phase::Failed;
     world.recovery(recovery)
 }
 
@@ -49,7 +47,7 @@ fn failing(world: World) -> World {
         changed: None,
         recovery_uid: None,
     };
-    world.recovery(running(&name, 5, 0, Repair::Full, crate::model::JobState::Ended(outcome)))
+    world.recovery(running(&name, 5, 0, Repair::Full, model::JobState::Ended(outcome)))
 }
 
 #[test]
@@ -91,7 +89,7 @@ fn each_state_of_a_pair_has_its_answer() {
         ("recovering", 5, unproven()), // in sync is not yet proven
         ("well", 5, World::of(&["2:0ppsu", "5:0mmsu"]).recovery(asked("by-hand", &[5], None))), // refused: it is up
         ("recovering", 5, needs_recovery().recovery(asked("by-hand", &[5], None))), // named in this very look
-        ("recovering", 5, needs_recovery().recovery(running("by-hand", 5, 0, Repair::Full, crate::model::JobState::Active))),
+        ("recovering", 5, needs_recovery().recovery(running("by-hand", 5, 0, Repair::Full, model::JobState::Active))),
     ] {
         assert_eq!(reason(&Policy::default(), &world, dbid), expected, "{:?}", world.catalog);
     }
@@ -301,8 +299,8 @@ fn hanging(world: World) -> World {
     world.page(2, |page| page.mirror_hangs = Some(a_hang(false)))
 }
 
-fn a_hang(ended: bool) -> crate::model::page::MirrorHang {
-    crate::model::page::MirrorHang { since: ago(6), detail: "it has acknowledged nothing".into(), ended, slow: false }
+fn a_hang(ended: bool) -> model::page::MirrorHang {
+    model::page::MirrorHang { since: ago(6), detail: "it has acknowledged nothing".into(), ended, slow: false }
 }
 
 fn lost_node(world: World) -> World {
@@ -311,7 +309,7 @@ fn lost_node(world: World) -> World {
 
 /// Copied, and no statement was dispatched to it yet.
 fn unproven() -> World {
-    let mut recovery = running("by-hand", 5, 0, Repair::Full, crate::model::JobState::Active);
+    let mut recovery = running("by-hand", 5, 0, Repair::Full, model::JobState::Active);
     let instance = recovery.instances.get_mut(&Dbid(5)).unwrap();
     (instance.job, instance.proving_since) = (None, Some(ago(3)));
     let dispatch = Look::Unknown("asked just now".into());
@@ -434,7 +432,7 @@ fn a_primary_that_was_replaced_is_told_as_such() {
 
 #[test]
 fn an_attempt_that_makes_no_progress_is_a_reason_and_not_only_a_recovery_at_work() {
-    let mut recovery = running("by-hand", 5, 0, Repair::Full, crate::model::JobState::Active);
+    let mut recovery = running("by-hand", 5, 0, Repair::Full, model::JobState::Active);
     recovery.instances.get_mut(&Dbid(5)).unwrap().job.as_mut().unwrap().stuck = Some("node n2 is not ready".into());
     assert_eq!(reason(&Policy::default(), &needs_recovery().recovery(recovery), 5), "AttemptStuck");
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{desk::Desk, proof};
-use crate::model::{Dbid, Failure, FailureClass, InstanceNext, Missing, Phase, RecoveryInstance, Refusal, Repair, Standing};
+use model::{Dbid, Failure, FailureClass, InstanceNext, Missing, Phase, RecoveryInstance, Refusal, Repair, Standing};
 
 /// The message of a recovery.
 pub fn message(desk: &Desk, phase: Phase, instances: &BTreeMap<Dbid, InstanceNext>) -> String {

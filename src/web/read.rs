@@ -6,10 +6,8 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{
-    greenplum::resolve::{Unresolved, resolve},
-    model::Page,
-};
+use greenplum::resolve::{Unresolved, resolve};
+use model::Page;
 
 /// A page is a few KiB; whatever answers on that port with more is no supervisor.
 const LARGEST: usize = 64 * 1024;
@@ -58,7 +56,7 @@ pub async fn page(host: &str, port: u16) -> Result<Page, PageError> {
 }
 
 async fn body(at: &str) -> Result<bytes::Bytes, PageError> {
-    let protocol = |why: &dyn std::error::Error| PageError::Protocol { at: at.to_owned(), why: crate::error::chain(why) };
+    let protocol = |why: &dyn std::error::Error| PageError::Protocol { at: at.to_owned(), why: model::error::chain(why) };
     let stream = TcpStream::connect(at).await.map_err(|source| PageError::Unreachable { at: at.to_owned(), source })?;
     let mut client = hyper::client::conn::http1::Builder::new();
     let (mut sender, connection) =
@@ -85,7 +83,7 @@ impl Drop for AbortOnDrop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::world::fixtures;
+    use model::world::fixtures;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,

@@ -163,7 +163,7 @@ async fn one(stream: TcpStream, router: Router) {
     server.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(LARGEST_HEAD).keep_alive(false);
     let whole = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Ok(Err(error)) = timeout(LONGEST, whole).await {
-        tracing::debug!(error = crate::error::chain(&error), "a connection to our pages ended");
+        tracing::debug!(error = model::error::chain(&error), "a connection to our pages ended");
     }
 }
 

@@ -3,16 +3,14 @@
 use std::{fs, path::Path, time::SystemTime};
 
 use anyhow::{Context, Result, ensure};
-use gpheal::{
-    api::{labels, recovery::Phase},
-    model::{FailureClass, InstanceState, Repair},
-};
+use api::{labels, recovery::Phase};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
     api::{DeleteParams, DynamicObject, PostParams},
     core::{ApiResource, GroupVersionKind},
 };
+use model::{FailureClass, InstanceState, Repair};
 use serde_json::{Value, json};
 
 use super::{super::stage::instance_of, HEALED_WITHIN, Stage, until};
@@ -113,7 +111,7 @@ pub async fn gpheal_again(stage: &Stage) -> Result<()> {
 /// It ended after one Job, typed, with what to do; nothing of the directory was touched. Lifted as it says, it heals.
 pub async fn is_told_and_lifted(stage: &mut Stage, garbled: &Garbled) -> Result<()> {
     let row = &garbled.row;
-    let over = |r: &gpheal::api::SegmentRecovery, _: &_| r.status.as_ref().is_some_and(|s| s.phase == Phase::Failed);
+    let over = |r: &api::SegmentRecovery, _: &_| r.status.as_ref().is_some_and(|s| s.phase == Phase::Failed);
     let recovery = stage.wait_recovery(row.dbid, "a failure", over).await?;
     let instance = instance_of(&recovery, row.dbid).context("the recovery has lost its instance")?;
     let failure = instance.failure.context("it failed without a class")?;

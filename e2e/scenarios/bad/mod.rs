@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use gpheal::api::{GreenplumCluster, SegmentRecovery, recovery::Phase};
+use api::{GreenplumCluster, SegmentRecovery, recovery::Phase};
 use kube::{
     Api,
     api::{DeleteParams, DynamicObject, Patch, PatchParams},

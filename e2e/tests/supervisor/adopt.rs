@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use gpheal::model::{InstanceState, Page, Role};
+use model::{InstanceState, Page, Role};
 
 use super::{Alone, Place, catalog::Coordinator, serves, wait_for};
 

@@ -12,15 +12,16 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use gpheal::{
-    greenplum::{Session, topology, topology::Scope},
-    model::{Content, Dbid, Look, Timeline},
-    supervisor::{Config, Known, ask_for_catalog, before_it_asks_again},
+use greenplum::{
+    Session,
+    topology::{self, Scope},
 };
+use model::{Content, Dbid, Look, Timeline};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use segment::supervisor::{Config, Known, ask_for_catalog, before_it_asks_again};
 use tokio::time::sleep;
 
 use super::{Alone, Place};

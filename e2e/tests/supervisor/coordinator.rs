@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use gpheal::model::{InstanceState, Page, Role, Timeline, page::Shape};
+use model::{InstanceState, Page, Role, Timeline, page::Shape};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -59,10 +59,10 @@ async fn an_overtaken_coordinator_stays_down_however_long_the_other_is_silent() 
 
     first.end()?;
     promote(&new)?;
-    let overtook = |page: &gpheal::model::Page| page.serves == Some(Role::Primary) && page.timeline == Some(Timeline(2));
+    let overtook = |page: &model::Page| page.serves == Some(Role::Primary) && page.timeline == Some(Timeline(2));
     wait_at("127.0.0.2", PAGES, "a coordinator on timeline 2", overtook).await?;
 
-    let stays = |page: &gpheal::model::Page| page.state == InstanceState::WaitingForPeer && page.detail.contains("timeline 2");
+    let stays = |page: &model::Page| page.state == InstanceState::WaitingForPeer && page.detail.contains("timeline 2");
     let second = old.supervise_with(&page, &[COORDINATORS, ("GPHEAL_COORDINATOR_WAIT", "0")])?;
     wait_at("127.0.0.1", PAGES, "staying down", stays).await?;
     second.end()?;

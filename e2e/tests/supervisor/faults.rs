@@ -88,7 +88,7 @@ async fn no_fault_that_passes_ends_the_supervisor() -> Result<()> {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         end(&place, &supervisor)?;
-        let other = |_: &gpheal::model::Page| place.postmaster().is_ok_and(|pid| pid != postmaster);
+        let other = |_: &model::Page| place.postmaster().is_ok_and(|pid| pid != postmaster);
         wait_for(PORT, what, |page| serves(page) && other(page)).await.with_context(|| format!("postgres is not back: {what}"))?;
         supervisor.end().with_context(|| format!("afterwards: {what}"))?;
     }

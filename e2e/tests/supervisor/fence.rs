@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use gpheal::model::{InstanceState, Role};
+use model::{InstanceState, Role};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -30,16 +30,16 @@ async fn a_stale_primary_dies_although_its_locks_file_is_gone() -> Result<()> {
     let rows = [format!("2:0:p:127.0.0.1:25992:{}", place.at("volume/gpseg").display()), "5:0:m:127.0.0.1:1:/nowhere".into()];
     let coordinator = Coordinator::start(&alone, 25_991, &rows)?;
     let supervisor = place.supervise_with("127.0.0.1:18096", &[("GPHEAL_COORDINATOR", "127.0.0.1:25991")])?;
-    let primary = |page: &gpheal::model::Page| page.state == InstanceState::Serving && page.serves == Some(Role::Primary);
+    let primary = |page: &model::Page| page.state == InstanceState::Serving && page.serves == Some(Role::Primary);
     wait_for(18096, "a primary", primary).await?;
     let before = on(&place);
     ensure!(before.len() > 3, "no postgres: {before:?}");
 
     fs::remove_file(place.at("volume/.gpheal/lock"))?;
-    let told = |page: &gpheal::model::Page| page.untrusted_lock.as_ref().is_some_and(|why| why.contains("removed or replaced"));
+    let told = |page: &model::Page| page.untrusted_lock.as_ref().is_some_and(|why| why.contains("removed or replaced"));
     wait_for(18096, "a lock that was removed", told).await?;
     coordinator.fail_over()?;
-    let down = |page: &gpheal::model::Page| page.serves.is_none() && page.state != InstanceState::Stopping && page.untrusted_lock.is_none();
+    let down = |page: &model::Page| page.serves.is_none() && page.state != InstanceState::Stopping && page.untrusted_lock.is_none();
     let page = wait_for(18096, "a stale primary that is down", down).await?;
     ensure!(page.state != InstanceState::Unkillable, "{}", page.detail);
     ensure!(on(&place).is_empty(), "it lives on: {:?} of {before:?}", on(&place));
@@ -60,7 +60,7 @@ async fn no_second_postmaster_beside_orphans_although_the_locks_file_is_replaced
     fs::write(place.at("volume/.gpheal/lock"), "")?;
     place.owner.file(&place.at("volume/.gpheal/lock"), 0o600)?;
     kill(Pid::from_raw(postmaster), Signal::SIGKILL)?;
-    let other = |page: &gpheal::model::Page| serves(page) && page.crashes == 1;
+    let other = |page: &model::Page| serves(page) && page.crashes == 1;
     wait_for(18097, "another postgres that serves", other).await?;
     let after = on(&place);
     ensure!(after.iter().all(|pid| !before.contains(pid)), "{after:?} are beside each other, of {before:?}");

@@ -26,12 +26,12 @@ use e2e::{
     conformance::Owner,
     fixture::image::{build_home, install_tools},
 };
-use gpheal::model::{InstanceState, Page, Role};
-use gpheal::volume::Holder;
+use model::{InstanceState, Page, Role};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use segment::volume::Holder;
 use tempfile::TempDir;
 
 /// One test at a time: a program that is being written can not be run, and whoever starts a process meanwhile hands on
@@ -169,7 +169,7 @@ impl Place {
 
     /// Processes that have the lock open and are postgres.
     fn postgres(&self) -> Vec<i32> {
-        let volume = gpheal::volume::Volume::open(&self.at("volume/gpseg"));
+        let volume = segment::volume::Volume::open(&self.at("volume/gpseg"));
         let holders = volume.map(|volume| volume.lock_holders()).unwrap_or_default();
         holders
             .pids
@@ -192,7 +192,7 @@ async fn wait_at(host: &str, port: u16, what: &str, wanted: impl Fn(&Page) -> bo
     let until = Instant::now() + Duration::from_mins(1);
     let mut last = String::new();
     while Instant::now() < until {
-        match gpheal::web::read::page(host, port).await {
+        match web::read::page(host, port).await {
             Ok(page) if wanted(&page) => return Ok(page),
             Ok(page) => last = format!("{:?}: {}", page.state, page.detail),
             Err(error) => last = error.to_string(),
@@ -272,7 +272,7 @@ async fn a_process_that_can_not_be_killed_is_said_and_keeps_the_lock() -> Result
     let page = wait_for(18092, "saying who does not end", |page| page.detail.contains("do not end")).await?;
     ensure!(page.detail.contains(&format!("{child} (D, ")), "it does not name process {child}: {}", page.detail);
     ensure!(place.postgres() == [child], "another postgres was started: {:?}", place.postgres());
-    let volume = gpheal::volume::Volume::open(&place.at("volume/gpseg"))?;
+    let volume = segment::volume::Volume::open(&place.at("volume/gpseg"))?;
     ensure!(volume.try_lock(&Holder::here("", "", "a test"), None).is_err(), "the lock is free while a process of postgres lives");
 
     frozen.thaw()?;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use gpheal::model::{
+use model::{
     Content, Dbid, InstanceState, Page, Role,
     page::{PAGE_VERSION, Shape},
 };

@@ -7,15 +7,13 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use gpheal::{
-    model::{Dbid, InstanceState, Page},
-    volume::{Hold, Holder, LockError, Volume, marks::Ack},
-};
 use jiff::Timestamp;
+use model::{Dbid, InstanceState, Page};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use segment::volume::{Hold, Holder, LockError, Volume, marks::Ack};
 
 use super::{Alone, Place, wait_for};
 

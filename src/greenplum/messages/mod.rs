@@ -9,7 +9,7 @@ mod system;
 mod tools;
 
 use super::server_log::{self, Said};
-use crate::model::{FailureClass, page::ExitClass};
+use model::{FailureClass, page::ExitClass};
 
 /// One known message.
 #[derive(Clone, Copy, Debug)]

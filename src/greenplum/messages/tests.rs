@@ -81,7 +81,7 @@ fn no_row_hides_behind_another() {
 #[test]
 fn damage_alone_leads_to_a_full_copy_and_the_unknown_to_none() {
     for cause in Cause::ALL {
-        let full = cause.failure().answer() == crate::model::Answer::GoFull;
+        let full = cause.failure().answer() == model::Answer::GoFull;
         assert_eq!(full, matches!(cause, Cause::Damage | Cause::Diverged), "{cause:?}");
     }
     let other_languages = [

@@ -1,7 +1,7 @@
 //! What the tools that copy say, and what they pass on of the acting primary. Of one tool the first row that fits wins.
 
 use super::{Message, said, variously};
-use crate::model::FailureClass;
+use model::FailureClass;
 
 /// Lines of libpq while it connects: what the system says in them is of the network.
 pub fn is_connecting(line: &str) -> bool {

@@ -4,7 +4,7 @@
 mod crc;
 mod pages;
 mod records;
-#[cfg(test)]
+#[cfg(any(test, feature = "fixtures"))]
 pub mod written;
 
 use std::{fs::File, io, path::Path};
@@ -15,7 +15,7 @@ use self::{
     records::End,
 };
 use super::control::ControlData;
-use crate::model::{Lsn, Reach, SystemIdentifier, Timeline};
+use model::{Lsn, Reach, SystemIdentifier, Timeline};
 
 /// So often a log is listed that changes meanwhile.
 const LOOKS: u32 = 5;

@@ -1,4 +1,5 @@
 //! For tests: a log as a server writes it, record by record, and what of it stands in a folder.
+#![allow(clippy::unwrap_used, reason = "of tests")]
 
 use std::path::Path;
 
