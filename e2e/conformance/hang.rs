@@ -21,10 +21,9 @@ use super::{
     supervised::{acting_and_mirror, await_page, ensure_supervised, supervise, supervise_with},
 };
 
-/// How long a commit may wait beyond FTS' own grace.
-const BEYOND_GRACE: u64 = 10;
-/// One that catches up may stand still for so much longer.
-const LONGER: Duration = Duration::from_secs(10);
+/// `wal_sender_timeout` is a minute by default, and five on Greenplum 6: for so long a commit waits where nobody ends the walsender. How
+/// much less it is with gpheal is measured by `make figures`.
+const LEFT_ALONE: Duration = Duration::from_secs(55);
 /// Enough to fill the buffers of both sides of a connection, whatever the kernel makes of them, where a session may run so far
 /// ahead of its mirror: Greenplum 6 holds it up before.
 const COPIED: &str = "INSERT INTO waits SELECT generate_series(1, 300000)";
@@ -83,7 +82,7 @@ pub async fn commits_wait_no_longer_for_a_mirror_that_freezes_while_it_catches_u
     let ended = |page: &Page| page.mirror_hangs.as_ref().is_some_and(|hang| hang.ended);
     let page = await_page(bench, primary, "ending its walsender", ended).await?;
     println!("       after {:.1} s: {}", begun.elapsed().as_secs_f32(), page.mirror_hangs.map(|hang| hang.detail).unwrap_or_default());
-    within("a commit", begun + LONGER, insert).await?;
+    within("a commit", begun, insert).await?;
     asleep.wake();
     await_page(bench, primary, "having no mirror that hangs", |page| page.mirror_hangs.is_none()).await?;
     bench.await_pair(1, &healthy).await
@@ -380,8 +379,8 @@ async fn commit(bench: &mut Bench, primary: i16, sql: &str) -> Result<JoinHandle
 
 async fn within(what: &str, begun: Instant, commit: JoinHandle<Result<()>>) -> Result<()> {
     commit.await??;
-    let (took, most) = (begun.elapsed().as_secs_f32(), GRACE + BEYOND_GRACE);
-    println!("       {what} waited {took:.1} s (FTS' grace is {GRACE} s)");
-    ensure!(begun.elapsed() <= Duration::from_secs(most), "{what} waited {took:.1} s, more than {most} s");
+    let took = begun.elapsed();
+    println!("       {what} waited {:.1} s (FTS' grace is {GRACE} s)", took.as_secs_f32());
+    ensure!(took < LEFT_ALONE, "{what} waited {:.1} s, as if it had been left alone", took.as_secs_f32());
     Ok(())
 }
