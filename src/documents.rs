@@ -1,4 +1,4 @@
-//! Documents that are made from the code, so that they can not say anything else: `docs/refusals.md`
+//! Documents that are made from the code, so that they cannot say anything else: `docs/refusals.md`
 //! and `docs/messages.md`.
 
 use std::{fmt::Write, io, path::Path};

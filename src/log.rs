@@ -29,7 +29,7 @@ pub fn start(format: Format) {
     }
 }
 
-/// The filter, and what to say of one that can not be read: a log that is silent for a typing error helps nobody.
+/// The filter, and what to say of one that cannot be read: a log that is silent for a typing error helps nobody.
 fn targets(given: Option<&str>) -> (Targets, Option<String>) {
     let standard = || STANDARD.parse().unwrap_or_default();
     match given.map(|given| (given, given.parse())) {

@@ -153,7 +153,7 @@ impl Bed {
     }
 
     pub fn volume(&self, node: Node, name: &str) -> Result<Volume> {
-        ensure!(!self.is_foreign(), "the volumes of a cluster that is no bed can not be reached");
+        ensure!(!self.is_foreign(), "the volumes of a cluster that is no bed cannot be reached");
         Volume::ensure(&self.layout, node, name)
     }
 

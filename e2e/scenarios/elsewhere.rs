@@ -16,7 +16,7 @@ use crate::{
 const MOUNT: &str = "/data";
 const CONTAINER: &str = "greenplum";
 
-/// Why a scenario can not run where only the API server can be reached; `None` when it can.
+/// Why a scenario cannot run where only the API server can be reached; `None` when it can.
 pub fn out_of_reach(scenario: &str) -> Option<&'static str> {
     match scenario {
         "contract" | "crash-in-place" | "mirror-crash" | "mirror-emptied" | "two-at-once" | "break-glass" | "by-hand" | "observe-only"
@@ -86,7 +86,7 @@ impl Stage {
     pub async fn page_by_proxy(&self, row: &Row) -> Result<Page> {
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{}:{PAGE_PORT}/proxy/status", row.pod());
         let text = self.cluster.kubernetes().request_text(http::Request::get(path).body(Vec::new())?).await?;
-        serde_json::from_str(&text).context("the page can not be understood")
+        serde_json::from_str(&text).context("the page cannot be understood")
     }
 
     /// Runs a script in an instance's container until a command of it fails, and returns what it says.

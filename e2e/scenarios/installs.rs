@@ -99,7 +99,7 @@ async fn patched(stage: &Stage) -> Result<StatefulSet> {
     let file = path("config/samples/statefulset-patch.yaml").display().to_string();
     let arguments = ["patch", "statefulset", "gp-primary", "--namespace", SCRATCH, "--patch-file", &file];
     let answer = stage.bed.kubectl(&[&arguments[..], &["--dry-run=server", "--warnings-as-errors", "--output=json"]].concat())?;
-    serde_json::from_str(&answer).context("the patched StatefulSet can not be read")
+    serde_json::from_str(&answer).context("the patched StatefulSet cannot be read")
 }
 
 /// The fixture's primaries as they would be without gpheal: the claim, and postgres' own certificate.

@@ -57,7 +57,7 @@ pub async fn by_chart(bed: &Bed) -> Result<()> {
     let arguments = ["upgrade", "--install", RELEASE, &chart, "--namespace", NAMESPACE, "--take-ownership", "--set", &values];
     bed.helm(&arguments)?;
     // The tag is the same for every build, so that nothing of the deployment may have changed.
-    deployments(&client).restart(RELEASE).await.context("the operator's deployment can not be restarted")?;
+    deployments(&client).restart(RELEASE).await.context("the operator's deployment cannot be restarted")?;
     ready(&client).await
 }
 

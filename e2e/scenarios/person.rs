@@ -40,7 +40,7 @@ pub async fn held_elsewhere(stage: &mut Stage) -> Result<()> {
     let (_, mirror) = stage.pair(2).await?;
     let down = keep_down(&stage.container(&mirror).await?)?;
     let lock = stage.volume(&mirror)?.folder().join(".gpheal/lock");
-    let mut record: Value = serde_json::from_slice(&std::fs::read(&lock)?).context("the lock's record can not be read")?;
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&lock)?).context("the lock's record cannot be read")?;
     ensure!(record["released"] == false && record["pod"] == mirror.pod(), "it does not say who held the lock: {record}");
     (record["node"], record["boot"]) = ("n9".into(), "another kernel's".into());
     std::fs::write(&lock, record.to_string())?;

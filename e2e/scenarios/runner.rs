@@ -148,7 +148,7 @@ async fn made_to_serve(stage: &mut Stage, dbid: i16, acked: &Acked) -> Result<()
     }
     let partner = catalog.acting_primary(row.content).context("no partner")?.clone();
     if stage.bed.is_foreign() {
-        stage.mark(format!("dbid {dbid} is not made to serve: its partner can not be kept down from here"));
+        stage.mark(format!("dbid {dbid} is not made to serve: its partner cannot be kept down from here"));
         return Ok(());
     }
     let down = keep_down(&stage.container(&partner).await?)?;

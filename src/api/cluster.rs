@@ -163,7 +163,7 @@ pub struct Healing {
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub grace_period: Duration,
     /// Whether a mirror's data directory may be replaced by a full copy of its primary's when an incremental repair
-    /// can not help. The old directory stays until the copy is proven. Default `Allow`.
+    /// cannot help. The old directory stays until the copy is proven. Default `Allow`.
     #[serde(default)]
     pub full: Full,
     /// When repairs of an instance that falls again and again are not begun by themselves any more: it is left alone then, with

@@ -9,7 +9,7 @@ use super::word::{self, Word};
 use model::{FailureClass, Repair, Step};
 
 /// One repair of one or more instances. Made by people and by automatic healing alike; deleting it cancels it.
-/// Its spec can not be changed.
+/// Its spec cannot be changed.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[cfg_attr(test, kube(cel))]
 #[kube(
@@ -33,7 +33,7 @@ use model::{FailureClass, Repair, Step};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
-#[x_kube(validation = Rule::new("self == oldSelf").message("the spec of a SegmentRecovery can not be changed; make another one"))]
+#[x_kube(validation = Rule::new("self == oldSelf").message("the spec of a SegmentRecovery cannot be changed; make another one"))]
 #[serde(rename_all = "camelCase")]
 pub struct SegmentRecoverySpec {
     /// The cluster whose instances are repaired.
@@ -43,7 +43,7 @@ pub struct SegmentRecoverySpec {
         "(has(self.contents) ? 1 : 0) + (has(self.dbids) ? 1 : 0) + (has(self.allDown) ? 1 : 0) == 1"
     ).message("give exactly one of contents, dbids and allDown"))]
     pub targets: Targets,
-    /// `Auto`: incremental, and full when that can not help and policy allows it. `Incremental`: never full.
+    /// `Auto`: incremental, and full when that cannot help and policy allows it. `Incremental`: never full.
     /// `Full`: a full copy at once, whatever the policy says. Default `Auto`.
     #[serde(default, rename = "type")]
     pub type_: RecoveryType,

@@ -58,7 +58,7 @@ fn a_recovery_has_exactly_one_kind_of_target() {
 }
 
 #[test]
-fn a_recovery_can_not_be_changed() {
+fn a_recovery_cannot_be_changed() {
     let old = recovery(&json!({"dbids": [5]}));
     assert!(old.validate_cel_update(&old).is_ok());
     assert!(recovery(&json!({"dbids": [6]})).validate_cel_update(&old).is_err());
@@ -143,7 +143,7 @@ fn pattern(path: &[&str]) -> regex::Regex {
 }
 
 #[test]
-fn names_that_can_not_be_are_refused_by_the_definition() {
+fn names_that_cannot_be_are_refused_by_the_definition() {
     for (path, good, bad) in [
         (&["coordinator", "service"][..], &["gp", "gp-coordinator"][..], &["GP", "gp.demo", "../secrets/x", "-gp", ""][..]),
         (&["coordinator", "host"], &["gp-0.gp.demo.svc", "10.0.0.1", "fd00::1"], &["gp 0", "gp/0", "http://gp", ""]),

@@ -28,13 +28,13 @@ pub struct ControlData {
     pub checksums: u32,
 }
 
-/// Why the control file can not be used.
+/// Why the control file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    #[error("pg_controldata can not be run ({0}); is it on PATH in this image?")]
+    #[error("pg_controldata cannot be run ({0}); is it on PATH in this image?")]
     NoTool(io::Error),
     /// It was not read: that says nothing of what it holds.
-    #[error("the control file can not be looked at now: {0}")]
+    #[error("the control file cannot be looked at now: {0}")]
     Unknown(String),
     #[error("the control file is unusable: {0}")]
     Unusable(String),
@@ -76,7 +76,7 @@ impl ControlData {
         }
         let fields: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k.trim(), v.trim())).collect();
         let field = |name: &str| fields.get(name).copied().ok_or_else(|| ControlError::Unusable(format!("it has no field '{name}'")));
-        let bad = |name: &str| ControlError::Unusable(format!("its field '{name}' can not be read"));
+        let bad = |name: &str| ControlError::Unusable(format!("its field '{name}' cannot be read"));
         let lsn = |name: &str| field(name)?.parse().map_err(|_| bad(name));
         let number = |name: &str| field(name)?.parse::<u32>().map_err(|_| bad(name));
         let min_timeline = fields.get("Min recovery ending loc's timeline").and_then(|v| v.parse().ok()).unwrap_or(0);
@@ -115,13 +115,13 @@ fn bytes(file: &Path) -> Result<Vec<u8>, ControlError> {
 }
 
 /// What ends the tool says nothing of the file, which was read a moment before: a library may be broken. But Greenplum 6's dies
-/// without a word of what it can not show, say a time that is none; then the file's own checksum tells.
+/// without a word of what it cannot show, say a time that is none; then the file's own checksum tells.
 fn failed(status: ExitStatus, complaint: &str, file: &[u8]) -> ControlError {
     let said = complaint.trim();
     let crashed = status.signal().is_some_and(|number| CRASHES.iter().any(|signal| *signal as i32 == number));
     if crashed && !is_whole(file) {
         return ControlError::Unusable(
-            format!("its checksum differs, and pg_controldata can not read it ({status}) {said}").trim_end().to_owned(),
+            format!("its checksum differs, and pg_controldata cannot read it ({status}) {said}").trim_end().to_owned(),
         );
     }
     ControlError::Unknown(format!("pg_controldata failed ({status}) {said}").trim_end().to_owned())

@@ -7,7 +7,7 @@ use hickory_resolver::{Resolver, TokioResolver, net::NetError};
 
 /// A name that has no address now.
 #[derive(Debug, thiserror::Error)]
-#[error("the name {host} can not be resolved ({why}); check the headless service and publishNotReadyAddresses")]
+#[error("the name {host} cannot be resolved ({why}); check the headless service and publishNotReadyAddresses")]
 pub struct Unresolved {
     host: String,
     why: String,
@@ -23,7 +23,7 @@ pub async fn resolve(host: &str) -> Result<IpAddr, Unresolved> {
         return Ok(ip);
     }
     let unresolved = |why: String| Unresolved { host: host.to_owned(), why };
-    let resolver = resolver().map_err(|error| unresolved(format!("/etc/resolv.conf can not be used: {error}")))?;
+    let resolver = resolver().map_err(|error| unresolved(format!("/etc/resolv.conf cannot be used: {error}")))?;
     let lookup = resolver.lookup_ip(host).await.map_err(|error| unresolved(plainly(&error)))?;
     let all: Vec<IpAddr> = lookup.iter().collect();
     all.iter().find(|ip| ip.is_ipv4()).or(all.first()).copied().ok_or_else(|| unresolved(NO_ADDRESS.into()))

@@ -106,7 +106,7 @@ pub enum SessionError {
     Tls { server: Server, fault: TlsFault },
     #[error("{server} did not answer within {seconds} s")]
     TimedOut { server: Server, seconds: u64 },
-    #[error("{server} can not be reached: {message}")]
+    #[error("{server} cannot be reached: {message}")]
     Unreachable { server: Server, message: String },
     #[error("{server} is no Greenplum: {message}")]
     NotGreenplum { server: Server, message: String },

@@ -47,7 +47,7 @@ impl std::fmt::Display for Ca {
 /// Why there is no encrypted connection; each says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFault {
-    #[error("the authorities to trust can not be read: {why}; tls.caSecretRef and GPHEAL_CA have to lead to their certificates")]
+    #[error("the authorities to trust cannot be read: {why}; tls.caSecretRef and GPHEAL_CA have to lead to their certificates")]
     CaMissing { why: String },
     #[error("{from} holds no usable certificates ({why}); put the authorities' certificates there, in PEM")]
     CaInvalid { from: String, why: String },

@@ -123,7 +123,7 @@ fn written(row: &tokio_postgres::Row) -> Option<(Dbid, Written)> {
 
 fn row(row: &tokio_postgres::Row) -> Result<Row, String> {
     let dbid: i16 = row.try_get("dbid").map_err(|e| format!("column dbid of gp_segment_configuration: {e}"))?;
-    values(row, Dbid(dbid)).map_err(|why| format!("the row of dbid {dbid} in gp_segment_configuration can not be: {why}"))
+    values(row, Dbid(dbid)).map_err(|why| format!("the row of dbid {dbid} in gp_segment_configuration cannot be: {why}"))
 }
 
 fn values(row: &tokio_postgres::Row, dbid: Dbid) -> Result<Row, String> {

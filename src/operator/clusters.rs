@@ -149,7 +149,7 @@ async fn say_fault(context: &Context, of: &Of, why: &str) {
     tracing::error!("{message}");
     let applier = Applier::new(context.client.clone(), &of.namespace, None);
     if let Err(failed) = undriven::say(&applier, &of.cluster, None, "Fault", &message).await {
-        tracing::warn!(error = error::chain(&failed), "that can not be told on the cluster's object");
+        tracing::warn!(error = error::chain(&failed), "that cannot be told on the cluster's object");
     }
 }
 

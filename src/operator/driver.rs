@@ -65,7 +65,7 @@ pub struct Context {
 /// Why a pass failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
-    #[error("can not read GreenplumCluster {name}")]
+    #[error("cannot read GreenplumCluster {name}")]
     Read {
         name: String,
         #[source]
@@ -108,7 +108,7 @@ pub struct Driver {
     shown: BTreeSet<&'static str>,
     /// Looks in a row at something that does not move before a person or the cluster's pods do.
     still: u32,
-    /// The generation of an object that can not be read, once that was said on it.
+    /// The generation of an object that cannot be read, once that was said on it.
     invalid: Option<i64>,
     /// When old recoveries may be removed again.
     tidy_from: Option<Instant>,
@@ -240,7 +240,7 @@ impl Driver {
         Ok(Ended::Next { after: self.due(&seen.world, &plan, applied.made, now), changed })
     }
 
-    /// Removes old recoveries. That it can not, for want of a right most of all, is told and holds up no healing.
+    /// Removes old recoveries. That it cannot, for want of a right most of all, is told and holds up no healing.
     async fn tidy(&mut self, seen: &Seen, plan: &Plan) {
         if plan.removals.is_empty() || self.tidy_from.is_some_and(|from| from > Instant::now()) {
             return;
@@ -271,14 +271,13 @@ impl Driver {
         }
     }
 
-    /// Once for each generation: the rest of its status can not be read either, so it can not be compared.
+    /// Once for each generation: the rest of its status cannot be read either, so it cannot be compared.
     async fn say_invalid(&mut self, metadata: &ObjectMeta, why: &str) -> Result<(), DriveError> {
         let generation = metadata.generation.unwrap_or_default();
         if self.invalid == Some(generation) {
             return Ok(());
         }
-        let message =
-            format!("this operator can not read the object: {why}; lifted when it is of the version of the installed definitions");
+        let message = format!("this operator cannot read the object: {why}; lifted when it is of the version of the installed definitions");
         undriven::say(&self.applier, &self.of.cluster, metadata.generation, "Invalid", &message).await?;
         self.invalid = Some(generation);
         Ok(())

@@ -20,7 +20,7 @@ const CLUSTER_STATUS: &str = "PATCH /apis/gpheal.io/v1alpha1/namespaces/demo/gre
 const RECOVERIES: &str = "/apis/gpheal.io/v1alpha1/namespaces/demo/segmentrecoveries";
 const EVENTS: &str = "POST /apis/events.k8s.io/v1/namespaces/demo/events";
 
-/// A cluster whose credentials are missing, so that its coordinator can not be asked.
+/// A cluster whose credentials are missing, so that its coordinator cannot be asked.
 fn objects() -> Objects {
     let objects = Objects::default();
     objects.put(CLUSTER, serde_json::to_value(fixtures::cluster()).unwrap());
@@ -137,7 +137,7 @@ async fn a_bad_recovery_does_not_blind_the_driver_for_the_others() {
 }
 
 #[tokio::test]
-async fn an_object_that_can_not_be_read_is_told_so_once() {
+async fn an_object_that_cannot_be_read_is_told_so_once() {
     let objects = objects();
     let mut wrong = serde_json::to_value(fixtures::cluster()).unwrap();
     wrong["spec"]["healing"] = json!({"mode": "Telepathic"});
@@ -156,7 +156,7 @@ async fn an_object_that_can_not_be_read_is_told_so_once() {
 }
 
 #[tokio::test]
-async fn a_selector_that_can_not_be_one_is_told_and_stalls() {
+async fn a_selector_that_cannot_be_one_is_told_and_stalls() {
     let objects = objects();
     let mut wrong = serde_json::to_value(fixtures::cluster()).unwrap();
     wrong["spec"]["segments"]["selector"] = json!({"matchExpressions": [{"key": "a", "operator": "Likes", "values": ["b"]}]});
@@ -303,7 +303,7 @@ async fn a_recovery_that_the_api_server_refuses_is_told_as_what_stands_in_the_wa
     is_told_to_stand_still(&told, "exceeded quota: recoveries");
     assert_eq!(condition(&told.1, "Reconciling").0, "False", "there is no recovery");
     let (error, ..) = refused(&objects, &seen([5, 6].into_iter().fold(World::of(&rows), needs))).await;
-    assert_eq!(error.matches("can not create SegmentRecovery").count(), 2, "each is named: {error}");
+    assert_eq!(error.matches("cannot create SegmentRecovery").count(), 2, "each is named: {error}");
     objects.refuse(&format!("POST {RECOVERIES}"), 503, "the server is busy");
     let (_, status, ..) = refused(&objects, &seen(needs(World::of(&rows), 5))).await;
     assert_eq!((status["instances"][0]["reason"].as_str(), condition(&status, "Stalled").0.as_str()), (Some("NotMade"), "False"));
@@ -330,7 +330,7 @@ async fn a_job_that_the_api_server_refuses_is_told_as_what_stands_in_the_way() {
     let one = &status["instances"][0];
     assert_eq!((&one["step"], one.get("job"), &one["attempt"]), (&json!("Waiting"), None, &json!(0)), "{one}");
     assert_eq!(condition(&status, "Stalled"), ("True".into(), "NotMade".into()));
-    assert!(status["message"].as_str().unwrap().contains("waits (NotMade): can not create Job"), "{status}");
+    assert!(status["message"].as_str().unwrap().contains("waits (NotMade): cannot create Job"), "{status}");
 }
 
 /// Whether a Job is made for a recovery that was just asked for, and what its status says, beside these Jobs and pods.
@@ -380,7 +380,7 @@ async fn a_content_gets_no_job_before_the_job_before_it_and_its_pod_have_ended()
 
 /// The role may be one of before, without the right to delete recoveries.
 #[tokio::test(start_paused = true)]
-async fn old_recoveries_that_can_not_be_removed_hold_up_nothing_and_are_not_tried_in_each_look() {
+async fn old_recoveries_that_cannot_be_removed_hold_up_nothing_and_are_not_tried_in_each_look() {
     let objects = objects();
     let mut driver = driver(&objects);
     let mut world = World::of(&["2:0ppsu", "5:0mmsu"]);

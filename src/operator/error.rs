@@ -22,10 +22,10 @@ mod tests {
     #[test]
     fn an_answer_of_the_api_is_told_in_its_own_words() {
         #[derive(Debug, thiserror::Error)]
-        #[error("can not read pods")]
+        #[error("cannot read pods")]
         struct Outer(#[source] Box<kube::Error>);
         let status = kube::core::Status { message: "pods is forbidden".into(), code: 403, ..kube::core::Status::default() };
         let error = Outer(Box::new(kube::Error::Api(Box::new(status))));
-        assert_eq!(chain(&error), "can not read pods: pods is forbidden");
+        assert_eq!(chain(&error), "cannot read pods: pods is forbidden");
     }
 }

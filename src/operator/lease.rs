@@ -86,7 +86,7 @@ impl Lease {
                         told = true;
                     }
                 }
-                Err(why) => tracing::warn!(lease = %self.name, error = %why, "the lease can not be read or written"),
+                Err(why) => tracing::warn!(lease = %self.name, error = %why, "the lease cannot be read or written"),
             }
             sleep(RENEWED / 2).await;
         }
@@ -104,7 +104,7 @@ impl Lease {
                 Ok(Ok(true)) => (renewed, pause) = (begun, RENEWED),
                 Ok(Ok(false)) if self.is_anothers() => return LeaseLost,
                 Ok(Ok(false)) => {}
-                Ok(Err(why)) => tracing::warn!(lease = %self.name, error = %why, "the lease can not be renewed"),
+                Ok(Err(why)) => tracing::warn!(lease = %self.name, error = %why, "the lease cannot be renewed"),
                 Err(_) => return LeaseLost,
             }
         }

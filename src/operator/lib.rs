@@ -79,7 +79,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let metrics = Metrics::default();
     let health = Health::default();
     let listener = web::serve::listen(options.metrics_addr)
-        .with_context(|| format!("can not listen on {}; choose another --metrics-addr", options.metrics_addr))?;
+        .with_context(|| format!("cannot listen on {}; choose another --metrics-addr", options.metrics_addr))?;
     let http = http::serve(listener, metrics.clone(), health.clone());
     tokio::select! {
         ended = http => ended.context("the HTTP server ended"),
@@ -94,9 +94,9 @@ fn identity() -> String {
 }
 
 async fn lead(options: &Options, metrics: Metrics, health: Health) -> anyhow::Result<()> {
-    let mut config = Config::infer().await.context("can not tell how to reach the Kubernetes API")?;
+    let mut config = Config::infer().await.context("cannot tell how to reach the Kubernetes API")?;
     config.connect_timeout = Some(Duration::from_secs(10));
-    let client = Client::try_from(config).context("can not make a client of the Kubernetes API")?;
+    let client = Client::try_from(config).context("cannot make a client of the Kubernetes API")?;
     let identity = options.identity.clone().unwrap_or_else(identity);
     let mut lease = Lease::new(client.clone(), &options.lease_namespace, &options.lease_name, &identity);
     let context =

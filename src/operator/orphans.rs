@@ -30,14 +30,14 @@ pub async fn tell(client: &Client, object: &SegmentRecovery) {
     match timeout(CALL, clusters.get_opt(name)).await {
         Ok(Ok(Some(cluster))) if cluster.meta().deletion_timestamp.is_none() => return,
         Ok(Ok(_)) => {}
-        Ok(Err(failed)) => return tracing::warn!(error = error::chain(&failed), cluster = %name, "a recovery's cluster can not be read"),
+        Ok(Err(failed)) => return tracing::warn!(error = error::chain(&failed), cluster = %name, "a recovery's cluster cannot be read"),
         Err(_) => return tracing::warn!(cluster = %name, "no answer within {} s when reading a recovery's cluster", CALL.as_secs()),
     }
     let status = status(object, Timestamp::now());
     let written = Applier::new(client.clone(), &namespace, None).status(object, object.status.as_ref(), &status).await;
     match written {
         Ok(_) => tracing::warn!(recovery = %object.name_any(), "{}", status.message),
-        Err(failed) => tracing::warn!(recovery = %object.name_any(), error = error::chain(&failed), "a recovery can not be told about"),
+        Err(failed) => tracing::warn!(recovery = %object.name_any(), error = error::chain(&failed), "a recovery cannot be told about"),
     }
 }
 
@@ -47,7 +47,7 @@ pub async fn tell_all(client: &Client, namespace: &str, cluster: &str) {
     let list = match timeout(CALL, recoveries.list(&ListParams::default())).await {
         Ok(Ok(list)) => list,
         Ok(Err(failed)) => {
-            return tracing::warn!(error = error::chain(&failed), %cluster, "the recoveries of a cluster that is gone can not be read");
+            return tracing::warn!(error = error::chain(&failed), %cluster, "the recoveries of a cluster that is gone cannot be read");
         }
         Err(_) => {
             return tracing::warn!(%cluster, "no answer within {} s when reading the recoveries of a cluster that is gone", CALL.as_secs());

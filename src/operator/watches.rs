@@ -33,7 +33,7 @@ where
 }
 
 /// Begins a watch that fails ever more slowly. The library's own back-off forgets at each beginning, so that a watch which
-/// can not even list (no right to, a selector that can not be) would begin again every second for ever.
+/// cannot even list (no right to, a selector that cannot be) would begin again every second for ever.
 fn patient<K>(events: impl Stream<Item = watcher::Result<Event<K>>>) -> impl Stream<Item = watcher::Result<Event<K>>> {
     let mut failures = 0_u32;
     events.then(move |event| {
@@ -161,7 +161,7 @@ mod tests {
 
     /// A watch that can never list begins, fails, and begins again.
     #[tokio::test(start_paused = true)]
-    async fn a_watch_that_can_not_begin_is_tried_ever_more_slowly() {
+    async fn a_watch_that_cannot_begin_is_tried_ever_more_slowly() {
         let failed = || Err(watcher::Error::NoResourceVersion);
         let endless = futures::stream::iter(0..).map(move |n| if n % 2 == 0 { Ok(Event::<Pod>::Init) } else { failed() });
         let begun = tokio::time::Instant::now();

@@ -44,7 +44,7 @@ fn of_no_use(desk: &Desk, row: &Row) -> Option<Refusal> {
             .then_some(instance.silent)
             .flatten()
             .filter(|silent| *silent >= desk.policy.grace)
-            .map(|silent| format!("its supervisor can not be asked, for {silent:#}: {why}")),
+            .map(|silent| format!("its supervisor cannot be asked, for {silent:#}: {why}")),
     }?;
     Some(Refusal::StandbyCoordinatorDown { dbid: row.dbid, why })
 }

@@ -230,7 +230,7 @@ fn copies_of_a_pair_that_falls_back_count_on_and_end() {
 
 /// Its name answered 409, it was taken for made, and the next look came 100 ms later, for ever.
 #[test]
-fn a_recovery_that_can_not_be_read_has_its_name_and_is_not_made_again() {
+fn a_recovery_that_cannot_be_read_has_its_name_and_is_not_made_again() {
     for number in [1, 2] {
         let mut world = down();
         world.unreadable = vec!["somebody-elses".into(), of_this_fault(number)];

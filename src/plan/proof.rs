@@ -18,7 +18,7 @@ const PATIENCE: SignedDuration = SignedDuration::from_mins(30);
 /// How a proof stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Every point is proven; or what stands in for the one that can not be, in words.
+    /// Every point is proven; or what stands in for the one that cannot be, in words.
     Healed(Option<String>),
     /// These points are not.
     Missing(Vec<Missing>),

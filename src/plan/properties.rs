@@ -122,7 +122,7 @@ fn worlds() -> impl Strategy<Value = World> {
     })
 }
 
-/// Any row that the columns can hold, and some that they can not.
+/// Any row that the columns can hold, and some that they cannot.
 fn any_row() -> impl Strategy<Value = Row> {
     let small = || prop::sample::select(vec![-32768_i16, -1, 0, 1, 2, 3, 4, 32767]);
     let texts = || prop::sample::select(vec!["", "seg-2.gp", "seg-3.gp", "gp", "/data/gpseg", "/"]);
@@ -227,7 +227,7 @@ proptest! {
         }
     }
 
-    /// No catalog makes the planner panic, and each content whose rows can not be is named with them and left alone.
+    /// No catalog makes the planner panic, and each content whose rows cannot be is named with them and left alone.
     #[test]
     fn no_catalog_is_too_strange_to_be_left_alone(world in any_world(), policy in policies()) {
         let catalog = world.catalog.seen().unwrap();

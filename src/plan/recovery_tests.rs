@@ -41,7 +41,7 @@ fn the_first_attempt_names_everything_that_the_job_needs() {
 }
 
 #[test]
-fn what_waiting_can_not_change_is_refused_and_the_rest_waits() {
+fn what_waiting_cannot_change_is_refused_and_the_rest_waits() {
     let phase = |world: World, dbid| next(&world.recovery(asked("r", &[dbid], Some(Repair::Full)))).phase;
     assert_eq!(phase(World::of(&["2:0ppsu", "5:0mmsu"]), 5), Phase::Refused);
     assert_eq!(phase(World::of(&["2:0ppsu", "5:0mmsu"]), 2), Phase::Refused);
@@ -137,7 +137,7 @@ fn an_attempt_of_automatic_healing_stops_no_mirror_that_streams_or_replays_by_it
 }
 
 #[test]
-fn a_job_that_can_not_rewind_is_followed_by_a_full_copy_after_the_back_off() {
+fn a_job_that_cannot_rewind_is_followed_by_a_full_copy_after_the_back_off() {
     let world = down().recovery(running("r", 5, 0, Repair::Incremental, outcome(Some(FailureClass::CannotRewind))));
     let waits = next(&world);
     assert!(matches!(only(&waits).standing, Standing::BackingOff { .. }));

@@ -69,7 +69,7 @@ fn lacking(desk: &Desk, plan: &mut Plan, pair: Pair) {
     }
 }
 
-/// The rows of the contents whose rows can not be true.
+/// The rows of the contents whose rows cannot be true.
 fn invalid<'a>(catalog: &CatalogIndex<'a>) -> HashMap<Content, Vec<&'a Row>> {
     let mut invalid: HashMap<_, Vec<_>> =
         catalog.pairs().iter().filter(|(_, pair)| pair.is_err()).map(|(content, _)| (*content, vec![])).collect();

@@ -156,7 +156,7 @@ impl Catalog {
         }
     }
 
-    /// The pair of a content, or why its rows can not be true (legal states: reference §1.2).
+    /// The pair of a content, or why its rows cannot be true (legal states: reference §1.2).
     ///
     /// # Errors
     /// A sentence that names the rows.
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_can_not_be_true_are_named() {
+    fn rows_that_cannot_be_true_are_named() {
         for rows in [
             vec!["2:0ppsu", "5:0pmsu"], // two primaries
             vec!["2:0mpsu", "5:0mmsu"], // no primary

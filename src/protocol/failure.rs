@@ -22,7 +22,7 @@ pub struct Failure {
 pub enum Answer {
     /// The same again after a back-off: the cause is expected to pass.
     Retry,
-    /// Incremental can not do it; full can, if policy allows.
+    /// Incremental cannot do it; full can, if policy allows.
     GoFull,
     /// A person has to look: trying again could only repeat or worsen it.
     Stop,
@@ -144,7 +144,7 @@ classes! {
     Configuration => Stop "by mending the line or file that the evidence names, then by a SegmentRecovery",
     /// Too little room on the target's volume for the copy and the WAL that streams meanwhile, or for anything at all.
     NoRoom => Retry "by itself, once the volume is larger or files are removed from it: another attempt 2 s to 5 min later, for a day; where a copy had begun, an hour later, as long as copies are left",
-    /// A tablespace of the source does not lie on the volume of the data directory, so a full copy can not carry it.
+    /// A tablespace of the source does not lie on the volume of the data directory, so a full copy cannot carry it.
     TablespaceElsewhere => Stop "by moving the tablespace to a location on the data directory's volume, or dropping it; gprecoverseg -F carries it as it is",
     /// The target's log is a link to another place, which a full copy would not fill.
     LogElsewhere => Stop "by gprecoverseg -F, which carries the log where it is, or by moving the log into the data directory",
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_incremental_can_not_do_leads_to_a_full_copy() {
+    fn only_what_incremental_cannot_do_leads_to_a_full_copy() {
         let full: Vec<_> = FailureClass::ALL.iter().filter(|class| class.answer() == Answer::GoFull).map(|c| c.as_str()).collect();
         assert_eq!(full, ["CannotRewind", "CopyUnfinished", "WalRemoved", "TargetUnusable"]);
     }

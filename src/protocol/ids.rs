@@ -1,4 +1,4 @@
-//! Identities and positions, each a type of its own so that they can not be mixed up.
+//! Identities and positions, each a type of its own so that they cannot be mixed up.
 
 use std::{fmt, str::FromStr};
 

@@ -46,7 +46,7 @@ impl<'a> CatalogIndex<'a> {
         self.by_dbid.get(&dbid).copied()
     }
 
-    /// The pair of every content of segments, ascending, or why its rows can not be true.
+    /// The pair of every content of segments, ascending, or why its rows cannot be true.
     pub fn pairs(&self) -> &[(Content, Result<Pair<'a>, String>)] {
         &self.pairs
     }

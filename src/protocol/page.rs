@@ -53,7 +53,7 @@ crate::reasons! {
         Retired,
         /// A person works here; postgres runs without being asked about.
         Maintenance,
-        /// The coordinator can not be asked and the volume alone does not allow a start.
+        /// The coordinator cannot be asked and the volume alone does not allow a start.
         WaitingForCoordinator,
         /// A primary that may have been replaced: the peer has to say that it was not promoted.
         WaitingForPeer,
@@ -187,7 +187,7 @@ pub enum ExitClass {
     Killed,
     /// A setting that this server does not take (7.3 #51).
     Configuration,
-    /// The directory can not be used any more: damaged or incomplete.
+    /// The directory cannot be used any more: damaged or incomplete.
     DataUnusable,
     /// The mirror's history is not the primary's (O §6.1).
     TimelineDiverged,

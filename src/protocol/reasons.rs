@@ -1,4 +1,4 @@
-//! Enumerations of reasons that can not be forgotten anywhere: the name of a variant is its stable code, its first
+//! Enumerations of reasons that cannot be forgotten anywhere: the name of a variant is its stable code, its first
 //! comment is its meaning, and there is an example of each. `docs/refusals.md` is written from them.
 
 use super::{Content, Dbid, Lsn, Repair, Unread};
@@ -78,15 +78,15 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("TakenUpAgain", "why", "SourceBusy: another repair of this content holds the source"),
     ("AttemptStuck", "why", "its node n2 is not ready since 08:14"),
     ("PodRefused", "why", "pods \"demo-d5-3f2a9c1e-a2-x7k2p\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=9, limited: pods=9"),
-    ("NotMade", "why", "can not create SegmentRecovery demo-d5-3f2a9c1e: exceeded quota: small, requested: \
+    ("NotMade", "why", "cannot create SegmentRecovery demo-d5-3f2a9c1e: exceeded quota: small, requested: \
         count/segmentrecoveries.gpheal.io=1, used: 9, limited: 9"),
     ("NotMarkedUp", "why", "FTS did not end its look within 160 s"),
     ("VolumeInUse", "*", "process 32404 lives in the data directory without the lock"),
     ("PageNotBelieved", "*", "its page belongs to cluster 'other' and not to 'demo'"),
     ("CredentialsMissing", "*", "there is no Secret demo-gpadmin; make it with the keys username and password"),
     ("LoginRefused", "*", "gp:5432 refuses the login: password authentication failed for user \"gpadmin\""),
-    ("NameUnresolved", "*", "the name gp can not be resolved"),
-    ("CaMissing", "*", "the authorities to trust can not be read: there is no Secret demo-ca"),
+    ("NameUnresolved", "*", "the name gp cannot be resolved"),
+    ("CaMissing", "*", "the authorities to trust cannot be read: there is no Secret demo-ca"),
     ("CaInvalid", "*", "key ca.crt of Secret demo-ca holds no usable certificates"),
     ("TlsNotOffered", "*", "gp:5432: the server offers no TLS"),
     ("CertificateUntrusted", "*", "gp:5432: no authority in key ca.crt of Secret demo-ca has signed the server's certificate"),
@@ -107,7 +107,7 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("ModeTooOpen", "mode", "2770"),
     ("NotOwner", "*", "/data/gpseg"),
     ("ModeTooOpen", "*", "/data/gpseg"),
-    ("DirectoryUnreadable", "*", "/data/gpseg can not be listed: Permission denied (os error 13)"),
+    ("DirectoryUnreadable", "*", "/data/gpseg cannot be listed: Permission denied (os error 13)"),
     ("MarksNotWritable", "folder", "/data"),
     ("MarksNotWritable", "*", "EROFS: Read-only file system"),
     ("ProgramMissing", "program", "pg_rewind"),
@@ -115,7 +115,7 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("VersionUnknown", "*", "PostgreSQL 11 is the base of no Greenplum that gpheal knows"),
     ("VersionDiffers", "directory", "9.4"),
     ("VersionDiffers", "*", "12.12"),
-    ("CredentialsUnreadable", "*", "the credentials in /etc/gpheal/credentials can not be read (No such file or directory)"),
+    ("CredentialsUnreadable", "*", "the credentials in /etc/gpheal/credentials cannot be read (No such file or directory)"),
     ("NameElsewhere", "ip", "10.244.2.9"),
     ("ReplicationRefused", "*", "no pg_hba.conf entry for host \"10.244.1.5\", user \"gpadmin\""),
     ("OwnKernel", "*", "its runtimeClassName is kata, and its supervisor does not tell the boot id of its kernel"),

@@ -12,7 +12,7 @@ crate::reasons! {
     pub enum Refusal {
         /// The catalog could not be read, or is not believed; the causes have codes of their own, which stand in its place.
         CatalogUnread { unread: Unread },
-        /// The rows of the content can not be true [7.1 #7, #8].
+        /// The rows of the content cannot be true [7.1 #7, #8].
         CatalogInvalid { why: String },
         /// Segments have believed a coordinator on a higher timeline than the one that gave the catalog is on: it may be an old one.
         CoordinatorMayBeOvertaken { why: String },
@@ -80,7 +80,7 @@ crate::reasons! {
         AttemptStuck { job: String, why: String },
         /// The Kubernetes API refuses the pod of an attempt's Job: a quota, a limit range, an admission policy.
         PodRefused { job: String, why: String },
-        /// A recovery, its status or its Job can not be made: the Kubernetes API refuses it, or something of the pod is missing.
+        /// A recovery, its status or its Job cannot be made: the Kubernetes API refuses it, or something of the pod is missing.
         NotMade { why: String, passes: bool },
         /// Another recovery of the same content is running [13].
         AlreadyRecovering { content: Content, recovery: String },
@@ -126,7 +126,7 @@ crate::reasons! {
         NoSuchContainer { container: String },
         /// The container's command is not the supervisor.
         NoSupervisor,
-        /// The data directory is the mount root, so marks can not live beside it.
+        /// The data directory is the mount root, so marks cannot live beside it.
         DataDirIsMountRoot,
         /// The data directory lies on no persistent volume claim.
         NoClaim,
@@ -266,7 +266,7 @@ crate::sentences! { Refusal {
         ("the place of dbid {dbid} is an empty spare, and its supervisor has read no row that names it yet"),
         ("lifted by itself when its supervisor has read the row");
     AccessMode { claim, mode }: BOTH,
-        ("claim {claim} is {mode}, on which the volume's lock can not be trusted"),
+        ("claim {claim} is {mode}, on which the volume's lock cannot be trusted"),
         ("lifted when the claim is ReadWriteOnce on a node-local or block volume");
     ClaimUnread { claim, why }: PERSON,
         ("whether the lock on claim {claim} can be trusted is not known: {why}"),
@@ -339,7 +339,7 @@ crate::sentences! { Refusal {
         ("{max} Jobs are running already"),
         ("lifted when a running Job ends");
     SupervisorSilent { why }: PASSES,
-        ("its supervisor can not be asked: {why}"),
+        ("its supervisor cannot be asked: {why}"),
         ("lifted when its pod runs and the supervisor's page can be read");
     PageNotBelieved { why }: PERSON,
         ("its supervisor's page is not believed: {why}"),

@@ -6,7 +6,7 @@ crate::reasons! {
     /// Why the catalog could not be read, or is not believed.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum Unread {
-        /// The Secret with user and password, or one of its keys, is not there or can not be read.
+        /// The Secret with user and password, or one of its keys, is not there or cannot be read.
         CredentialsMissing { why: String },
         /// The coordinator refuses the login: password, role, database or pg_hba.conf.
         LoginRefused { why: String },
@@ -20,7 +20,7 @@ crate::reasons! {
         CoordinatorStarting { why: String },
         /// What answers is a standby or mirror in recovery.
         CoordinatorInRecovery { why: String },
-        /// The authorities to trust for TLS can not be read.
+        /// The authorities to trust for TLS cannot be read.
         CaMissing { why: String },
         /// What should be the authorities to trust for TLS holds no usable certificates.
         CaInvalid { why: String },
@@ -42,7 +42,7 @@ crate::reasons! {
         NotCoordinator { why: String },
         /// The coordinator is on a lower timeline than one that was seen before: an old one runs again.
         OldCoordinator { why: String },
-        /// The coordinator answers, and its catalog can not be read or holds what no Greenplum writes.
+        /// The coordinator answers, and its catalog cannot be read or holds what no Greenplum writes.
         CatalogUnreadable { why: String },
     }
 }
@@ -147,7 +147,7 @@ impl fmt::Display for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OldCoordinator { why } => write!(f, "the coordinator is not believed: {why}"),
-            other => write!(f, "the catalog can not be read: {}", other.why()),
+            other => write!(f, "the catalog cannot be read: {}", other.why()),
         }
     }
 }

@@ -37,7 +37,7 @@ const COUNTED: Duration = Duration::from_mins(1);
 const LOOKS: u64 = 4;
 const LOOKS_BESIDE_LIVE_PODS: u64 = 14;
 
-/// A cluster that can not be healed.
+/// A cluster that cannot be healed.
 struct Bad {
     name: String,
     coordinator: Value,

@@ -97,7 +97,7 @@ async fn no_fault_that_passes_ends_the_supervisor() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
-async fn a_page_that_can_not_be_served_keeps_postgres_from_nothing() -> Result<()> {
+async fn a_page_that_cannot_be_served_keeps_postgres_from_nothing() -> Result<()> {
     let alone = Alone::wait().await;
     let place = Place::make(&alone, 25_986)?;
     let taken = TcpListener::bind("127.0.0.1:18101")?;

@@ -34,7 +34,7 @@ use nix::{
 use segment::volume::Holder;
 use tempfile::TempDir;
 
-/// One test at a time: a program that is being written can not be run, and whoever starts a process meanwhile hands on
+/// One test at a time: a program that is being written cannot be run, and whoever starts a process meanwhile hands on
 /// the descriptor that writes. A place is only made by who holds this, so that no test forgets it.
 struct Alone(#[expect(dead_code, reason = "held until the test ends")] tokio::sync::MutexGuard<'static, ()>);
 
@@ -236,7 +236,7 @@ impl Frozen {
     /// The freezer of cgroup version 1: what is frozen there dies only when it is thawed.
     fn freeze(pid: i32) -> Result<Self> {
         let folder = PathBuf::from(format!("/sys/fs/cgroup/freezer/gpheal-test-{pid}"));
-        fs::create_dir(&folder).with_context(|| format!("{} can not be made; it takes root and cgroup version 1", folder.display()))?;
+        fs::create_dir(&folder).with_context(|| format!("{} cannot be made; it takes root and cgroup version 1", folder.display()))?;
         let frozen = Self(folder);
         fs::write(frozen.0.join("cgroup.procs"), pid.to_string())?;
         fs::write(frozen.0.join("freezer.state"), "FROZEN")?;
@@ -260,7 +260,7 @@ impl Drop for Frozen {
 
 #[tokio::test]
 #[ignore = "installs PostgreSQL and starts it; run by `make conformance`"]
-async fn a_process_that_can_not_be_killed_is_said_and_keeps_the_lock() -> Result<()> {
+async fn a_process_that_cannot_be_killed_is_said_and_keeps_the_lock() -> Result<()> {
     let alone = Alone::wait().await;
     let place = Place::make(&alone, 25_998)?;
     let mut supervisor = place.supervise("127.0.0.1:18092")?;

@@ -53,7 +53,7 @@ const KEPT: i32 = 86_400;
 /// The largest environment variable that is sure to pass to a process is far above this.
 const LONGEST_ATTEMPT: usize = 32 * 1024;
 
-/// Why a Job can not be made.
+/// Why a Job cannot be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum JobError {
     #[error("pod {pod} has no container {container}")]
@@ -66,7 +66,7 @@ pub enum JobError {
     NoImage { pod: String },
     #[error("no variable of pod {pod} says which coordinator it asks")]
     NoCoordinator { pod: String },
-    #[error("the attempt can not be written: {why}")]
+    #[error("the attempt cannot be written: {why}")]
     Attempt { why: String },
 }
 

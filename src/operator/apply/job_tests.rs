@@ -213,7 +213,7 @@ fn the_image_of_gpheal_is_the_operators_or_the_segments() {
 }
 
 #[test]
-fn what_can_not_be_made_says_why() {
+fn what_cannot_be_made_says_why() {
     let unscheduled = pod("gp-mirror-0", |p| _ = p["spec"]["nodeName"].take());
     assert!(matches!(made_from(&fixtures::cluster(), &unscheduled, None), Err(JobError::NoNode { .. })));
     let other = pod("gp-mirror-0", |p| p["spec"]["containers"][0]["name"] = json!("postgres"));

@@ -35,14 +35,14 @@ const CALL: Duration = Duration::from_secs(15);
 /// Why an effect did not come about.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    #[error("can not create {what} {name}")]
+    #[error("cannot create {what} {name}")]
     Create {
         what: &'static str,
         name: String,
         #[source]
         source: Box<kube::Error>,
     },
-    #[error("can not write the status of {name}")]
+    #[error("cannot write the status of {name}")]
     Status {
         name: String,
         #[source]
@@ -52,7 +52,7 @@ pub enum ApplyError {
     TimedOut { name: String },
     #[error("the name {name} is taken by a {what} that is not ours; delete it if it is of no use")]
     Taken { what: &'static str, name: String },
-    #[error("the Job {name} can not be made")]
+    #[error("the Job {name} cannot be made")]
     Job {
         name: String,
         #[source]
@@ -60,13 +60,13 @@ pub enum ApplyError {
     },
     #[error("the Job {name} is not ended: it may have begun to copy")]
     MayCopy { name: String },
-    #[error("can not end the Job {name}")]
+    #[error("cannot end the Job {name}")]
     End {
         name: String,
         #[source]
         source: Box<kube::Error>,
     },
-    #[error("can not remove the SegmentRecovery {name}")]
+    #[error("cannot remove the SegmentRecovery {name}")]
     Remove {
         name: String,
         #[source]
@@ -237,7 +237,7 @@ impl Applier {
     /// Removes the objects of old recoveries, each as it was seen, with what is left of their Jobs.
     ///
     /// # Errors
-    /// [`ApplyError`] of the first one that can not be removed; the others are left, too.
+    /// [`ApplyError`] of the first one that cannot be removed; the others are left, too.
     pub async fn remove(&self, seen: &Seen, plan: &Plan) -> Result<(), ApplyError> {
         for Removal { recovery: name, why } in &plan.removals {
             let Some(object) = seen.objects.get(name) else { continue };

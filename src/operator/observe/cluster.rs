@@ -44,7 +44,7 @@ const TRUSTED: &str = "ReadWriteOnce";
 /// Why a cluster's objects could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
-    #[error("can not read {what}")]
+    #[error("cannot read {what}")]
     Read {
         what: &'static str,
         #[source]
@@ -52,7 +52,7 @@ pub enum ObserveError {
     },
     #[error("no answer within {} s when reading {what}", CALL.as_secs())]
     TimedOut { what: &'static str },
-    #[error("spec.segments.selector can not be used: {why}")]
+    #[error("spec.segments.selector cannot be used: {why}")]
     Selector { why: String },
 }
 
@@ -182,7 +182,7 @@ impl Reader {
     /// User and password out of a Secret.
     ///
     /// # Errors
-    /// A sentence for people: it becomes the reason why the coordinator can not be asked.
+    /// A sentence for people: it becomes the reason why the coordinator cannot be asked.
     pub async fn login(&self, secret: &str) -> Result<Login, String> {
         let read = bounded("the credentials Secret", self.api::<Secret>().get_opt(secret)).await;
         let found = read.map_err(|error| unread(secret, &error))?;

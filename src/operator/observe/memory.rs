@@ -58,7 +58,7 @@ pub struct Memory {
     pub logs: BTreeMap<String, (Instant, Said)>,
     /// What keeps Jobs from going on.
     pub signs: Signs,
-    /// Access modes of claims by (uid of the pod, claim); both can not change.
+    /// Access modes of claims by (uid of the pod, claim); both cannot change.
     pub claims: BTreeMap<(String, String), Option<String>>,
 }
 
@@ -165,7 +165,7 @@ impl Memory {
         }
     }
 
-    /// What was not well in this look. Nothing is forgotten while the catalog can not be read.
+    /// What was not well in this look. Nothing is forgotten while the catalog cannot be read.
     pub fn remember(&mut self, world: &World, plan: &Plan) {
         if world.catalog.seen().is_some() {
             self.unwell = Some(plan.unwell.iter().map(|one| (one.dbid, one.since)).collect());

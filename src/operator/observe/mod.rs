@@ -98,7 +98,7 @@ impl Observer {
     /// One look at everything.
     ///
     /// # Errors
-    /// [`ObserveError`]: without its objects and pods a cluster can not be judged at all. That its database does
+    /// [`ObserveError`]: without its objects and pods a cluster cannot be judged at all. That its database does
     /// not answer is no error, it is what was seen.
     pub async fn look(&mut self, cluster: &GreenplumCluster) -> Result<Seen, ObserveError> {
         let coordinator = self.coordinator(cluster).await;

@@ -15,7 +15,7 @@ use model::{Catalog, Plan, Reason, Refusal, Status, Unwell, World, error::cut};
 const LONGEST_MESSAGE: usize = 4096;
 const LONGEST_REASON: usize = 1024;
 
-/// The new status. While the catalog can not be read, what was last known of instances stands, and the conditions say so.
+/// The new status. While the catalog cannot be read, what was last known of instances stands, and the conditions say so.
 pub fn status(cluster: &GreenplumCluster, world: &World, plan: &Plan, now: Timestamp) -> GreenplumClusterStatus {
     let old = cluster.status.clone().unwrap_or_default();
     let generation = cluster.metadata.generation;
@@ -289,7 +289,7 @@ mod tests {
     fn a_look_that_failed_leaves_what_was_known() {
         let mut cluster = fixtures::cluster();
         cluster.status = Some(told(&World::of(&["2:0ppsu", "5:0mmsu"])));
-        let unseen = unseen(&cluster, "NotObserved", "can not read pods", false, now());
+        let unseen = unseen(&cluster, "NotObserved", "cannot read pods", false, now());
         assert_eq!((condition(&unseen, "Ready").0, unseen.in_sync.as_str()), ("Unknown", "1/1"));
         assert_eq!(unseen.conditions.len(), cluster.status.unwrap().conditions.len());
     }

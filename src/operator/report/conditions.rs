@@ -24,7 +24,7 @@ fn unreachable(unread: &Unread) -> Vec<Wanted> {
     ];
     all.extend(
         ["Degraded", "InSync", "Balanced", "DoubleFault", "MirrorsWatched", "JobsEquipped"]
-            .map(|kind| Wanted::new(kind, None, reason, "the catalog can not be read")),
+            .map(|kind| Wanted::new(kind, None, reason, "the catalog cannot be read")),
     );
     all
 }

@@ -133,7 +133,7 @@ fn of_instance(before: Option<&InstanceStatus>, one: &InstanceStatus) -> Vec<Hap
     happened
 }
 
-/// Sends events; that one can not be sent is logged and nothing else.
+/// Sends events; that one cannot be sent is logged and nothing else.
 #[derive(Clone)]
 pub struct Sender {
     client: Client,
@@ -155,7 +155,7 @@ impl Sender {
                 tokio::time::timeout(std::time::Duration::from_secs(10), api.create(&kube::api::PostParams::default(), &event)).await;
             match sent {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::warn!(error = error::chain(&error), reason = %happened.reason, "an event can not be sent"),
+                Ok(Err(error)) => tracing::warn!(error = error::chain(&error), reason = %happened.reason, "an event cannot be sent"),
                 Err(_) => tracing::warn!(reason = %happened.reason, "no answer within 10 s when sending an event"),
             }
         }

@@ -23,16 +23,16 @@ use greenplum::{
 };
 use model::{FailureClass, Lsn, Reach, Repair, Step, page::Shape};
 
-/// An incremental repair can not go on.
+/// An incremental repair cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum IncrementalError {
     #[error("{0} began a copy of this directory and did not finish it")]
     CopyUnfinished(String),
     #[error("pg_rewind failed ({0}) after it had begun to write")]
     CutOff(String, String),
-    #[error("the directory can not be rewound: {0}")]
+    #[error("the directory cannot be rewound: {0}")]
     Unusable(String),
-    #[error("the directory or its marks can not be looked at now: {0}")]
+    #[error("the directory or its marks cannot be looked at now: {0}")]
     NotSeen(String),
     #[error("the acting primary has no log any more from {0} on, which the target needs")]
     WalRemoved(Lsn),
@@ -42,7 +42,7 @@ pub enum IncrementalError {
     EndsBefore { end: Lsn, fork: Lsn },
     #[error("data page checksums are {} at the acting primary and {} at the target", on(*.source_has), on(*.target_has))]
     Checksums { source_has: bool, target_has: bool },
-    #[error("the directory that pg_rewind left can not follow the acting primary: {0}")]
+    #[error("the directory that pg_rewind left cannot follow the acting primary: {0}")]
     Unsound(String),
     #[error("{0}: {1}")]
     File(String, std::io::Error),
@@ -209,7 +209,7 @@ fn reaches_the_fork(target: Option<Reach>, history: &[Switch]) -> Result<(), Inc
     }
 }
 
-/// pg_rewind wants a cleanly stopped target, and its dry run can not make one (O §6.10).
+/// pg_rewind wants a cleanly stopped target, and its dry run cannot make one (O §6.10).
 async fn recover_from_crash(work: &Work, proven: &Proven) -> Result<(), Fault> {
     if proven.target.control.as_ref().is_some_and(|control| control.state == "shut down") {
         return Ok(());

@@ -120,7 +120,7 @@ impl Classified for CannotBegin {
 /// Runs the attempt; the outcome is written before this returns.
 ///
 /// # Errors
-/// When there is nothing to attempt: the environment can not be understood.
+/// When there is nothing to attempt: the environment cannot be understood.
 pub async fn run(config: Config) -> anyhow::Result<bool> {
     let attempt: Attempt = serde_json::from_str(&config.attempt)?;
     let termination_message = config.termination_message.clone();

@@ -51,7 +51,7 @@ pub enum ProofError {
     Marked(&'static str),
     #[error("whether a person works on the volume cannot be looked at: {0}")]
     MarksUnknown(String),
-    #[error("the target's log can not be read, so it can not be told how far it reaches: {0}")]
+    #[error("the target's log cannot be read, so it cannot be told how far it reaches: {0}")]
     Log(std::io::Error),
     /// pg_rewind would say so of either side, and not of which.
     #[error("the acting primary's timeline history {file} {what}: no mirror can follow it")]
@@ -129,7 +129,7 @@ fn hands_off(work: &Work) -> Result<(), Fault> {
     }
 }
 
-/// A directory without a log has no end; one whose log can not be read has one that nobody knows.
+/// A directory without a log has no end; one whose log cannot be read has one that nobody knows.
 pub fn wal_end(folder: &std::path::Path) -> Result<Option<WalEnd>, ProofError> {
     match wal::end(folder) {
         Ok(end) => Ok(end),

@@ -15,7 +15,7 @@ use crate::volume::mount;
 use greenplum::tablespace::{self, LINKS, Tablespace};
 use model::{Dbid, FailureClass};
 
-/// A tablespace can not be copied.
+/// A tablespace cannot be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum SpaceError {
     #[error("tablespace {name} lies at {location}, which is not on the volume of the data directory beside it")]

@@ -130,7 +130,7 @@ impl Supervisor {
         let (catalog, row) = match own {
             Ok(own) => own,
             Err(why) => {
-                return May::NotYet(format!("the other coordinator is silent ({silent}), and the own catalog can not be read: {why}"));
+                return May::NotYet(format!("the other coordinator is silent ({silent}), and the own catalog cannot be read: {why}"));
             }
         };
         if !others::is_acting(&row) {

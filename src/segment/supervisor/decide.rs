@@ -79,10 +79,10 @@ pub fn decide(facts: &Facts) -> Decision {
 /// Marks that keep postgres down whatever the catalog says: the state in which they do, and why.
 pub fn by_marks(marks: &Marks) -> Option<(InstanceState, String)> {
     if let Some(why) = &marks.unknown {
-        return Some((InstanceState::Deciding, format!("the marks can not be looked at: {why}")));
+        return Some((InstanceState::Deciding, format!("the marks cannot be looked at: {why}")));
     }
     if let Some(why) = &marks.unreadable {
-        return Some((InstanceState::CopyUnfinished, format!("a mark can not be read, so it stands: {why}")));
+        return Some((InstanceState::CopyUnfinished, format!("a mark cannot be read, so it stands: {why}")));
     }
     if marks.retired {
         let why = "the mark retired stands: a person keeps postgres down, or this place was moved away";
@@ -226,7 +226,7 @@ fn to_be_promoted(facts: &Facts) -> Decision {
 
 /// No coordinator to ask: unknown is not yes.
 fn blind(facts: &Facts, why: &str) -> Decision {
-    let no_coordinator = format!("the coordinator can not be asked ({why})");
+    let no_coordinator = format!("the coordinator cannot be asked ({why})");
     match facts.shape {
         Shape::Mirror if let Some(why) = was_put_back(facts) => stay(InstanceState::PutBack, format!("{no_coordinator}, and {why}")),
         // Who has just read an older catalog would have it promoted as soon as it runs.

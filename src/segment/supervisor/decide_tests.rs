@@ -397,7 +397,7 @@ fn a_mirror_whose_directory_was_removed_is_ended_for_that() {
 }
 
 #[test]
-fn what_can_not_be_looked_at_neither_starts_nor_stops_anything() {
+fn what_cannot_be_looked_at_neither_starts_nor_stops_anything() {
     let mut facts = facts(Shape::Unknown, row(Role::Primary, true));
     assert_eq!(says(&facts), "Deciding");
     facts.shape = Shape::Primary;

@@ -102,7 +102,7 @@ pub struct Facts {
     pub allowed: Option<Allowed>,
     /// The pair was in sync when the catalog was last read.
     pub was_in_sync: bool,
-    /// postgres died on this directory in a way that a start can not mend.
+    /// postgres died on this directory in a way that a start cannot mend.
     pub unusable: Option<String>,
     /// It followed a history that is not its primary's.
     pub diverged: Option<String>,

@@ -58,7 +58,7 @@ pub fn reaches(control: Option<&ControlData>, dialect: Option<Dialect>, data: &P
     let Some(dialect) = dialect else { return Look::Unknown("there is no log".into()) };
     match wal::end(&data.join(dialect.wal_folder())) {
         Ok(log) => wal::reach(control, log).map_or_else(|| Look::Unknown("there is no log".into()), Look::Seen),
-        Err(error) => Look::Unknown(format!("the log can not be read: {error}")),
+        Err(error) => Look::Unknown(format!("the log cannot be read: {error}")),
     }
 }
 
@@ -192,7 +192,7 @@ impl Supervisor {
         match self.volume.begin_incarnation(timeline, began) {
             Ok(all) => self.board.show(|page| page.incarnations = all),
             Err(error) => {
-                tracing::warn!(%error, "this incarnation can not be written down");
+                tracing::warn!(%error, "this incarnation cannot be written down");
                 let unwritten = |last: Option<&Incarnation>| Incarnation {
                     number: last.map_or(1, |last| last.number + 1),
                     nonce: format!("unwritten-{}", jiff::Timestamp::now()),

@@ -302,7 +302,7 @@ impl Supervisor {
     async fn start(&mut self, lock: Held, here: &Here, facts: &Facts, decision: &Decision) -> anyhow::Result<Round> {
         self.memory.stays = 0;
         if let Err(error) = self.adopt(here) {
-            anyhow::ensure!(matches!(here.token, TokenState::Mine(_)), "the volume can not be adopted: {error:#}");
+            anyhow::ensure!(matches!(here.token, TokenState::Mine(_)), "the volume cannot be adopted: {error:#}");
             tracing::warn!(%error, "the token could not be brought up to date");
         }
         self.forget_replaced(facts);

@@ -10,9 +10,9 @@ use std::{
 use super::{Supervisor, TlsOptions};
 use greenplum::Login;
 
-/// The secret can not be used.
+/// The secret cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the credentials in {folder} can not be read ({source}); mount a secret with the keys username and password")]
+#[error("the credentials in {folder} cannot be read ({source}); mount a secret with the keys username and password")]
 pub struct NoCredentials {
     folder: PathBuf,
     source: io::Error,
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn one_secret_that_can_not_be_read_takes_no_password_from_the_others_or_from_itself() {
+    fn one_secret_that_cannot_be_read_takes_no_password_from_the_others_or_from_itself() {
         let folder = tempfile::tempdir().unwrap();
         let [first, second] = ["a:b", "a:c"].map(|name| secret(folder.path(), name, "old:1"));
         let config = parsed(&format!("--postgres-credentials {first},{second}")).unwrap();

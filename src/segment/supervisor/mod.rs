@@ -72,7 +72,7 @@ struct Supervisor {
 struct Memory {
     /// Ends of postgres that nobody asked for, since it last served for a while.
     crashes: u32,
-    /// The directory can not be started from, as its last end showed.
+    /// The directory cannot be started from, as its last end showed.
     unusable: Option<String>,
     /// It follows a history that is not its primary's, as its last end showed.
     diverged: Option<String>,

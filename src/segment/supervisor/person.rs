@@ -131,7 +131,7 @@ impl Word {
     }
 }
 
-/// Reads the file of the downward API: a line `key="value"` each, the value quoted as in Go. `None`: it can not be read
+/// Reads the file of the downward API: a line `key="value"` each, the value quoted as in Go. `None`: it cannot be read
 /// now, which says nothing.
 fn read(file: &Path) -> Option<Said> {
     let text = fs::read_to_string(file).ok()?;

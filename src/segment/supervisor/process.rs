@@ -153,7 +153,7 @@ impl Postgres {
 
     /// One of its processes is a WAL receiver that works. A mirror refuses sessions, so its processes are the
     /// only witnesses: the title says `walreceiver streaming 0/3000060` (7) or `wal receiver process   streaming
-    /// 0/C0000A0` (6) once something came, and nothing while the primary is idle; but one that can not stream ends as
+    /// 0/C0000A0` (6) once something came, and nothing while the primary is idle; but one that cannot stream ends as
     /// soon as its primary has told it so, so one that stays connected for a while streams too.
     pub fn receives(&self) -> bool {
         self.receiver().is_some()
@@ -262,7 +262,7 @@ impl Progress {
     }
 }
 
-/// A WAL receiver that lives for longer was let in and told to go on: what its primary can not give it ends it at once.
+/// A WAL receiver that lives for longer was let in and told to go on: what its primary cannot give it ends it at once.
 const ACCEPTED: Duration = Duration::from_millis(500);
 
 pub(super) fn title(pid: i32) -> String {

@@ -286,7 +286,7 @@ impl Supervisor {
         }
     }
 
-    /// Whether it is shaped as a mirror now: promotion takes the marker away. What can not be looked at is not gone.
+    /// Whether it is shaped as a mirror now: promotion takes the marker away. What cannot be looked at is not gone.
     pub(super) fn shape_now(&self, dialect: Dialect) -> Shape {
         let there = |file: &str| self.volume.data().join(file).try_exists();
         match (there("PG_VERSION"), there(dialect.mirror_marker())) {

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_read_was_somebody() {
+    fn what_cannot_be_read_was_somebody() {
         let dir = tempfile::tempdir().unwrap();
         for damage in ["{\"node\":", " ", "\0\0\0", "{}"] {
             let path = dir.path().join("lock");

@@ -1,4 +1,4 @@
-//! Marks: small JSON files with a version, written by rename and synced. A mark that can not be
+//! Marks: small JSON files with a version, written by rename and synced. A mark that cannot be
 //! read stands: nothing may start because a file was damaged.
 
 use std::{
@@ -93,7 +93,7 @@ pub struct Marks {
     pub copy: Option<Copy>,
     pub retired: bool,
     pub maintenance: bool,
-    /// A copy mark is there that can not be understood: it stands.
+    /// A copy mark is there that cannot be understood: it stands.
     pub unreadable: Option<String>,
     /// The marks could not be looked at now: nothing is started, and nothing that runs is stopped for it.
     pub unknown: Option<String>,
@@ -109,14 +109,14 @@ struct Versioned<T> {
 /// Why a mark could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum MarkError {
-    #[error("the mark {path} can not be used: {source}")]
+    #[error("the mark {path} cannot be used: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("the mark {path} can not be understood: {why}")]
+    #[error("the mark {path} cannot be understood: {why}")]
     Content { path: PathBuf, why: String },
 }
 
 impl Volume {
-    /// All marks. One that can not be understood stands; one that can not be looked at is unknown.
+    /// All marks. One that cannot be understood stands; one that cannot be looked at is unknown.
     pub fn marks(&self) -> Marks {
         let mut marks = Marks::default();
         for (name, stands) in [("retired", &mut marks.retired), ("maintenance", &mut marks.maintenance)] {
@@ -215,7 +215,7 @@ impl Volume {
     }
 }
 
-/// A hold that can not be understood ages by its file: it stands like any other, and ends like one whose attempt is gone.
+/// A hold that cannot be understood ages by its file: it stands like any other, and ends like one whose attempt is gone.
 fn nobodys_hold(path: &Path, why: String) -> Hold {
     let written = std::fs::metadata(path).and_then(|m| m.modified()).ok().and_then(|at| Timestamp::try_from(at).ok());
     Hold { attempt: "(unreadable)".into(), dbid: Dbid(0), reason: why, heartbeat: written.unwrap_or(Timestamp::UNIX_EPOCH) }
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_can_not_be_read_stands() {
+    fn a_mark_that_cannot_be_read_stands() {
         let dir = tempfile::tempdir().unwrap();
         let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
         for damage in ["", "{}", r#"{"version":99,"attempt":"a"}"#] {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_can_not_be_looked_at_is_unknown_and_no_mark() {
+    fn a_mark_that_cannot_be_looked_at_is_unknown_and_no_mark() {
         let dir = tempfile::tempdir().unwrap();
         let volume = Volume::open(&dir.path().join("gpseg")).unwrap();
         std::fs::create_dir(volume.mark("copy")).unwrap(); // reading a folder fails otherwise than by its content
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_of_a_person_that_can_not_be_looked_at_is_unknown_and_not_missing() {
+    fn a_mark_of_a_person_that_cannot_be_looked_at_is_unknown_and_not_missing() {
         for name in ["retired", "maintenance"] {
             let dir = tempfile::tempdir().unwrap();
             let volume = Volume::open(&dir.path().join("gpseg")).unwrap();

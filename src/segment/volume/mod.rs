@@ -38,16 +38,16 @@ pub struct Volume {
     marks: PathBuf,
 }
 
-/// Why a directory can not be guarded.
+/// Why a directory cannot be guarded.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
     #[error("the data directory {0} is not an absolute path with a parent folder")]
     NotAbsolute(PathBuf),
     #[error(
-        "DataDirIsMountRoot: {0} is the root of its mount, so marks can not live beside it; move the data directory into a folder below"
+        "DataDirIsMountRoot: {0} is the root of its mount, so marks cannot live beside it; move the data directory into a folder below"
     )]
     DataDirIsMountRoot(PathBuf),
-    #[error("the folder of marks {path} can not be used; check fsGroup and the volume's owner")]
+    #[error("the folder of marks {path} cannot be used; check fsGroup and the volume's owner")]
     Marks { path: PathBuf, source: io::Error },
     /// Passes, perhaps.
     #[error("the data directory {path} cannot be looked at: {source}")]
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_that_can_not_be_looked_at_is_not_called_fine() {
+    fn a_directory_that_cannot_be_looked_at_is_not_called_fine() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();

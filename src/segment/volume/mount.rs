@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_looked_at_is_not_taken_for_missing() {
+    fn what_cannot_be_looked_at_is_not_taken_for_missing() {
         let dir = tempfile::tempdir().unwrap();
         let looped = dir.path().join("loop");
         std::os::unix::fs::symlink(&looped, &looped).unwrap();

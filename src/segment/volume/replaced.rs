@@ -22,9 +22,9 @@ const GONE: &str = "gone";
 pub enum ReplacedError {
     #[error(transparent)]
     Mark(#[from] MarkError),
-    #[error("{path} can not be put away: {source}")]
+    #[error("{path} cannot be put away: {source}")]
     Move { path: PathBuf, source: io::Error },
-    #[error("{path} can not be looked at: {source}")]
+    #[error("{path} cannot be looked at: {source}")]
     Look { path: PathBuf, source: io::Error },
 }
 

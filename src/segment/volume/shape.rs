@@ -23,7 +23,7 @@ pub fn look(data: &Path) -> Shaped {
     match is_empty(data) {
         Ok(false) => {}
         Ok(true) => return without(Shape::Empty, None, format!("{} is empty or missing", data.display())),
-        Err(error) => return without(Shape::Unknown, None, format!("{} can not be listed: {error}", data.display())),
+        Err(error) => return without(Shape::Unknown, None, format!("{} cannot be listed: {error}", data.display())),
     }
     let unusable = |dialect, why: String| without(Shape::Unusable, dialect, why);
     let dialect = match std::fs::read(data.join("PG_VERSION")) {
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_not_be_looked_at_is_not_called_empty_or_unusable() {
+    fn what_cannot_be_looked_at_is_not_called_empty_or_unusable() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("gpseg");
         assert_eq!(look(&data).shape, Shape::Empty);

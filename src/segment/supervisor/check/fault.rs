@@ -26,7 +26,7 @@ model::reasons! {
     pub enum Shortcoming {
         /// A variable that the supervisor needs is not set, or empty.
         VariableMissing { variable: String },
-        /// A variable has a value that can not be understood.
+        /// A variable has a value that cannot be understood.
         VariableMalformed { variable: String, why: String },
         /// A stop may take longer than the pod's grace period, so it would end in a crash.
         StopTooLong { seconds: u64, grace: u64 },
@@ -36,9 +36,9 @@ model::reasons! {
         NotOwner { directory: String, owner: u32, user: u32 },
         /// postgres refuses a data directory that others may enter; a volume whose files are changed at each mount comes to that.
         ModeTooOpen { directory: String, mode: String },
-        /// The data directory can not be looked at.
+        /// The data directory cannot be looked at.
         DirectoryUnreadable { why: String },
-        /// The folder of marks can not be written.
+        /// The folder of marks cannot be written.
         MarksNotWritable { folder: String, why: String },
         /// A program that supervisor or Job runs is not in this image.
         ProgramMissing { program: String, why: String },
@@ -46,7 +46,7 @@ model::reasons! {
         VersionUnknown { why: String },
         /// The directory was made by another major version than this image has.
         VersionDiffers { directory: String, server: String },
-        /// The files of the credentials secret can not be read.
+        /// The files of the credentials secret cannot be read.
         CredentialsUnreadable { why: String },
         /// The instance's own address has no answer in DNS.
         NameUnresolved { why: String },
@@ -179,8 +179,8 @@ impl fmt::Display for Shortcoming {
             Self::RunsAsRoot => write!(f, "the container runs as root"),
             Self::NotOwner { directory, owner, user } => write!(f, "{directory} belongs to user {owner}, the container runs as {user}"),
             Self::ModeTooOpen { directory, mode } => write!(f, "{directory} has mode {mode}"),
-            Self::MarksNotWritable { folder, why } => write!(f, "{folder} can not be written: {why}"),
-            Self::ProgramMissing { program, why } => write!(f, "{program} can not be run: {why}"),
+            Self::MarksNotWritable { folder, why } => write!(f, "{folder} cannot be written: {why}"),
+            Self::ProgramMissing { program, why } => write!(f, "{program} cannot be run: {why}"),
             Self::VersionDiffers { directory, server } => write!(f, "PG_VERSION is {directory}, postgres is {server}"),
             Self::NameElsewhere { address, ip } => write!(f, "{address} leads to {ip}, which is no address of this pod"),
             Self::DirectoryUnreadable { why }

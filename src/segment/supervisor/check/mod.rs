@@ -32,7 +32,7 @@ pub struct Options {
     /// How the check answers.
     #[arg(long, value_enum, default_value_t = Output::Text, requires = "check")]
     pub output: Output,
-    /// The pod's terminationGracePeriodSeconds, which can not be seen from inside: the check holds the time of a stop against it.
+    /// The pod's terminationGracePeriodSeconds, which cannot be seen from inside: the check holds the time of a stop against it.
     #[arg(long, requires = "check")]
     pub grace_seconds: Option<u64>,
 }
@@ -51,7 +51,7 @@ pub enum Output {
 pub enum Verdict {
     /// With what was seen.
     Ok(String),
-    /// It can not be told now, and why.
+    /// It cannot be told now, and why.
     Skipped(String),
     NotOk(Fault),
 }
@@ -72,7 +72,7 @@ pub struct Finding {
 /// Checks and prints; `true` when nothing is wrong.
 ///
 /// # Errors
-/// That the answer can not be printed.
+/// That the answer cannot be printed.
 pub async fn run(options: &Options, matches: &ArgMatches) -> std::io::Result<bool> {
     let findings = match environment::config(matches) {
         Ok(config) => Check { findings: vec![], config }.all(options.grace_seconds).await,
@@ -189,7 +189,7 @@ fn stop_time(seconds: u64, grace: Option<u64>) -> Verdict {
     let needed = seconds + 5;
     match grace {
         None => Verdict::Skipped(format!(
-            "terminationGracePeriodSeconds can not be seen from inside; it has to be more than {needed} (say --grace-seconds)"
+            "terminationGracePeriodSeconds cannot be seen from inside; it has to be more than {needed} (say --grace-seconds)"
         )),
         Some(grace) if grace <= needed => Verdict::NotOk(Fault::Seen(Shortcoming::StopTooLong { seconds: needed, grace })),
         Some(grace) => Verdict::Ok(format!("a stop takes {needed} s at most, the pod has {grace} s")),

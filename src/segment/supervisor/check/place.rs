@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_that_can_not_be_written_is_told() {
+    fn a_volume_that_cannot_be_written_is_told() {
         let (folder, _) = folder();
         let volume = Volume::at(&folder.path().join("not/mounted/gpseg")).unwrap();
         assert_eq!(code(&marks_folder(&volume)), "MarksNotWritable");
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_can_not_be_listed_is_told() {
+    fn a_directory_that_cannot_be_listed_is_told() {
         let (_folder, volume) = folder();
         std::fs::write(volume.data(), "no folder").unwrap();
         assert_eq!(code(&directory(&shape::look(volume.data()))), "DirectoryUnreadable");
