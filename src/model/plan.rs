@@ -176,6 +176,17 @@ pub enum Missing {
     Dispatch,
 }
 
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::CatalogInSync => "FTS does not call the pair in sync",
+            Self::Walsender => "no walsender of the acting primary streams to it",
+            Self::Receiving => "its supervisor does not see it receive",
+            Self::Dispatch => "no dispatched statement was answered by its content",
+        })
+    }
+}
+
 /// An instance that is not well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unwell {

@@ -138,7 +138,7 @@ pub fn receiver(page: &Page) -> Option<String> {
 
 /// What a supervisor says.
 pub fn told(page: &Page) -> String {
-    format!("{:?}: {}", page.state, detail(page))
+    format!("{}: {}", page.state, detail(page))
 }
 
 /// What a supervisor says of its state, and how its postgres ended last where that is no old story.
@@ -160,7 +160,7 @@ pub fn last(exit: &LastExit) -> String {
     let inside = if exit.inside { ", within a postmaster that lives" } else { "" };
     let evidence = model::error::cut(&exit.evidence, LONGEST);
     let evidence = if evidence.is_empty() { "its log says nothing".to_owned() } else { evidence };
-    format!("last at {:.0} ({}{inside}; {:?}): {evidence}", exit.at, exit.how, exit.class)
+    format!("last at {:.0} ({}{inside}; {}): {evidence}", exit.at, exit.how, exit.class)
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ fn of_no_use(desk: &Desk, row: &Row) -> Option<Refusal> {
 }
 
 fn does_not_follow(desk: &Desk, instance: &Instance, page: &Page) -> Option<String> {
-    let says = || format!("its supervisor says {:?}: {}", page.state, super::aftermath::detail(page));
+    let says = || format!("its supervisor says {}: {}", page.state, super::aftermath::detail(page));
     let still = triage::changed(desk.now, Some(instance), page);
     match page.serves {
         Some(Role::Primary) => Some("it takes writes: it was activated, or opened by hand".into()),

@@ -116,7 +116,7 @@ fn broken(desk: &Desk, dbid: Dbid) -> Option<Proof> {
         | InstanceState::PutBack
         | InstanceState::CatalogOutdated => return None,
     };
-    Some(Proof::Broken(class, format!("after the repair its supervisor says {:?}: {}", page.state, page.detail)))
+    Some(Proof::Broken(class, format!("after the repair its supervisor says {}: {}", page.state, page.detail)))
 }
 
 fn missing(desk: &Desk, dbid: Dbid, row: Option<&Row>) -> Vec<Missing> {

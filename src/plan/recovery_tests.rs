@@ -171,7 +171,7 @@ fn a_done_job_is_not_health_until_it_is_proven() {
 fn from_where_a_mirror_streams_that_is_not_known_to_be_it_is_told() {
     let meshed = World::of(&["2:0ppsu", "5:0mmsu"]).source_with(0, |source| source.walsenders[0].client = Some("127.0.0.6".into()));
     let told = next(&meshed.recovery(running("r", 5, 0, Repair::Incremental, outcome(None)))).message;
-    assert!(told.contains("[Walsender]; its primary streams to 127.0.0.6, which is not its pod's address"), "{told}");
+    assert!(told.contains("streams to it; its primary streams to 127.0.0.6, which is not its pod's address"), "{told}");
 }
 
 #[test]
@@ -181,7 +181,10 @@ fn why_no_dispatched_statement_was_answered_is_told_when_all_else_is_proven() {
         next(&World { dispatch, ..World::of(rows) }.recovery(running("r", 5, 0, Repair::Incremental, outcome(None)))).message
     };
     let told = done(&["2:0ppsu", "5:0mmsu"]);
-    assert!(told.contains("[Dispatch]; a statement that the coordinator was to dispatch got no answer: no password supplied"), "{told}");
+    assert!(
+        told.contains("by its content; a statement that the coordinator was to dispatch got no answer: no password supplied"),
+        "{told}"
+    );
     assert!(!done(&["2:0ppnu", "5:0mmnd"]).contains("password"), "it is not its turn yet");
 }
 

@@ -273,7 +273,7 @@ fn copying_would_mend(desk: &Desk, dbid: Dbid, page: &Page) -> Result<(), Refusa
     let Some(last) = page.last_exit.as_ref().filter(|_| starts && page.crashes > 0) else { return Ok(()) };
     match last.class {
         ExitClass::Environment | ExitClass::Configuration => {
-            Err(Refusal::DoesNotStart { dbid, why: format!("{:?}: {}", last.class, last.evidence) })
+            Err(Refusal::DoesNotStart { dbid, why: format!("{}: {}", last.class, last.evidence) })
         }
         ExitClass::Killed | ExitClass::DataUnusable | ExitClass::TimelineDiverged | ExitClass::Unclassified => Ok(()),
     }
@@ -396,7 +396,7 @@ fn moved(now: Timestamp, instance: Option<&Instance>, page: &Page) -> SignedDura
 
 fn why(page: &Page, follows: Option<&str>) -> String {
     let why = if page.state.asks_for_repair() {
-        format!("{:?}: {}", page.state, page.detail)
+        format!("{}: {}", page.state, page.detail)
     } else {
         "the mirror is down past its grace period".into()
     };

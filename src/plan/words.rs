@@ -26,12 +26,16 @@ fn line(desk: &Desk, dbid: Dbid, next: &InstanceNext) -> Option<String> {
             Some(why) => format!("{} is ended: {why}", attempt(state)),
             None => format!("{} is stuck ({}): {refusal}; {}", attempt(state), refusal.code(), refusal.lifted_by()),
         },
-        Standing::Proving(missing) => format!("{}; not proven yet: {missing:?}{}", done(state), in_vain(desk, dbid, missing)),
+        Standing::Proving(missing) => format!("{}; not proven yet: {}{}", done(state), listed(missing), in_vain(desk, dbid, missing)),
         Standing::Healed => "in sync".into(),
         Standing::Failed => format!("{}{}{}", failure(state), without(desk, dbid, state), in_a_row(desk, state)),
         Standing::Over => return None,
     };
     Some(next.note.as_ref().map_or(said.clone(), |note| format!("{said}; {note}")))
+}
+
+fn listed(missing: &[Missing]) -> String {
+    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Why nothing goes on with an instance just now, if so, for the status of its cluster.

@@ -1,5 +1,7 @@
 //! The page that a supervisor serves at `/status`: written by one side, read by the other.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +71,12 @@ crate::reasons! {
         StayingDown,
         /// postgres ended again and again; the next start is delayed, so that FTS can fail over meanwhile.
         BackingOff,
+    }
+}
+
+impl fmt::Display for InstanceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -195,6 +203,19 @@ pub enum ExitClass {
     Environment,
     /// Nothing in the log that we know.
     Unclassified,
+}
+
+impl fmt::Display for ExitClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Killed => "Killed",
+            Self::Configuration => "Configuration",
+            Self::DataUnusable => "DataUnusable",
+            Self::TimelineDiverged => "TimelineDiverged",
+            Self::Environment => "Environment",
+            Self::Unclassified => "Unclassified",
+        })
+    }
 }
 
 /// A repair's request to keep postgres down, as found on the volume.

@@ -374,7 +374,7 @@ crate::sentences! { Refusal {
         ("lifted by itself when its postgres has served for a while, or FTS has marked it down; mend what ends it, of which the log of \
              its pod tells");
     SupervisorSays { state, detail }: Lasting { person: state.needs_a_person(), for_good: false },
-        ("its supervisor says {state:?}: {detail}"),
+        ("its supervisor says {state}: {detail}"),
         ("{}", state.lifted_by());
 } }
 

@@ -258,7 +258,12 @@ async fn sound(work: &Work, source: &SourceLock, proven: &Proven) -> Result<(), 
     let end = control.min_recovery.max(control.checkpoint);
     match wal::standing(control.newest_timeline(), end, identified.timeline, identified.at.max(inserted), &proven.history) {
         Standing::Follows => Ok(()),
-        other => Err(IncrementalError::Unsound(format!("{other:?}: it is at {end} on timeline {}", control.newest_timeline())).into()),
+        Standing::Diverged => {
+            Err(IncrementalError::Unsound(format!("it has diverged, at {end} on timeline {}", control.newest_timeline())).into())
+        }
+        Standing::Ahead => {
+            Err(IncrementalError::Unsound(format!("it is ahead, at {end} on timeline {}", control.newest_timeline())).into())
+        }
     }
 }
 

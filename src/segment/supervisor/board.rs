@@ -79,7 +79,7 @@ impl Board {
         if page.state != before {
             page.since = Timestamp::now();
             self.states.clear();
-            self.states.get_or_create(&StateLabel { state: format!("{:?}", page.state) }).set(1);
+            self.states.get_or_create(&StateLabel { state: page.state.name().to_owned() }).set(1);
             tracing::info!(from = ?before, to = ?page.state, detail = page.detail, "state");
         }
     }
@@ -154,7 +154,7 @@ pub async fn serve(board: Board, listen: std::net::SocketAddr) -> Infallible {
 async fn ready(State(board): State<Board>) -> (StatusCode, String) {
     let page = board.page();
     let code = if page.serves.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, format!("{:?}: {}\n", page.state, page.detail))
+    (code, format!("{}: {}\n", page.state, page.detail))
 }
 
 async fn metrics(State(board): State<Board>) -> Result<String, StatusCode> {

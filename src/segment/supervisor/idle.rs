@@ -339,7 +339,7 @@ impl Supervisor {
 
     fn crash_story(&self) -> String {
         let last =
-            self.memory.last_exit.as_ref().map_or(String::new(), |exit| format!("; last: {} {:?} {}", exit.how, exit.class, exit.evidence));
+            self.memory.last_exit.as_ref().map_or(String::new(), |exit| format!("; last: {} {} {}", exit.how, exit.class, exit.evidence));
         format!("{} crashes in a row{last}", self.memory.crashes)
     }
 

@@ -89,7 +89,7 @@ fn here(page: &Page, begins: Option<&Begins>) -> Look<PeerHere> {
         (Some(Role::Mirror), Shape::Mirror) => PeerRole::InRecovery,
         (None, Shape::Mirror) => PeerRole::Idle,
         (Some(Role::Mirror) | None, Shape::Unknown | Shape::Empty | Shape::Unusable) => {
-            return Look::Unknown(format!("it says {:?}", page.state));
+            return Look::Unknown(format!("it says {}", page.state));
         }
     };
     let promotion = page.incarnations.last().filter(|last| Some(last.timeline) == page.timeline).map(|last| last.nonce.clone());
