@@ -1,11 +1,14 @@
 //! What operator, supervisor and Job say to each other, and the words that they say it in: rows of the catalog, the status page, an
 //! attempt and its outcome, the marks on a volume. Plain types, of no platform.
+#![deny(clippy::wildcard_enum_match_arm, reason = "what is new has to be decided about")]
 
 pub mod attempt;
 pub mod catalog;
 pub mod failure;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
+#[cfg(test)]
+mod golden;
 pub mod ids;
 pub mod incarnation;
 pub mod index;

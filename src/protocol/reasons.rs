@@ -32,7 +32,7 @@ macro_rules! reasons {
 /// The words of an enumeration as a table: one entry for each variant, of which none can be forgotten.
 #[macro_export]
 macro_rules! sentences {
-    ($enum:ident { $($variant:ident $({ $($field:ident),* })?: $lasting:expr, ($($said:tt)*), ($($lifted:tt)*);)* }) => {
+    ($enum:ident { $($variant:ident $({ $($field:ident),* })?: $nature:expr, ($($said:tt)*), ($($lifted:tt)*);)* }) => {
         #[allow(unused_variables, reason = "an entry need not use all that it is given")]
         impl std::fmt::Display for $enum {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -47,8 +47,8 @@ macro_rules! sentences {
                 match self { $(Self::$variant $({ $($field),* })? => format!($($lifted)*)),* }
             }
 
-            fn lasting(&self) -> Lasting {
-                match self { $(Self::$variant $({ $($field),* })? => $lasting),* }
+            fn nature(&self) -> Nature {
+                match self { $(Self::$variant $({ $($field),* })? => $nature),* }
             }
         }
     };

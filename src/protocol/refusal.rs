@@ -193,24 +193,28 @@ impl fmt::Display for ContractPoint {
     }
 }
 
-/// What waiting does to a reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Lasting {
-    /// It lasts until a person does something.
+/// What waiting does to a refusal.
+#[derive(Clone, Copy)]
+struct Nature {
+    /// A person has to do something.
     person: bool,
-    /// It refuses a recovery that was asked for.
+    /// No waiting changes it, so what was asked for is refused.
     for_good: bool,
+    /// It stands in the way of a repair; what does not only takes its time.
+    blocks: bool,
 }
 
+/// It only takes its time.
+const TAKES_TIME: Nature = Nature { person: false, for_good: false, blocks: false };
 /// It passes by itself, or is no fault.
-const PASSES: Lasting = Lasting { person: false, for_good: false };
-const PERSON: Lasting = Lasting { person: true, for_good: false };
-const FOR_GOOD: Lasting = Lasting { person: false, for_good: true };
-const BOTH: Lasting = Lasting { person: true, for_good: true };
+const PASSES: Nature = Nature { blocks: true, ..TAKES_TIME };
+const PERSON: Nature = Nature { person: true, ..PASSES };
+const FOR_GOOD: Nature = Nature { for_good: true, ..PASSES };
+const BOTH: Nature = Nature { person: true, ..FOR_GOOD };
 
 // Of each refusal: what waiting does to it, what it says, and what lifts it.
 crate::sentences! { Refusal {
-    CatalogUnread { unread }: Lasting { person: unread.needs_a_person(), for_good: false },
+    CatalogUnread { unread }: Nature { person: unread.needs_a_person(), ..PASSES },
         ("{unread}"),
         ("{}", unread.lifted_by());
     CatalogInvalid { why }: BOTH,
@@ -236,7 +240,7 @@ crate::sentences! { Refusal {
     TargetIsActingPrimary { dbid }: FOR_GOOD,
         ("dbid {dbid} is the acting primary, the only copy known to hold every commit"),
         ("lifted when FTS has promoted its mirror; a healthy acting primary is never repaired");
-    ActingPrimaryNotAnswering { primary, why }: PASSES,
+    ActingPrimaryNotAnswering { primary, why }: TAKES_TIME,
         ("the acting primary, dbid {primary}, does not answer: {why}"),
         ("lifted when dbid {primary} answers again or FTS promotes its mirror");
     DoubleFault { primary, mirror, why }: PERSON,
@@ -292,7 +296,7 @@ crate::sentences! { Refusal {
     FullNotAllowed { why }: BOTH,
         ("only a full copy would help ({why}), which policy does not allow"),
         ("lifted by spec.healing.full: Allow, or by a SegmentRecovery of type Full");
-    WithinGrace { seconds_left }: PASSES,
+    WithinGrace { seconds_left }: TAKES_TIME,
         ("down for less than the grace period ({seconds_left} s left)"),
         ("lifted in {seconds_left} s, or when its supervisor asks for a repair");
     Paused { would }: PASSES,
@@ -328,14 +332,14 @@ crate::sentences! { Refusal {
         ("{why}"),
         ("lifted by itself, within a minute, once quotas, policies of admission and the operator's role let it be made, or what the \
              message names is there");
-    AlreadyRecovering { content, recovery }: PASSES,
+    AlreadyRecovering { content, recovery }: TAKES_TIME,
         ("content {content} is being repaired by SegmentRecovery {recovery}"),
         ("lifted when SegmentRecovery {recovery} has ended");
     JobNotEnded { job }: PASSES,
         ("Job {job}, at work for the same content, has not ended, or its pod has not"),
         ("lifted by itself when Job {job} has its condition Complete or Failed, or is gone, and its pod has ended; where it does \
              not end, delete it");
-    JobBudget { max }: PASSES,
+    JobBudget { max }: TAKES_TIME,
         ("{max} Jobs are running already"),
         ("lifted when a running Job ends");
     SupervisorSilent { why }: PASSES,
@@ -350,7 +354,7 @@ crate::sentences! { Refusal {
         ("lifted by itself when FTS has marked it up; look whether the coordinator's FTS process works, and its log; a mirror that connects \
              under another name than gp_walreceiver FTS does not know, and a SegmentRecovery that a person makes for it sets that right, once \
              the one that waits for FTS is deleted");
-    CatchingUp: PASSES,
+    CatchingUp: TAKES_TIME,
         ("the mirror is up and not in sync yet"),
         ("lifted by itself when the mirror has received what it missed");
     MirrorHangs { primary, detail }: PASSES,
@@ -359,7 +363,7 @@ crate::sentences! { Refusal {
     MirrorUnreachable { why }: PASSES,
         ("the mirror cannot be reached: {why}"),
         ("lifted when its node is back and its supervisor answers, or FTS has marked it down; then it is repaired");
-    MirrorSlow { primary, detail }: PASSES,
+    MirrorSlow { primary, detail }: TAKES_TIME,
         ("the mirror is slow, as seen from dbid {primary}: {detail}"),
         ("lifted by itself when the mirror has acknowledged what it was sent; look at its disk and its processor");
     MirrorNotReceiving { why }: PASSES,
@@ -373,7 +377,7 @@ crate::sentences! { Refusal {
         ("it is up for FTS, and its postgres has ended {times} times {}, {last}", between(*serves_between)),
         ("lifted by itself when its postgres has served for a while, or FTS has marked it down; mend what ends it, of which the log of \
              its pod tells");
-    SupervisorSays { state, detail }: Lasting { person: state.needs_a_person(), for_good: false },
+    SupervisorSays { state, detail }: if state.needs_a_person() { PERSON } else { TAKES_TIME },
         ("its supervisor says {state}: {detail}"),
         ("{}", state.lifted_by());
 } }
@@ -381,36 +385,30 @@ crate::sentences! { Refusal {
 impl Refusal {
     /// Stable word for status, metrics and logs.
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::ContractNotFulfilled { points } => points.first().map_or(self.name(), ContractPoint::code),
-            Self::CatalogUnread { unread } => unread.name(),
-            _ => self.name(),
+        self.inner_code().unwrap_or(self.name())
+    }
+
+    /// Of what it is made of, where that has codes of its own.
+    fn inner_code(&self) -> Option<&'static str> {
+        if let Self::ContractNotFulfilled { points } = self {
+            return points.first().map(ContractPoint::code);
         }
+        if let Self::CatalogUnread { unread } = self { Some(unread.name()) } else { None }
     }
 
     /// A person has to do something: waiting alone does not lift it.
     pub fn needs_a_person(&self) -> bool {
-        self.lasting().person
+        self.nature().person
     }
 
     /// It stands in the way of a repair; what only takes its time does not.
     pub fn blocks(&self) -> bool {
-        self.needs_a_person()
-            || !matches!(
-                self,
-                Self::WithinGrace { .. }
-                    | Self::CatchingUp
-                    | Self::MirrorSlow { .. }
-                    | Self::AlreadyRecovering { .. }
-                    | Self::JobBudget { .. }
-                    | Self::SupervisorSays { .. }
-                    | Self::ActingPrimaryNotAnswering { .. }
-            )
+        self.nature().blocks
     }
 
     /// No waiting changes it: a recovery that was asked for is refused for good.
     pub fn is_final(&self) -> bool {
-        self.lasting().for_good
+        self.nature().for_good
     }
 }
 
@@ -426,9 +424,10 @@ fn numbered(causes: &[String]) -> String {
 }
 
 /// Which kernel a pod runs on is read from two sources, one of which may be old for a moment.
-fn of_contract(points: &[ContractPoint]) -> Lasting {
+fn of_contract(points: &[ContractPoint]) -> Nature {
     let own_kernel = |point: &ContractPoint| matches!(point, ContractPoint::OwnKernel { .. });
-    Lasting { person: points.iter().any(ContractPoint::lasts), for_good: points.iter().any(|point| point.lasts() && !own_kernel(point)) }
+    let for_good = points.iter().any(|point| point.lasts() && !own_kernel(point));
+    Nature { person: points.iter().any(ContractPoint::lasts), for_good, ..PASSES }
 }
 
 impl InstanceState {
