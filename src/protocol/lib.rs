@@ -1,6 +1,6 @@
 //! What operator, supervisor and Job say to each other, and the words that they say it in: rows of the catalog, the status page, an
 //! attempt and its outcome, the marks on a volume. Plain types, of no platform.
-#![deny(clippy::wildcard_enum_match_arm, reason = "what is new has to be decided about")]
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm, reason = "what is new has to be decided about"))]
 
 pub mod attempt;
 pub mod catalog;

@@ -145,9 +145,7 @@ impl Unread {
 
 impl fmt::Display for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OldCoordinator { why } => write!(f, "the coordinator is not believed: {why}"),
-            other => write!(f, "the catalog cannot be read: {}", other.why()),
-        }
+        let what = if matches!(self, Self::OldCoordinator { .. }) { "coordinator is not believed" } else { "catalog cannot be read" };
+        write!(f, "the {what}: {}", self.why())
     }
 }
