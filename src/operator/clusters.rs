@@ -95,7 +95,7 @@ impl Clusters {
     fn drive(&mut self, of: Of, news: bool) {
         if self.drivers.get(&of).is_some_and(|driver| !driver.is_finished()) {
             if news {
-                self.wakers.of(&of).notify_one();
+                self.wakers.wake(Some(of.namespace), &of.cluster);
             }
             return;
         }
@@ -103,8 +103,10 @@ impl Clusters {
         let span = tracing::info_span!("cluster", namespace = %of.namespace, cluster = %of.cluster);
         let (wakers, whose) = (self.wakers.clone(), of.clone());
         let until_it_ends = async move {
+            let client = context.client.clone();
             Box::pin(drive(context, whose.clone(), wake)).await;
             wakers.forget(&whose); // what is asked for from now on wakes nobody, and has to be told so
+            orphans::tell_all(&client, &whose.namespace, &whose.cluster).await;
         };
         let driver = self.tasks.spawn(until_it_ends.instrument(span));
         self.drivers.insert(of, driver);

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use super::{orphans, undriven};
+use super::undriven;
 
 use crate::error;
 use crate::{
@@ -166,7 +166,6 @@ impl Driver {
             }
         }
         tracing::info!("the cluster's object is gone, or going; it is healed no more");
-        orphans::tell_all(&self.context.client, &self.of.namespace, &self.of.cluster).await;
     }
 
     /// Until `after`, or until something has happened, but no shorter than `apart`: pods of a cluster that nobody can

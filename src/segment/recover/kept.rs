@@ -13,8 +13,13 @@ use model::{Lineage, Reach, incarnation::lineage};
 /// What is to be remembered of the target's data directory when it is put aside: it was proven to be of the source's history.
 pub fn remembered(work: &Work, proven: &Proven) -> Remembered {
     let source = history::source_incarnations(&work.attempt, proven.identified.timeline);
-    let followed = if source.is_empty() { proven.token.followed.as_slice() } else { source };
     let own = proven.own(&work.volume).unwrap_or_default(); // unreadable, it was proven by its bytes
+    let was_primary = own.last().map(|last| last.timeline) == proven.target_end().map(|end| end.timeline);
+    let followed = match (source, was_primary) {
+        ([], true) => &[], // what it followed before says nothing of the timeline on which it was the primary
+        ([], false) => proven.token.followed.as_slice(),
+        (source, _) => source,
+    };
     let end = proven.target_end().filter(|_| !work.attempt.waives_history); // what a person has waived was not proven
     Remembered { followed: followed.to_vec(), own, proven: end.map(|end| shared(end, &proven.history)) }
 }
@@ -41,7 +46,8 @@ pub async fn prove(work: &Work, source: &impl SourceLog, proven: &Proven) -> Res
                 let ends = Ends { folder: &folder, target: log, source: proven.identified.timeline, history: &proven.history };
                 by_log(work, source, (proven, &original), ends).await?
             }
-            (None, _) => by_memory(work, proven, &original.remembered).unwrap_or(Lineage::Same),
+            (None, Some(_)) => Lineage::Same, // its log was judged as what the target holds
+            (None, None) => by_memory(work, proven, &original.remembered).unwrap_or(Lineage::Same),
         };
         if let (Lineage::Differs(why), Some(Reach { timeline, end: target })) = (said, reach(&original, log)) {
             let (source_at, source_timeline) = (proven.identified.at, proven.identified.timeline);
@@ -80,7 +86,12 @@ async fn by_log(work: &Work, source: &impl SourceLog, (proven, original): (&Prov
     Ok(match history::compare(source, ends).await? {
         Bytes::Differ(why) => Lineage::Differs(why),
         Bytes::Same => Lineage::Same,
-        Bytes::Gone(_) => by_memory(work, proven, &original.remembered).unwrap_or(Lineage::Same),
+        Bytes::Gone(_) => by_memory(work, proven, &original.remembered).unwrap_or_else(|| {
+            let now = history::source_incarnations(&work.attempt, ends.source);
+            let Remembered { followed, own, .. } = &original.remembered;
+            let fork = wal::fork(ends.history, timeline);
+            history::by_incarnations((now, &work.attempt.source_followed), followed, own, (timeline, end), fork)
+        }),
     })
 }
 
