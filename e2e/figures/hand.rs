@@ -1,4 +1,4 @@
-//! What a person does, on bare processes of the same programs: the commands of reference §4.1 and nothing between them.
+//! What a person does, on bare processes of the same programs, and nothing between the commands.
 
 use std::time::Instant;
 

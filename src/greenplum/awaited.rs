@@ -3,7 +3,7 @@
 
 use super::{Dialect, Session, SessionError};
 
-/// The name of a rewind's sessions, by which Greenplum's own tools know that one runs (reference §1.5).
+/// The name of a rewind's sessions, by which Greenplum's own tools know that one runs (docs/greenplum.md#pg_rewind).
 pub const REWIND: &str = "__gprecoverseg_pg_rewind__";
 
 /// What a tool waits for.

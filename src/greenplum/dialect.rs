@@ -42,7 +42,7 @@ impl Dialect {
         }
     }
 
-    /// Startup option that makes a session see one instance only (reference §1.4).
+    /// Startup option that makes a session see one instance only (docs/greenplum.md#utility-mode).
     pub fn utility_option(self) -> &'static str {
         match self {
             Self::Six => "-c gp_session_role=utility",
@@ -50,7 +50,7 @@ impl Dialect {
         }
     }
 
-    /// Arguments of `postgres` for a segment, primary or mirror (reference §3.8, O §2).
+    /// Arguments of `postgres` for a segment, primary or mirror (docs/greenplum.md#arguments-of-a-segment).
     pub fn segment_arguments(self) -> &'static [&'static str] {
         match self {
             Self::Six => &["-c", "gp_role=utility"],
@@ -58,8 +58,8 @@ impl Dialect {
         }
     }
 
-    /// Arguments of `postgres` for a coordinator that only answers utility sessions (O §8). Its standby receives nothing yet: of an
-    /// incarnation that nobody can have written down it would be taken for a copy of another history.
+    /// Arguments of `postgres` for a coordinator that only answers utility sessions (docs/greenplum.md#a-coordinators-start). Its standby
+    /// receives nothing yet: of an incarnation that nobody can have written down it would be taken for a copy of another history.
     pub fn coordinator_utility_arguments(self) -> &'static [&'static str] {
         match self {
             Self::Six => &["-c", "gp_role=utility", "-c", "max_wal_senders=0", "-m"],

@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::{Session, SessionError};
 use model::{Content, world::Undispatched};
 
-/// A probe of a hung primary takes (timeout + 1 s) x retries: 130 s with Greenplum's defaults (O §4).
+/// A probe of a hung primary takes (timeout + 1 s) x retries: 130 s with Greenplum's defaults (docs/greenplum.md#what-fts-asks).
 const PROBE: Duration = Duration::from_secs(150);
 /// A statement to all segments; it waits behind nothing when they are well.
 const DISPATCH: Duration = Duration::from_secs(20);
 
-/// Asks FTS for a complete scan and waits for it. That it returns does not mean that the catalog changed (O §6.7).
+/// Asks FTS for a complete scan and waits for it. That it returns does not mean that the catalog changed
+/// (docs/greenplum.md#a-scan-on-demand).
 ///
 /// # Errors
 /// [`SessionError`]

@@ -1,4 +1,4 @@
-//! What an acting primary says of itself and of its mirror, in utility mode (reference §1.5).
+//! What an acting primary says of itself and of its mirror, in utility mode (docs/greenplum.md#walsender-and-slot).
 
 use std::time::Duration;
 

@@ -93,7 +93,7 @@ impl std::fmt::Display for Server {
 pub enum SessionError {
     #[error(transparent)]
     Unresolved(#[from] Unresolved),
-    /// 57M02: a healthy mirror refuses every client so (O §2).
+    /// 57M02: a healthy mirror refuses every client so (docs/greenplum.md#what-a-mirror-answers).
     #[error("{0} is a mirror in recovery")]
     InRecovery(Server),
     /// 57P03: it starts up, or shuts down.
@@ -163,7 +163,7 @@ impl Connection {
 impl Session {
     /// A session that sees this one instance only. Without a hint the dialect is found by asking for
     /// Greenplum 6's option first: every version either knows it as "utility" or refuses the name, while
-    /// Greenplum 7's `gp_role` means something else on 6 (reference §1.4).
+    /// Greenplum 7's `gp_role` means something else on 6 (docs/greenplum.md#utility-mode).
     ///
     /// # Errors
     /// [`SessionError`]
@@ -196,7 +196,7 @@ impl Session {
         Ok(Self { tool_options: settings::options(&known), ..self })
     }
 
-    /// A session that dispatches; on the coordinator only. It may hang while segments are away (O §8).
+    /// A session that dispatches; on the coordinator only. It may hang while segments are away (docs/greenplum.md#sessions-that-dispatch).
     ///
     /// # Errors
     /// [`SessionError`]

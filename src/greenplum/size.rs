@@ -5,7 +5,7 @@ use super::Dialect;
 /// Bytes of all databases, wherever their files lie.
 pub const DATA: &str = "SELECT sum(pg_catalog.pg_database_size(oid))::text FROM pg_catalog.pg_database";
 
-/// Segments of 64 MB (O §2), beside which history files and a folder lie; `pg_ls_waldir` is not known there.
+/// Segments of 64 MB (docs/greenplum.md#folders-and-sizes), beside which history files and a folder lie; `pg_ls_waldir` is not known there.
 const LOG_OF_SIX: &str = "SELECT (count(*) * 64 * 1024 * 1024)::text FROM pg_catalog.pg_ls_dir('pg_xlog') AS name WHERE length(name) = 24";
 const LOG_OF_SEVEN: &str = "SELECT sum(size)::text FROM pg_catalog.pg_ls_waldir()";
 

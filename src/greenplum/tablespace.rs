@@ -1,5 +1,5 @@
 //! Where the tablespaces of an instance lie: Greenplum has one location for all instances, and a folder of each
-//! instance in it, named by its dbid (O §9); the PostgreSQL below has the location itself.
+//! instance in it, named by its dbid (docs/greenplum.md#tablespaces); the PostgreSQL below has the location itself.
 
 use std::{
     ffi::OsString,

@@ -1,4 +1,4 @@
-//! `gp_segment_configuration` and `gp_configuration_history`, read by column name (reference §1.2).
+//! `gp_segment_configuration` and `gp_configuration_history`, read by column name (docs/greenplum.md#rows-of-the-catalog).
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use model::{Catalog, Content, Dbid, Mode, Role, Row, Status, SystemIdentifier, T
 /// The columns of the catalog; the name of the current WAL file comes in the same statement, as a coordinator is asked often.
 const ROWS: &str = "dbid, content, role, preferred_role, mode, status, port, hostname, address, datadir";
 
-/// FTS writes `… for dbid 5 with contentid 0 to p, u, and n` (reference §2.5); the first `p` after the last `m` is the moment
-/// at which the catalog made a mirror the primary.
+/// FTS writes `… for dbid 5 with contentid 0 to p, u, and n` (docs/greenplum.md#history-of-the-catalog); the first `p` after the
+/// last `m` is the moment at which the catalog made a mirror the primary.
 /// The count tells one fault from the next, so it is of all rows: a bound by time or number would let it shrink, or stand still.
 const HISTORY: &str = "SELECT h.dbid, max(h.time) AS newest, count(*) AS written,
     min(CASE WHEN h.\"desc\" LIKE '% to p, %' AND h.time > m.last THEN h.time END) AS promoted

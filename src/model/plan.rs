@@ -163,7 +163,7 @@ impl Standing {
     }
 }
 
-/// What is missing to call an instance healed (design §2 point 6).
+/// What is missing to call an instance healed (docs/greenplum.md#gprecoverseg).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Missing {
     /// FTS has not marked the mirror up and both rows in sync.

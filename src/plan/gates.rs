@@ -1,5 +1,5 @@
 //! Whether an instance may be touched at all. The order is that of the evidence: catalog, row,
-//! pair, source, place, supervisor. Numbers in brackets are the invariants of reference §8.
+//! pair, source, place, supervisor. What each keeps from happening stands in docs/never.md.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -71,14 +71,14 @@ fn pair_of<'a>(catalog: &CatalogIndex<'a>, row: &Row) -> Result<Pair<'a>, Refusa
     match catalog.pair(row.content) {
         Some(Ok(pair)) => Ok(*pair),
         Some(Err(why)) => Err(Refusal::CatalogInvalid { why: why.clone() }),
-        None if row.content == Content::COORDINATOR => Err(Refusal::CoordinatorRow), // [15]
+        None if row.content == Content::COORDINATOR => Err(Refusal::CoordinatorRow),
         None => Err(Refusal::CatalogInvalid { why: format!("content {} is none of a segment: {row}", row.content) }),
     }
 }
 
 fn target_is_a_down_mirror(row: &Row) -> Result<(), Refusal> {
     match (row.role, row.status) {
-        (Role::Primary, _) => Err(Refusal::TargetIsActingPrimary { dbid: row.dbid }), // [1]
+        (Role::Primary, _) => Err(Refusal::TargetIsActingPrimary { dbid: row.dbid }),
         (Role::Mirror, Status::Up) => Err(Refusal::TargetUp { dbid: row.dbid }),
         (Role::Mirror, Status::Down) => Ok(()),
     }
@@ -97,7 +97,7 @@ pub fn serves_its_content(desk: &Desk, row: &Row) -> Result<(), Refusal> {
     source_holds_every_commit(desk, &pair_of(catalog(desk)?, row)?)
 }
 
-/// The acting primary answers, read-write, as itself [2, 7].
+/// The acting primary answers, read-write, as itself.
 fn source_holds_every_commit(desk: &Desk, pair: &Pair) -> Result<(), Refusal> {
     let primary = pair.primary.dbid;
     match desk.world.sources.get(&pair.primary.content) {
@@ -107,7 +107,7 @@ fn source_holds_every_commit(desk: &Desk, pair: &Pair) -> Result<(), Refusal> {
     }
 }
 
-/// Why a content whose acting primary does not answer is left alone [2, 5; reference §7 #3, #5, #6].
+/// Why a content whose acting primary does not answer is left alone (docs/greenplum.md#both-sides-gone).
 pub fn primary_gone(desk: &Desk, pair: &Pair, why: &str) -> Refusal {
     let (primary, mirror, why) = (pair.primary.dbid, pair.mirror.dbid, why.to_owned());
     let instance = desk.world.instances.get(&primary);

@@ -10,7 +10,7 @@ const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 /// The repair that the volume asks for.
 pub fn first(page: &Page) -> Repair {
     if page.copy {
-        return Repair::Full; // [8 #10b] never incremental over a copy that was cut off
+        return Repair::Full; // never incremental over a copy that was cut off
     }
     match page.state {
         InstanceState::NeedsFull | InstanceState::CopyUnfinished => Repair::Full,
@@ -48,7 +48,7 @@ pub fn first(page: &Page) -> Repair {
 pub fn choose(policy: &Policy, wanted: Option<Repair>, earlier: Option<Repair>, page: &Page) -> Result<Repair, Refusal> {
     let needed = first(page).max(earlier.unwrap_or(Repair::Incremental));
     match (wanted, needed) {
-        // A person's word is a policy of its own [6].
+        // A person's word is a policy of its own.
         (Some(Repair::Incremental), Repair::Full) => Err(Refusal::FullNotAllowed { why: "type: Incremental was asked for".into() }),
         (None, Repair::Full) if !policy.full_allowed => Err(Refusal::FullNotAllowed { why: page.detail.clone() }),
         (Some(Repair::Full), _) | (None, Repair::Full) => Ok(Repair::Full),
@@ -95,7 +95,7 @@ pub fn count(state: &mut RecoveryInstance, failure: Failure, copied: bool, now: 
 /// The rung after the newest attempt, which is counted and failed with this class.
 pub fn after(policy: &Policy, wanted: Option<Repair>, state: &RecoveryInstance, class: FailureClass) -> Next {
     if state.copies >= policy.max_attempts {
-        return Next::End; // [20]
+        return Next::End;
     }
     let repair = state.repair.unwrap_or(Repair::Incremental);
     if state.failure.as_ref().is_some_and(ran_out) {

@@ -1,4 +1,4 @@
-//! When an instance is healed. gprecoverseg's success means less than this (reference §8 #18).
+//! When an instance is healed. gprecoverseg's success means less than this (docs/greenplum.md#gprecoverseg).
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,8 +11,8 @@ use model::{
     CatalogIndex, Content, Dbid, FailureClass, InstanceState, Look, Missing, Refusal, Role, Row, Source, Status, world::Walsender,
 };
 
-/// How long nothing may move before a proof is given up. Replay of a long queue is not a failure
-/// (reference §7.3 #50), so this is long and counts only while nothing is received and nothing replayed.
+/// How long nothing may move before a proof is given up. Replay of a long queue is not a failure, so this is long and counts only
+/// while nothing is received and nothing replayed.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(30);
 
 /// How a proof stands.

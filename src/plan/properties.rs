@@ -1,4 +1,4 @@
-//! Properties that hold for every world that can be thought up, each by its number in reference §8.
+//! Properties that hold for every world that can be thought up: what docs/never.md says of the planner.
 
 use proptest::prelude::*;
 
@@ -172,7 +172,7 @@ fn jobs(plan: &Plan) -> Vec<model::Attempt> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// [1, 2, 7, 15] A Job's target is a mirror marked down of a legal pair whose acting primary answers read-write as itself.
+    /// A Job's target is a mirror marked down of a legal pair whose acting primary answers read-write as itself.
     #[test]
     fn a_job_only_ever_writes_over_a_down_mirror_with_a_live_source(world in worlds(), policy in policies()) {
         for job in jobs(&plan(&policy, &world, now())) {
@@ -190,7 +190,7 @@ proptest! {
         }
     }
 
-    /// [13] One recovery per content, and no more Jobs than allowed.
+    /// One recovery per content, and no more Jobs than allowed.
     #[test]
     fn one_recovery_per_content_and_a_bounded_number_of_jobs(world in worlds(), policy in policies()) {
         let plan = plan(&policy, &world, now());
@@ -203,7 +203,7 @@ proptest! {
         }
     }
 
-    /// [6, 10b] Full only by policy or a person; never incremental over a copy that was cut off.
+    /// Full only by policy or a person; never incremental over a copy that was cut off.
     #[test]
     fn full_only_when_allowed_and_never_incremental_over_a_broken_copy(world in worlds(), policy in policies()) {
         for job in jobs(&plan(&policy, &world, now())) {

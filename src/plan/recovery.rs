@@ -310,7 +310,7 @@ fn why(recovery: &Recovery, state: &RecoveryInstance, admitted: &Admitted) -> St
 
 fn permit<'a>(desk: &Desk<'a>, recovery: &Recovery, dbid: Dbid, state: &RecoveryInstance) -> Result<(Admitted<'a>, Repair), Refusal> {
     let admitted = gates::admit(desk, dbid)?;
-    desk.is_left_by_others(&recovery.name, state.content)?; // [13]
+    desk.is_left_by_others(&recovery.name, state.content)?;
     desk.is_free(&recovery.name, state.content)?;
     let earlier = state.repair.or_else(|| follow::begin(desk, recovery.follows.as_deref(), dbid).repair);
     let repair = ladder::choose(desk.policy, recovery.wanted, earlier, admitted.page)?;

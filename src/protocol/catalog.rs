@@ -1,4 +1,4 @@
-//! `gp_segment_configuration` as values (reference §1.1, §1.2).
+//! `gp_segment_configuration` as values (docs/greenplum.md#rows-of-the-catalog).
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ pub enum Mode {
     ChangeTracking,
 }
 
-/// Whether FTS counts on the instance; not a fact about its life (reference §2.6).
+/// Whether FTS counts on the instance; not a fact about its life (docs/greenplum.md#what-fts-leaves-alone).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Status {
     /// `u`
@@ -156,7 +156,7 @@ impl Catalog {
         }
     }
 
-    /// The pair of a content, or why its rows cannot be true (legal states: reference §1.2).
+    /// The pair of a content, or why its rows cannot be true (docs/greenplum.md#pairs-that-can-be).
     ///
     /// # Errors
     /// A sentence that names the rows.

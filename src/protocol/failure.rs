@@ -43,7 +43,7 @@ impl Answer {
 
 macro_rules! classes {
     ($($(#[doc = $doc:literal])+ $name:ident => $answer:ident $($lifted_by:literal)?),* $(,)?) => {
-        /// The classes of failure (reference §7).
+        /// The classes of failure.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum FailureClass { $($(#[doc = $doc])+ $name),* }
 
@@ -103,11 +103,11 @@ classes! {
     ConnectionLost => Retry,
     /// A tool was killed, or could not be run for want of memory or processes.
     ToolKilled => Retry,
-    /// pg_rewind finds no common ancestor, lacks the target's old WAL, needs hints that are off, or the log ends before the fork (7.2 #30-33).
+    /// pg_rewind finds no common ancestor, lacks the target's old WAL, needs hints that are off, or the log ends before the fork.
     CannotRewind => GoFull,
-    /// An earlier copy of this directory was cut off; only a full copy makes it whole (8 #10b).
+    /// An earlier copy of this directory was cut off; only a full copy makes it whole.
     CopyUnfinished => GoFull,
-    /// WAL that the target needs is gone from the source (7.2 #35-37).
+    /// WAL that the target needs is gone from the source.
     WalRemoved => GoFull,
     /// The target's own files are damaged or missing (control file, PG_VERSION).
     TargetUnusable => GoFull,

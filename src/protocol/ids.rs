@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Content id: the number of a shard; -1 is the coordinator and its standby (reference §1.1).
+/// Content id: the number of a shard; -1 is the coordinator and its standby (docs/greenplum.md#rows-of-the-catalog).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Content(pub i16);

@@ -15,7 +15,7 @@ pub const PAGE_VERSION: u32 = 1;
 const ENDS: u32 = 5;
 
 crate::reasons! {
-    /// What the supervisor of an instance does now (design §3.3).
+    /// What the supervisor of an instance does now.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
     pub enum InstanceState {
         /// Just begun; nothing is decided.
@@ -193,11 +193,11 @@ pub struct AttemptSeen {
 pub enum ExitClass {
     /// Killed by a signal from outside.
     Killed,
-    /// A setting that this server does not take (7.3 #51).
+    /// A setting that this server does not take.
     Configuration,
     /// The directory cannot be used any more: damaged or incomplete.
     DataUnusable,
-    /// The mirror's history is not the primary's (O §6.1).
+    /// The mirror's history is not the primary's (docs/greenplum.md#timelines).
     TimelineDiverged,
     /// Disk full, port taken, no memory: the environment.
     Environment,

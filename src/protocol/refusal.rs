@@ -7,36 +7,36 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Content, Dbid, Repair, Unread, page::InstanceState, reasons::Example};
 
 crate::reasons! {
-    /// A reason to leave an instance alone. Invariants in brackets are those of reference §8.
+    /// A reason to leave an instance alone. What it keeps from happening stands in docs/never.md.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum Refusal {
         /// The catalog could not be read, or is not believed; the causes have codes of their own, which stand in its place.
         CatalogUnread { unread: Unread },
-        /// The rows of the content cannot be true [7.1 #7, #8].
+        /// The rows of the content cannot be true.
         CatalogInvalid { why: String },
         /// Segments have believed a coordinator on a higher timeline than the one that gave the catalog is on: it may be an old one.
         CoordinatorMayBeOvertaken { why: String },
         /// The standby coordinator does not run, does not follow, or cannot be asked: nothing would be left to activate.
         StandbyCoordinatorDown { dbid: Dbid, why: String },
-        /// The coordinator and its standby are repaired in another way [15].
+        /// The coordinator and its standby are repaired in another way.
         CoordinatorRow,
         /// No such dbid or content in the catalog.
         NotInCatalog { what: String },
         /// The instance is up: a repair would take away redundancy that is there.
         TargetUp { dbid: Dbid },
-        /// The instance is the acting primary: the only copy known to hold every commit [1].
+        /// The instance is the acting primary: the only copy known to hold every commit.
         TargetIsActingPrimary { dbid: Dbid },
-        /// The acting primary does not answer, and nothing else is known [2].
+        /// The acting primary does not answer, and nothing else is known.
         ActingPrimaryNotAnswering { primary: Dbid, why: String },
-        /// Both sides are gone [2, 5].
+        /// Both sides are gone.
         DoubleFault { primary: Dbid, mirror: Dbid, why: String },
-        /// Both died in sync: the catalog names a primary that was never promoted [2; reference §7 #6].
+        /// Both died in sync: the catalog names a primary that was never promoted.
         FlippedDouble { primary: Dbid, mirror: Dbid, why: String },
-        /// What answers at the acting primary's place is not, or not surely, that instance [7].
+        /// What answers at the acting primary's place is not, or not surely, that instance.
         PeerSuspect { primary: Dbid, why: String },
         /// No selected pod is at the address of any segment.
         NothingSelected { selected: usize },
-        /// The pod does not fulfil the contract of a segment pod (design §3.1).
+        /// The pod does not fulfil the contract of a segment pod.
         ContractNotFulfilled { points: Vec<ContractPoint> },
         /// The volume carries no token of this instance: perhaps not mounted, perhaps another's.
         VolumeUnrecognised { dbid: Dbid },
@@ -58,7 +58,7 @@ crate::reasons! {
         PrimaryDataMissing { dbid: Dbid },
         /// Its postgres is kept from starting by its machine or a setting, which no copy mends; its supervisor goes on trying.
         DoesNotStart { dbid: Dbid, why: String },
-        /// Only a full copy would help and policy does not allow it [6].
+        /// Only a full copy would help and policy does not allow it.
         FullNotAllowed { why: String },
         /// A mirror that is down for less than the grace period.
         WithinGrace { seconds_left: i64 },
@@ -66,11 +66,11 @@ crate::reasons! {
         Paused { would: Repair },
         /// The policy only observes.
         ObserveOnly { would: Repair },
-        /// An earlier recovery of this fault failed for a cause that only a person can judge [20].
+        /// An earlier recovery of this fault failed for a cause that only a person can judge.
         RecoveryFailed { recovery: String },
         /// A recovery of this fault ended for a cause that passes by itself; another one goes on after a rest.
         TakenUpAgain { recovery: String, why: String, until: Timestamp },
-        /// Repairs of this instance succeed, and it falls back soon after, as often as policy allows [20].
+        /// Repairs of this instance succeed, and it falls back soon after, as often as policy allows.
         FallsBack { recovery: String, copies: u32 },
         /// The instance was repaired, and fell again, as often within a term as policy lets it be without a person.
         Flapping { dbid: Dbid, recovery: String, within: SignedDuration, causes: Vec<String>, until: Timestamp },
@@ -82,9 +82,9 @@ crate::reasons! {
         PodRefused { job: String, why: String },
         /// A recovery, its status or its Job cannot be made: the Kubernetes API refuses it, or something of the pod is missing.
         NotMade { why: String, passes: bool },
-        /// Another recovery of the same content is running [13].
+        /// Another recovery of the same content is running.
         AlreadyRecovering { content: Content, recovery: String },
-        /// A Job at the same content, or its pod, has not ended yet, whatever it has said and whether or not its recovery is there [13].
+        /// A Job at the same content, or its pod, has not ended yet, whatever it has said and whether or not its recovery is there.
         JobNotEnded { job: String },
         /// As many Jobs run as policy allows.
         JobBudget { max: usize },
@@ -94,7 +94,7 @@ crate::reasons! {
         PageNotBelieved { why: String },
         /// The mirror streams from its acting primary, for minutes, and FTS has not marked it up.
         NotMarkedUp { why: String },
-        /// The mirror is up and follows; it is not in sync yet [7.3 #54].
+        /// The mirror is up and follows; it is not in sync yet.
         CatchingUp,
         /// The mirror is up for FTS and acknowledges nothing, as its acting primary's supervisor or its own sees: commits wait for it.
         MirrorHangs { primary: Dbid, detail: String },
@@ -115,7 +115,7 @@ crate::reasons! {
 }
 
 crate::reasons! {
-    /// One point of the contract of a segment pod (design §3.1).
+    /// One point of the contract of a segment pod (docs/attach.md#the-contract-of-a-segment-pod).
     #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
     pub enum ContractPoint {
         /// No selected pod has this catalog address.

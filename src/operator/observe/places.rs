@@ -1,4 +1,5 @@
-//! Which pod is the place of which catalog row, and whether it fulfils the contract of a segment pod (design §3.1).
+//! Which pod is the place of which catalog row, and whether it fulfils the contract of a segment pod
+//! (docs/attach.md#the-contract-of-a-segment-pod).
 
 use std::collections::{BTreeMap, HashMap};
 

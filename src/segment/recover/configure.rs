@@ -1,4 +1,4 @@
-//! Settings that make a directory the mirror of this source, at its own port and dbid (O §2).
+//! Settings that make a directory the mirror of this source, at its own port and dbid (docs/greenplum.md#files-of-a-mirror).
 
 use std::{io, path::Path};
 

@@ -151,7 +151,7 @@ async fn began(source: &SourceLock) -> Result<Began, Fault> {
     Ok(Began { address, at: now.and_then(|now| now.parse().ok()), ports: vec![] })
 }
 
-/// As Greenplum's own tool calls it (reference §3.6), but that we sync ourselves, and into folders that are new, so
+/// As Greenplum's own tool calls it (docs/greenplum.md#pg_basebackup), but that we sync ourselves, and into folders that are new, so
 /// nothing has to be overwritten: what is no part of the mapping yet and lies in the way ends the copy.
 fn arguments(work: &Work, dialect: Dialect, fresh: &Path, spaces: &[Tablespace]) -> Vec<String> {
     let source = &work.attempt.source;

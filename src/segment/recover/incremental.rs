@@ -142,7 +142,7 @@ fn has_its_spaces(data: &Path) -> Result<(), Fault> {
 }
 
 /// pg_rewind does not compare them: it copies the source's control file, so that pages which it did not copy would be
-/// verified, or not, by a setting under which they were not written. gprecoverseg refuses such segments (reference §7.1 #9).
+/// verified, or not, by a setting under which they were not written. gprecoverseg refuses such segments (docs/greenplum.md#gprecoverseg).
 async fn same_checksums(source: &SourceLock, proven: &Proven) -> Result<(), Fault> {
     let setting = source.text("SELECT pg_catalog.current_setting('data_checksums')").await?;
     let target = proven.target.control.as_ref().map(|control| control.checksums);
@@ -170,7 +170,7 @@ async fn wal_is_there(source: &SourceLock, proven: &Proven) -> Result<(), Fault>
 async fn rewind(work: &Work, source: &SourceLock, proven: &Proven) -> Result<(&'static str, bool), Fault> {
     reaches_the_fork(proven.target_end(), &proven.history)?;
     let data = work.volume.data();
-    // A mirror that diverged (O §6.1): with the marker there, single-user recovery and pg_rewind refuse.
+    // A mirror that diverged (docs/greenplum.md#pg_rewind): with the marker there, single-user recovery and pg_rewind refuse.
     put_marker_aside(data, proven.dialect)?;
     remove(&data.join("postmaster.pid"))?;
     source.kept_while(recover_from_crash(work, proven)).await?;
@@ -209,7 +209,7 @@ fn reaches_the_fork(target: Option<Reach>, history: &[Switch]) -> Result<(), Inc
     }
 }
 
-/// pg_rewind wants a cleanly stopped target, and its dry run cannot make one (O §6.10).
+/// pg_rewind wants a cleanly stopped target, and its dry run cannot make one (docs/greenplum.md#pg_rewind).
 async fn recover_from_crash(work: &Work, proven: &Proven) -> Result<(), Fault> {
     if proven.target.control.as_ref().is_some_and(|control| control.state == "shut down") {
         return Ok(());
@@ -238,7 +238,7 @@ const WET: &[&str] = &["--write-recovery-conf", "--slot", SLOT, "--progress"];
 
 fn arguments(work: &Work, more: &[&str]) -> Vec<String> {
     let source = &work.attempt.source;
-    // The name by which Greenplum's own tools know that a rewind is running (reference §1.5).
+    // The name by which Greenplum's own tools know that a rewind is running (docs/greenplum.md#pg_rewind).
     let server = format!(
         "host={} port={} user={} dbname=template1 application_name=__gprecoverseg_pg_rewind__",
         source.address, source.port, work.login.user
@@ -247,9 +247,9 @@ fn arguments(work: &Work, more: &[&str]) -> Vec<String> {
     more.iter().map(|word| (*word).to_owned()).chain(ends).collect()
 }
 
-/// What pg_rewind left follows the source. That it exits with 0 is not enough (O §6.1). It has the source's log up to its end, of which
-/// the last records may not be flushed there yet. A source that is away for a moment is waited for: the mark of a copy stands, and a
-/// failure here would have the next attempt copy everything.
+/// What pg_rewind left follows the source. That it exits with 0 is not enough (docs/greenplum.md#pg_rewind). It has the source's log up
+/// to its end, of which the last records may not be flushed there yet. A source that is away for a moment is waited for: the mark of a
+/// copy stands, and a failure here would have the next attempt copy everything.
 async fn sound(work: &Work, source: &SourceLock, proven: &Proven) -> Result<(), Fault> {
     let inserted = source.inserted().await?;
     let identified = identify(work).await?;

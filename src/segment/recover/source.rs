@@ -294,7 +294,7 @@ impl SourceLock {
         if source.in_recovery { Err(SourceError::InRecovery.into()) } else { Ok(()) }
     }
 
-    /// Makes its control file carry its timeline, which pg_rewind reads (O §6.1): not optional.
+    /// Makes its control file carry its timeline, which pg_rewind reads (docs/greenplum.md#pg_rewind): not optional.
     pub async fn checkpoint(&self) -> Result<(), Fault> {
         // A checkpoint of a busy primary takes its time; it is spread by nothing here.
         let session = self.session().await?;
@@ -352,7 +352,7 @@ impl SourceLock {
             return Err(SourceError::SlotActive(pid).into());
         }
         if row.try_get::<_, bool>("lost").unwrap_or(false) {
-            // It was never reserved or has lost its log already: nothing is thrown away (reference §8 #17).
+            // It was never reserved or has lost its log already: nothing is thrown away.
             self.rows(&format!("SELECT pg_catalog.pg_drop_replication_slot('{SLOT}')")).await?;
             return self.make_slot().await;
         }

@@ -53,7 +53,8 @@ impl Classified for ToolError {
     }
 }
 
-/// Kills the whole group on the way out: a pg_basebackup that is killed alone leaves its WAL receiver alive (O §6.5).
+/// Kills the whole group on the way out: a pg_basebackup that is killed alone leaves its WAL receiver alive
+/// (docs/greenplum.md#pg_basebackup).
 struct Group(Option<Pid>);
 
 impl Drop for Group {
@@ -194,7 +195,7 @@ impl Lines {
     }
 }
 
-/// `12345/67890 kB (18%)`, of pg_basebackup and pg_rewind alike (reference §3.9): bytes done, bytes in all.
+/// `12345/67890 kB (18%)`, of pg_basebackup and pg_rewind alike (docs/greenplum.md#pg_basebackup): bytes done, bytes in all.
 fn progress(line: &str) -> Option<(u64, u64)> {
     let (head, tail) = line.split_once(" kB (")?;
     tail.contains("%)").then_some(())?;

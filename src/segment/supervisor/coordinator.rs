@@ -1,6 +1,6 @@
 //! A coordinator's start in two steps, like gpstart: first in utility mode, so that segments can ask
 //! for their rows, then in dispatch mode. Dispatching at once makes FTS flip every content of a cold
-//! cluster within seconds (O §8).
+//! cluster within seconds (docs/greenplum.md#a-coordinators-start).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! May postgres start on this volume, may it go on? The table of design §3.3 as one pure function:
+//! May postgres start on this volume, may it go on? A table as one pure function:
 //! lock (held by whoever asks), then marks, then catalog, then start.
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm, reason = "a new state has to be decided about"))]
 
@@ -18,7 +18,8 @@ use model::{Content, InstanceState, Look, Role, Timeline, page::Shape};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     Start,
-    /// The coordinator is started in two steps (O §8); it dispatches without an answer of the others only with witnesses.
+    /// The coordinator is started in two steps (docs/greenplum.md#a-coordinators-start); it dispatches without an answer of the others
+    /// only with witnesses.
     StartCoordinator,
     /// The coordinator crashed while it dispatched: it dispatches again at once.
     Dispatch,

@@ -58,7 +58,7 @@ fn says(facts: &Facts) -> String {
     }
 }
 
-/// Every row of the table in design §3.3.
+/// Every row of the table.
 #[test]
 fn the_table_of_a_segment() {
     let (p, m) = (Role::Primary, Role::Mirror);

@@ -7,7 +7,7 @@ use super::Supervisor;
 use crate::volume::{Token, TokenState, Volume, places, shape, token::TOKEN};
 use model::{Dbid, SystemIdentifier, Timeline, page::Shape};
 
-/// A person works here: postgres runs without being asked about, and gpheal keeps away (design §3.2).
+/// A person works here: postgres runs without being asked about, and gpheal keeps away (docs/break-glass.md#marks).
 const MAINTENANCE: &str = "gpheal.io/maintenance";
 // What lifts a refusal names what it refuses: an annotation that nobody took away, or that stands in a pod's template, says nothing
 // of what happens later.

@@ -33,7 +33,7 @@ pub async fn ask(config: &Config, known: Option<Timeline>) -> Answered {
             Ok(_) => Answered::Serves(Role::Mirror, None),
             Err(error) => Answered::No(error.to_string()),
         },
-        // The answer of every healthy mirror (O §2).
+        // The answer of every healthy mirror (docs/greenplum.md#what-a-mirror-answers).
         Err(SessionError::InRecovery(_)) => Answered::Serves(Role::Mirror, None),
         Err(SessionError::NotYet(_)) => Answered::NotYet,
         // One that starts, stops or recovers says so before it asks who we are. A password that is being rotated is no

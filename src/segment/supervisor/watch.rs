@@ -28,7 +28,7 @@ use model::{
     page::{ExitClass, Shape},
 };
 
-/// FTS' retries after a primary died: 5 x 1 s, and some; until then the row may still flip (reference §2.3).
+/// FTS' retries after a primary died: 5 x 1 s, and some; until then the row may still flip (docs/greenplum.md#a-primary-that-is-gone).
 pub(super) const FLIP_WINDOW: Duration = Duration::from_secs(15);
 /// A fast stop of a mirror that takes longer is made immediate: it has nothing to lose.
 const MIRROR_STOP: Duration = Duration::from_secs(5);

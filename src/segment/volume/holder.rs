@@ -12,7 +12,7 @@ const SIZE: usize = 4096;
 /// A person names this node when the record itself cannot tell one.
 pub const UNKNOWN_NODE: &str = "unknown";
 
-/// Who holds the lock, as its file says. A holder on another kernel counts until it is proven gone (design §3.2).
+/// Who holds the lock, as its file says. A holder on another kernel counts until it is proven gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Holder {

@@ -1,5 +1,5 @@
 //! The volume's lock: whoever holds it may run postgres or write. An flock on a descriptor that
-//! postgres and all its children inherit, so it is free only when the last of them is gone (O §8).
+//! postgres and all its children inherit, so it is free only when the last of them is gone (docs/greenplum.md#processes).
 
 use std::{
     fs::{File, OpenOptions, TryLockError},

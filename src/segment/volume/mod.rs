@@ -1,6 +1,6 @@
 //! One instance's volume: the lock, the token and the marks that live beside its data directory.
 //!
-//! Shared by the supervisor and the Job; it is where the two meet (design §3.2, §3.4).
+//! Shared by the supervisor and the Job; it is where the two meet.
 
 pub mod commits;
 pub mod confirmed;

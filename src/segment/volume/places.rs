@@ -4,7 +4,7 @@ use std::path::Path;
 
 use model::{Content, Dbid};
 
-/// dbid and content as written in the directory's own settings (reference §1.1).
+/// dbid and content as written in the directory's own settings (docs/greenplum.md#files-of-a-mirror).
 pub fn identity(data: &Path) -> (Option<Dbid>, Option<Content>) {
     let dbid = setting(&data.join("internal.auto.conf"), "gp_dbid");
     let content =

@@ -1,5 +1,6 @@
-//! `gpheal supervise --check`: whether this container fulfils the contract of a segment pod (design §3.1), point by
-//! point, each with what to do. It writes nothing and starts nothing, so it may be run beside a living postgres.
+//! `gpheal supervise --check`: whether this container fulfils the contract of a segment pod
+//! (docs/attach.md#the-contract-of-a-segment-pod), point by point, each with what to do. It writes nothing and
+//! starts nothing, so it may be run beside a living postgres.
 
 mod environment;
 pub mod fault;
