@@ -1,5 +1,5 @@
 //! `gpheal-segment`: what `gpheal install` puts into a segment's pod, under the name gpheal. It is gpheal without the operator, so without a
-//! client of Kubernetes, and takes as much less memory beside every postgres.
+//! client of Kubernetes: a supervisor lives beside every postgres, and most of what it holds is its own code.
 
 mod log;
 mod segment_commands;

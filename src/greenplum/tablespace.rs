@@ -57,6 +57,11 @@ impl Tablespace {
         path.into()
     }
 
+    /// Where this instance's folder may be, in Greenplum's layout and in PostgreSQL's.
+    pub fn places(&self, dbid: Dbid) -> [PathBuf; 2] {
+        [self.location.join(dbid.to_string()), self.location.clone()]
+    }
+
     /// The value of `pg_basebackup --tablespace-mapping` that makes the copy there.
     pub fn mapping(&self, dbid: Dbid) -> String {
         let escaped = |path: &Path| path.to_string_lossy().replace('=', "\\=");

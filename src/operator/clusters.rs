@@ -93,10 +93,9 @@ impl Clusters {
 
     /// Begins a driver, or wakes the one that there is when the object was changed by somebody else than us.
     fn drive(&mut self, of: Of, news: bool) {
-        if self.drivers.get(&of).is_some_and(|driver| !driver.is_finished()) {
-            if news {
-                self.wakers.wake(Some(of.namespace), &of.cluster);
-            }
+        let lives = self.drivers.get(&of).is_some_and(|driver| !driver.is_finished());
+        // One that is about to end has given its waker back, and looks at nothing any more.
+        if lives && (!news || self.wakers.wake(Some(of.namespace.clone()), &of.cluster)) {
             return;
         }
         let (context, wake) = (self.context.clone(), self.wakers.of(&of));

@@ -53,11 +53,10 @@ fn ours(recovery: &Recovery, cluster_uid: &str) -> Option<Dbid> {
 
 /// It is the `rank`th newest of its instance. An end that is not known, or lies ahead, is not long ago.
 fn is_old(recovery: &Recovery, rank: usize, now: Timestamp) -> bool {
-    let least = match rank {
-        0..=KEPT => return false,
-        _ if rank <= MANY => LONG,
-        _ => SHORT,
-    };
+    if rank <= KEPT {
+        return false;
+    }
+    let least = if rank <= MANY { LONG } else { SHORT };
     let over = recovery.phase.is_over() && !recovery.deleting;
     over && recovery.ended.is_some_and(|ended| now.duration_since(ended) >= least)
 }

@@ -111,7 +111,15 @@ impl Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        f.write_str(match self {
+            Self::Proving => "Proving",
+            Self::Holding => "Holding",
+            Self::ProvingAgain => "ProvingAgain",
+            Self::Analysing => "Analysing",
+            Self::Copying => "Copying",
+            Self::Configuring => "Configuring",
+            Self::Releasing => "Releasing",
+        })
     }
 }
 

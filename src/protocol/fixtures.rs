@@ -3,10 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::{
-    Attempt, Content, Dbid, Mode, Page, Place, Repair, Role, Row, Status, SystemIdentifier,
-    page::{PAGE_VERSION, Shape},
-};
+use crate::{Attempt, Content, Dbid, InstanceState, Mode, Page, Place, Repair, Role, Row, Status, SystemIdentifier, page::Shape};
 
 /// Reads the notation of the field, `5:0mmnd`.
 pub fn row(text: &str) -> Row {
@@ -40,45 +37,14 @@ pub fn ago(seconds: i64) -> Timestamp {
 
 pub fn page(row: &Row) -> Page {
     Page {
-        version: PAGE_VERSION,
-        cluster: "demo".into(),
         dbid: Some(row.dbid),
         content: Some(row.content),
-        address: row.address.clone(),
-        port: row.port,
-        data_directory: row.datadir.clone(),
-        state: crate::InstanceState::Serving,
-        since: ago(3600),
-        detail: String::new(),
+        state: InstanceState::Serving,
         shape: if row.role == Role::Primary { Shape::Primary } else { Shape::Mirror },
         serves: Some(row.role),
         receiving: row.role == Role::Mirror,
-        received: None,
-        replays: None,
         system_identifier: Some(SystemIdentifier(7)),
-        timeline: None,
-        hold: None,
-        copy: false,
-        crashes: 0,
-        last_exit: None,
-        restarts: 0,
-        receiver_error: None,
-        result: None,
-        postmaster: None,
-        incarnations: vec![],
-        followed: vec![],
-        coordinator_timeline: None,
-        boot: None,
-        node: None,
-        reaches: None,
-        served_alone: None,
-        untrusted_lock: None,
-        mirror_hangs: None,
-        mirror_unwatched: None,
-        stalled: None,
-        receiver: None,
-        start: None,
-        uncopied: None,
+        ..Page::first("demo", (&row.address, row.port, &row.datadir), ago(3600))
     }
 }
 

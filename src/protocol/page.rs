@@ -329,6 +329,53 @@ pub struct Page {
     pub start: Option<Effort>,
 }
 
+impl Page {
+    /// Of a supervisor that has looked at nothing yet, for `address`, `port` and `data_directory` of the catalog.
+    pub fn first(cluster: &str, (address, port, data_directory): (&str, u16, &str), since: Timestamp) -> Self {
+        Self {
+            version: PAGE_VERSION,
+            cluster: cluster.to_owned(),
+            dbid: None,
+            content: None,
+            address: address.to_owned(),
+            port,
+            data_directory: data_directory.to_owned(),
+            state: InstanceState::Deciding,
+            since,
+            detail: String::new(),
+            shape: Shape::Unknown,
+            serves: None,
+            receiving: false,
+            received: None,
+            replays: None,
+            system_identifier: None,
+            timeline: None,
+            hold: None,
+            copy: false,
+            crashes: 0,
+            last_exit: None,
+            restarts: 0,
+            receiver_error: None,
+            result: None,
+            postmaster: None,
+            incarnations: vec![],
+            followed: vec![],
+            coordinator_timeline: None,
+            boot: None,
+            node: None,
+            reaches: None,
+            served_alone: None,
+            untrusted_lock: None,
+            mirror_hangs: None,
+            mirror_unwatched: None,
+            stalled: None,
+            receiver: None,
+            start: None,
+            uncopied: None,
+        }
+    }
+}
+
 /// What a process has done so far, in steps of which it does not take one by waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -3,10 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use model::{
-    Content, Dbid, InstanceState, Page, Role,
-    page::{PAGE_VERSION, Shape},
-};
+use model::{Content, Dbid, InstanceState, Page, Role, page::Shape};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -48,44 +45,11 @@ impl Drop for Told {
 /// The page of a primary that serves.
 pub fn primary(dbid: i16, content: i16, address: &str, port: u16, directory: &str) -> Page {
     Page {
-        version: PAGE_VERSION,
-        cluster: "test".into(),
         dbid: Some(Dbid(dbid)),
         content: Some(Content(content)),
-        address: address.into(),
-        port,
-        data_directory: directory.into(),
         state: InstanceState::Serving,
-        since: jiff::Timestamp::now(),
-        detail: String::new(),
         shape: Shape::Primary,
         serves: Some(Role::Primary),
-        received: None,
-        receiving: false,
-        replays: None,
-        system_identifier: None,
-        timeline: None,
-        hold: None,
-        copy: false,
-        crashes: 0,
-        last_exit: None,
-        restarts: 0,
-        receiver_error: None,
-        result: None,
-        postmaster: None,
-        served_alone: None,
-        incarnations: vec![],
-        followed: vec![],
-        coordinator_timeline: None,
-        boot: None,
-        node: None,
-        reaches: None,
-        untrusted_lock: None,
-        mirror_hangs: None,
-        mirror_unwatched: None,
-        stalled: None,
-        receiver: None,
-        start: None,
-        uncopied: None,
+        ..Page::first("test", (address, port, directory), jiff::Timestamp::now())
     }
 }

@@ -59,6 +59,9 @@ pub async fn repair(work: &Work, source: &SourceLock, proven: &Proven, _lock: &H
     let spaces = spaces::of(work, source).await?;
     let predecessor: Option<Backup> = work.volume.read(BACKUP)?;
     forget_unfinished(work)?;
+    for place in spaces.iter().flat_map(|space| space.places(work.attempt.target.dbid)) {
+        remove(&Volume::discarded(&place))?; // it would take room until the swap
+    }
     room::prove(work, source).await?;
     source.end_orphans(predecessor.as_ref().map(|backup| &backup.began)).await?;
     source.ready_slot().await?;

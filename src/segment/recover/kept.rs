@@ -10,9 +10,11 @@ use crate::volume::{Original, Remembered};
 use greenplum::wal::{self, Standing, Switch, WalEnd};
 use model::{Lineage, Reach, incarnation::lineage};
 
-/// What is to be remembered of the target's data directory when it is put aside: it was proven to be of the source's history.
+/// What is to be remembered of the target's data directory when it is put aside: it was proven to be of the source's history, unless a
+/// person has waived that.
 pub fn remembered(work: &Work, proven: &Proven) -> Remembered {
-    let source = history::source_incarnations(&work.attempt, proven.identified.timeline);
+    let waived = work.attempt.waives_history; // then it was not proven
+    let source = if waived { &[] } else { history::source_incarnations(&work.attempt, proven.identified.timeline) };
     let own = proven.own(&work.volume).unwrap_or_default(); // unreadable, it was proven by its bytes
     let was_primary = own.last().map(|last| last.timeline) == proven.target_end().map(|end| end.timeline);
     let followed = match (source, was_primary) {
@@ -20,7 +22,7 @@ pub fn remembered(work: &Work, proven: &Proven) -> Remembered {
         ([], false) => proven.token.followed.as_slice(),
         (source, _) => source,
     };
-    let end = proven.target_end().filter(|_| !work.attempt.waives_history); // what a person has waived was not proven
+    let end = proven.target_end().filter(|_| !waived);
     Remembered { followed: followed.to_vec(), own, proven: end.map(|end| shared(end, &proven.history)) }
 }
 

@@ -15,10 +15,7 @@ use prometheus_client::{
 
 use super::config::Config;
 use crate::volume::holder;
-use model::{
-    InstanceState, Page,
-    page::{PAGE_VERSION, Shape},
-};
+use model::Page;
 
 /// The page and the counters, shared between the loop and the server.
 #[derive(Clone)]
@@ -80,7 +77,7 @@ impl Board {
             page.since = Timestamp::now();
             self.states.clear();
             self.states.get_or_create(&StateLabel { state: page.state.name().to_owned() }).set(1);
-            tracing::info!(from = ?before, to = ?page.state, detail = page.detail, "state");
+            tracing::info!(from = %before, to = %page.state, detail = page.detail, "state");
         }
     }
 
@@ -91,46 +88,11 @@ impl Board {
 }
 
 fn first_page(config: &Config) -> Page {
+    let directory = config.data_directory.to_string_lossy();
     Page {
-        version: PAGE_VERSION,
-        cluster: config.cluster.clone(),
-        dbid: None,
-        content: None,
-        address: config.address.clone(),
-        port: config.port,
-        data_directory: config.data_directory.to_string_lossy().into_owned(),
-        state: InstanceState::Deciding,
-        since: Timestamp::now(),
-        detail: String::new(),
-        shape: Shape::Unknown,
-        serves: None,
-        receiving: false,
-        received: None,
-        replays: None,
-        system_identifier: None,
-        timeline: None,
-        hold: None,
-        copy: false,
-        crashes: 0,
-        last_exit: None,
-        restarts: 0,
-        receiver_error: None,
-        result: None,
-        postmaster: None,
-        incarnations: vec![],
-        followed: vec![],
-        coordinator_timeline: None,
         boot: holder::boot(),
         node: Some(config.node.clone()).filter(|node| !node.is_empty()),
-        reaches: None,
-        served_alone: None,
-        untrusted_lock: None,
-        mirror_hangs: None,
-        mirror_unwatched: None,
-        stalled: None,
-        receiver: None,
-        start: None,
-        uncopied: None,
+        ..Page::first(&config.cluster, (&config.address, config.port, &directory), Timestamp::now())
     }
 }
 

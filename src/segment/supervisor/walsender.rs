@@ -161,7 +161,8 @@ fn close(held: &OwnedFd, connection: Connection, port: u16) -> io::Result<()> {
     let socket = Socket::from(pidfd_getfd(held, connection.fd, PidfdGetfdFlags::empty())?);
     let peer = socket.peer_addr()?.as_socket().map(|peer| peer.port());
     if peer != Some(port) {
-        return Err(io::Error::other(format!("descriptor {} leads to port {peer:?}, not {port}", connection.fd)));
+        let leads = peer.map_or("to no port".to_owned(), |peer| format!("to port {peer}"));
+        return Err(io::Error::other(format!("descriptor {} leads {leads}, not to port {port}", connection.fd)));
     }
     socket.shutdown(std::net::Shutdown::Both)
 }
